@@ -1,0 +1,1 @@
+"""Experiments with `jaxprune`: data, models, configs and one training loop."""
