@@ -1,0 +1,53 @@
+"""Functional neural-network pruning for JAX.
+
+Say the size, get it: a `Pruner` decides what the network sees, an optax optimizer how
+its weights move, a `Budget` what it may cost. See the README for a first run.
+"""
+
+from importlib.metadata import version as _version
+
+# Storey 0: nouns, names of leaves.
+from jaxprune import tree as tree
+from jaxprune.base import Budget as Budget
+from jaxprune.base import Pruned as Pruned
+from jaxprune.base import Pruner as Pruner
+from jaxprune.tree import by_name as by_name
+from jaxprune.tree import kernels as kernels
+
+# isort: split
+# Storey 1: mathematics of one array.
+from jaxprune import gates as gates
+from jaxprune import schedules as schedules
+
+# isort: split
+# Storey 2: trees.
+from jaxprune import masks as masks
+from jaxprune.masks import apply_masks as apply_masks
+from jaxprune.masks import nonzero_masks as nonzero_masks
+from jaxprune.masks import top_k_masks as top_k_masks
+from jaxprune.transforms import freeze_pruned as freeze_pruned
+
+# isort: split
+# Storey 3: prices.
+from jaxprune import budgets as budgets
+from jaxprune import costs as costs
+from jaxprune.budgets import dual_ascent as dual_ascent
+from jaxprune.budgets import unlimited as unlimited
+from jaxprune.budgets import weighted as weighted
+from jaxprune.costs import parameter_ratio as parameter_ratio
+
+# isort: split
+# Storey 4: methods.
+from jaxprune.methods import global_magnitude as global_magnitude
+from jaxprune.methods import identity as identity
+from jaxprune.methods import ltp as ltp
+from jaxprune.methods import ltp_as_published as ltp_as_published
+from jaxprune.methods import magnitude as magnitude
+
+# isort: split
+# Storey 5: leaving the house.
+from jaxprune import checkpoint as checkpoint
+from jaxprune.report import Report as Report
+from jaxprune.report import summarize as summarize
+
+__version__ = _version("jaxprune")

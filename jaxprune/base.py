@@ -1,0 +1,121 @@
+"""The two protocols of the library.
+
+A pruning run answers three questions. *What does the network see?* is answered by a
+`Pruner`, *how do the weights move?* by an `optax.GradientTransformation`, and *what
+may the network cost?* by a `Budget`. A pruner and a budget know nothing of each other:
+what passes between them is a flat dictionary of **keep ratios**, for every site (a leaf
+of the parameters, say) the differentiable fraction that is kept.
+
+All three are NamedTuples of pure functions, so one training step serves every method:
+
+    def objective(params, variables):
+        pruned = pruner.apply(params, variables, key=key, step=step)
+        price = budget.penalty(pruned.keep_ratios, budget_state)
+        return task_loss(pruned.params) + price, pruned.keep_ratios
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Params = Any
+"""A pytree of arrays: a Linen dict, a FrozenDict, an `nnx.State`, a tuple."""
+
+Masks = Any
+"""A pytree of the structure of the parameters, of bool arrays. True is kept.
+
+Every mask has either the shape of its parameter or the shape `()`: the scalar True
+stands for a leaf that is never pruned.
+"""
+
+Variables = dict[str, jax.Array]
+"""What a method learns beside the weights: site name to float32 scalar or vector."""
+
+KeepRatios = dict[str, jax.Array]
+"""Site name to the fraction kept, float32 in [0, 1], scalar or vector."""
+
+
+class Pruned(NamedTuple):
+    """What a pruner shows to the network.
+
+    Attributes:
+      params: what the network sees, of the structure, shapes and dtypes of the
+        parameters.
+      keep_ratios: for every site the differentiable fraction kept.
+    """
+
+    params: Params
+    keep_ratios: KeepRatios
+
+
+class _Init(Protocol):
+    def __call__(self, params: Params, /) -> Variables: ...
+
+
+class _Apply(Protocol):
+    def __call__(
+        self,
+        params: Params,
+        variables: Variables,
+        /,
+        *,
+        key: jax.Array | None = None,
+        step: jax.Array | int | None = None,
+    ) -> Pruned: ...
+
+
+class _Masks(Protocol):
+    def __call__(
+        self,
+        params: Params,
+        variables: Variables,
+        /,
+        *,
+        keep_ratio: float | None = None,
+    ) -> Masks: ...
+
+
+class Pruner(NamedTuple):
+    """What the network sees: three pure functions.
+
+    Attributes:
+      init: `params -> variables`. Accepts abstract parameters.
+      apply: `params, variables, *, key, step -> Pruned`. Every pruner accepts `key`
+        (a typed PRNG key) and `step` (the number of updates so far), and may ignore
+        them.
+      masks: `params, variables, *, keep_ratio -> masks`, the hard decision. With
+        `keep_ratio=None` the method decides by its own rule; with a number exactly
+        `floor(keep_ratio * n)` of the n selected weights are kept, in the method's
+        own order, ties settled by position.
+    """
+
+    init: _Init
+    apply: _Apply
+    masks: _Masks
+
+
+class _BudgetInit(Protocol):
+    def __call__(self) -> Any: ...
+
+
+class _Penalty(Protocol):
+    def __call__(self, keep_ratios: KeepRatios, state: Any, /) -> jax.Array: ...
+
+
+class _BudgetUpdate(Protocol):
+    def __call__(self, keep_ratios: KeepRatios, state: Any, /) -> Any: ...
+
+
+class Budget(NamedTuple):
+    """What the network may cost: three pure functions.
+
+    Attributes:
+      init: `() -> state`.
+      penalty: `keep_ratios, state -> float32 scalar`, added to the loss.
+      update: `keep_ratios, state -> state`, once after every optimizer step, with
+        the keep ratios that this step's forward pass saw.
+    """
+
+    init: _BudgetInit
+    penalty: _Penalty
+    update: _BudgetUpdate

@@ -1,0 +1,277 @@
+"""Checkpoints on disk, through Orbax; nothing else in the library touches the disk.
+
+A directory of checkpoints holds one folder for each step, `DIRECTORY/<step>`. A
+checkpoint appears under its name only when it is whole, and disappears from it at once:
+whatever kills the process, a folder with a whole number for a name can be read. Each
+carries a dictionary of metadata, so that a trail of ever sparser networks can be asked
+for the smallest that is accurate enough, or the most accurate that is small enough.
+
+Orbax is imported on first use.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import tree
+
+_DISCARDED = ".discarded"
+
+
+def _orbax():
+    from orbax.checkpoint import v1
+
+    return v1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One finished checkpoint.
+
+    Attributes:
+      path: its folder.
+      step: the step that the folder is named by.
+      metadata: what was saved beside the arrays.
+    """
+
+    path: Path
+    step: int
+    metadata: dict[str, Any]
+
+
+def save(
+    directory: str | Path,
+    step: int,
+    state: Any,
+    *,
+    metadata: dict[str, Any] | None = None,
+) -> Path:
+    """Saves a pytree as `directory/<step>`, replacing a checkpoint of that step.
+
+    Returns when the checkpoint is whole on disk. With several processes, all call it.
+
+    Args:
+      directory: where the checkpoints are; made if needed.
+      step: not negative.
+      state: a pytree of arrays.
+      metadata: JSON values to store beside it.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: if `step` is negative.
+      OSError: if the disk is full or cannot be written; earlier checkpoints stay.
+    """
+    if step < 0:
+        raise ValueError(f"`save(step={step})`: a step must not be negative.")
+    directory = Path(directory).resolve()
+    path = directory / str(step)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            discard(path)
+        # Orbax writes beside the final name and renames at the end.
+        _orbax().save(path, state, custom_metadata=metadata or {})
+    except OSError:
+        raise
+    except ValueError as error:
+        # TensorStore reports what the operating system said as a ValueError.
+        raise OSError(
+            f"`save({str(directory)!r}, step={step})`: the checkpoint could not be "
+            "written; earlier ones are untouched. Is the disk full or read-only? "
+            f"{error}"
+        ) from error
+    return path
+
+
+def entries(directory: str | Path) -> tuple[Entry, ...]:
+    """Lists the finished checkpoints of a directory, by step."""
+    directory = Path(directory).resolve()
+    if not directory.is_dir():
+        return ()
+    paths = (p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    return tuple(
+        _entry(path)
+        for path in sorted(paths, key=lambda p: int(p.name))
+        if _orbax().is_orbax_checkpoint(path)
+    )
+
+
+def _entry(path: Path) -> Entry:
+    metadata = _orbax().metadata(path).custom_metadata
+    return Entry(
+        path=path,
+        step=int(path.name),
+        metadata=dict(metadata) if isinstance(metadata, dict) else {},
+    )
+
+
+def latest(directory: str | Path) -> Entry | None:
+    """Returns the finished checkpoint of the highest step, or None."""
+    found = entries(directory)
+    return found[-1] if found else None
+
+
+def load(checkpoint: Entry | str | Path, like: Any) -> Any:
+    """Loads a checkpoint into the structure, shapes, dtypes and shardings of `like`.
+
+    Args:
+      checkpoint: an `Entry`, or the path of one.
+      like: a pytree of arrays or of `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      A pytree of the structure of `like`.
+
+    Raises:
+      FileNotFoundError: if there is no finished checkpoint.
+      ValueError: if leaves, shapes or dtypes differ; the first differing leaf is named.
+    """
+    path = checkpoint.path if isinstance(checkpoint, Entry) else Path(checkpoint)
+    path = path.resolve()
+    orbax = _orbax()
+    if not path.is_dir() or not orbax.is_orbax_checkpoint(path):
+        siblings = [entry.step for entry in entries(path.parent)]
+        raise FileNotFoundError(
+            f"`load({str(path)!r})`: no finished checkpoint there. Steps beside it: "
+            f"{siblings}."
+        )
+    abstract = jax.tree.map(_abstract, like)
+    _check_fits(path, orbax.metadata(path).metadata, abstract)
+    return orbax.load(path, abstract)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(
+        jnp.shape(leaf),
+        jnp.result_type(leaf),
+        sharding=getattr(leaf, "sharding", None) or default,
+    )
+
+
+def _plain_names(state: Any) -> dict[str, Any]:
+    # Orbax stores a NamedTuple as a dict and a tuple as a list, and an NNX variable as
+    # a dict: names by the path, with the wrapper's `value` dropped, are the same.
+    return {
+        name.removesuffix("/value"): leaf
+        for name, leaf in tree.named_leaves(state).items()
+    }
+
+
+def _check_fits(path: Path, stored: Any, wanted: Any) -> None:
+    stored, wanted = _plain_names(stored), _plain_names(wanted)
+    where = f"`load({str(path)!r})`: the checkpoint does not fit. "
+    advice = " It was written by another network, method or configuration."
+    for name in [*wanted, *stored]:
+        if name not in stored:
+            leaf = wanted[name]
+            raise ValueError(
+                f"{where}Leaf {name!r} of shape {leaf.shape} is not in it.{advice}"
+            )
+        if name not in wanted:
+            raise ValueError(
+                f"{where}It has a leaf {name!r} of shape {tuple(stored[name].shape)} "
+                f"that is not asked for.{advice}"
+            )
+        ours, theirs = wanted[name], stored[name]
+        if tuple(ours.shape) != tuple(theirs.shape):
+            raise ValueError(
+                f"{where}Leaf {name!r} has shape {tuple(theirs.shape)} in the "
+                f"checkpoint, {tuple(ours.shape)} was asked for.{advice}"
+            )
+        if ours.dtype != theirs.dtype:
+            raise ValueError(
+                f"{where}Leaf {name!r} has dtype {theirs.dtype} in the checkpoint, "
+                f"{ours.dtype} was asked for.{advice}"
+            )
+
+
+def discard(path: str | Path) -> None:
+    """Removes a checkpoint: first its name, at once, then what it holds."""
+    path = Path(path)
+    hidden = path.with_name(f"{path.name}{_DISCARDED}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def tidy(
+    directory: str | Path, *, keep_last: int | None = None, up_to: int | None = None
+) -> None:
+    """Removes checkpoints that are no longer wanted, and remains of killed processes.
+
+    Call it from one process, while none is saving.
+
+    Args:
+      directory: the directory of checkpoints.
+      keep_last: keep only this many of the highest steps.
+      up_to: remove the checkpoints of later steps.
+    """
+    directory = Path(directory).resolve()
+    if not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        if path.name.endswith(_DISCARDED) or ".orbax-checkpoint-tmp" in path.name:
+            shutil.rmtree(path, ignore_errors=True)
+    found = entries(directory)
+    if up_to is not None:
+        for entry in found:
+            if entry.step > up_to:
+                discard(entry.path)
+        found = tuple(entry for entry in found if entry.step <= up_to)
+    if keep_last is not None:
+        for entry in found[: max(len(found) - keep_last, 0)]:
+            discard(entry.path)
+
+
+def smallest(trail: Iterable[Entry], *, accuracy: float) -> Entry:
+    """Returns the smallest network of a trail that is accurate enough.
+
+    Args:
+      trail: entries whose metadata hold `accuracy_hard` (a fraction) and
+        `kept_weights`.
+      accuracy: the least accuracy, in [0, 1].
+
+    Raises:
+      LookupError: if none is; the message says how accurate the best is.
+    """
+    trail = list(trail)
+    enough = [e for e in trail if e.metadata["accuracy_hard"] >= accuracy]
+    if not enough:
+        best = max((e.metadata["accuracy_hard"] for e in trail), default=None)
+        raise LookupError(
+            f"`smallest(accuracy={accuracy})`: none of {len(trail)} checkpoints is "
+            f"that accurate; the best has {best}. Accuracies are fractions in [0, 1]."
+        )
+    return min(
+        enough, key=lambda e: (e.metadata["kept_weights"], -e.metadata["accuracy_hard"])
+    )
+
+
+def most_accurate(trail: Iterable[Entry], *, weights: int) -> Entry:
+    """Returns the most accurate network of a trail with at most `weights` weights.
+
+    Args:
+      trail: see `smallest`.
+      weights: the most prunable weights it may keep.
+
+    Raises:
+      LookupError: if none is that small; the message says how small the smallest is.
+    """
+    trail = list(trail)
+    small = [e for e in trail if e.metadata["kept_weights"] <= weights]
+    if not small:
+        least = min((e.metadata["kept_weights"] for e in trail), default=None)
+        raise LookupError(
+            f"`most_accurate(weights={weights})`: none of {len(trail)} checkpoints is "
+            f"that small; the smallest keeps {least} weights."
+        )
+    return max(
+        small, key=lambda e: (e.metadata["accuracy_hard"], -e.metadata["kept_weights"])
+    )
