@@ -59,7 +59,8 @@ def keep_ratio_of(sparsity: float) -> float:
 
 def _sortable(scores: jax.Array) -> jax.Array:
     """Maps floats to uint32 in the same order. NaN is lowest; -0.0 equals 0.0."""
-    scores = scores.astype(jnp.float32) + 0.0
+    scores = scores.astype(jnp.float32)
+    scores = jnp.where(scores == 0, 0.0, scores)  # Adding 0.0 would be optimised away.
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     bits = jax.lax.bitcast_convert_type(scores, jnp.uint32)
     sign = jnp.uint32(1 << 31)

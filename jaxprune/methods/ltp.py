@@ -41,7 +41,7 @@ def nothing_stacked(params):
 
 def ltp(
     *,
-    temperature: float = 1e-3,
+    temperature: float = 0.1,
     init_threshold: float = 0.05,
     min_keep_ratio: float = 1e-3,
     where: tree.Where = tree.kernels,
@@ -57,10 +57,11 @@ def ltp(
     with s_l recomputed at every step and taken as a constant by the derivative. The
     gate does not change when the weights of a layer are scaled, which is what
     BatchNorm leaves free, and r_l moves in the same range in every layer, so that one
-    learning rate serves all: train the variables with `optax.adam(0.02)`.
+    learning rate serves all: train the variables with `optax.adam(0.05)`.
 
     Args:
-      temperature: T_0 > 0, without unit.
+      temperature: T_0 > 0, without unit. The paper has 1e-3; in these units results
+        hardly depend on it, and a wider band lets thresholds move more smoothly.
       init_threshold: r_l at the start, not negative, in standard deviations.
       min_keep_ratio: what every layer keeps at the least when masks are made, in
         [0, 1], rounded up to whole weights; the price stops pressing there. 0 allows

@@ -1,0 +1,68 @@
+"""Every field of a config, with its default and what it means.
+
+A config file of a run starts from `get_config()` here and changes what differs; no
+other file declares a field or gives a default.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import plans
+
+
+def get_config() -> ConfigDict:
+    """Returns the default config: LTP on digits, to a twentieth of the weights."""
+    config = ConfigDict()
+
+    # Data. `data_dir` is where TFDS keeps its data; digits are prepared there.
+    config.dataset = "digits"
+    config.data_dir = "data"
+    config.image_size = 0  # Side to resize to, in pixels; 0 leaves images as they are.
+    config.augment = True  # What the data set's papers use; nothing for digits.
+
+    # Network.
+    config.model = "cnn"
+    config.seed = 0
+    config.pretrained = ""  # Workdir of a finished run to start from.
+
+    # Length of the phases, in epochs; 0 leaves a phase out.
+    config.dense_epochs = 6.0
+    config.prune_epochs = 22.0
+    config.finetune_epochs = 12.0
+
+    # Weights: SGD with Nesterov momentum, cosine learning rates.
+    config.batch_size = 64
+    config.learning_rate = 0.05
+    config.end_learning_rate_factor = 0.1  # At the end of pruning, of learning_rate.
+    config.finetune_learning_rate = 0.02
+    config.momentum = 0.9
+    config.weight_decay = 5e-4  # On kernels.
+    config.label_smoothing = 0.1
+
+    # Pruning. `sparsity` is the fraction of zeros to end with; if `price` is a number
+    # it is ignored, and the loss plus price times keep ratio decides the size.
+    config.plan = plans.ltp
+    config.sparsity = 0.95
+    config.price = config_dict.placeholder(float)
+    config.min_keep_ratio = 1e-3  # What every layer keeps at the least.
+    config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
+    config.ramp_end = 0.7  # of the pruning phase.
+
+    # Learned thresholds; see `jaxprune.ltp`.
+    config.temperature = 0.1
+    config.init_threshold = 0.05
+    config.threshold_learning_rate = 0.05
+    config.price_rate = 0.1
+
+    # The trail. `lowest_rung` is the last keep ratio of the ladder under a price.
+    config.trail_every = 5  # Steps between looks at the keep ratio.
+    config.lowest_rung = 1 / 1024
+
+    # Running.
+    config.parallel = "jit"  # Or "pmap".
+    config.eval_batch_size = 360
+    config.log_every = 10  # Steps.
+    config.eval_every = 100
+    config.checkpoint_every = 200
+    config.checkpoints_kept = 2
+    config.progress = True
+    return config

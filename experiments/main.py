@@ -1,0 +1,45 @@
+"""Runs one config: flags only.
+
+python -m experiments.main --config=experiments/configs/ltp_digits.py \
+        --workdir=runs/ltp_digits [--config.field=value ...]
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import report
+from experiments.train import NonFiniteLossError, train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config file to run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+
+# What a shell reports for a program that Ctrl-C stopped.
+_STOPPED = 130
+
+
+def main(argv: list[str]) -> int:
+    """Runs the config; returns the exit code."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {argv[1:]}.")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        summary = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    except (ValueError, TypeError, OSError, NonFiniteLossError) as error:
+        # Errors of the user's making need no traceback; `--pdb_post_mortem` and the
+        # log at `--verbosity=1` have it.
+        logging.debug("The run failed.", exc_info=True)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(report.trail_table(summary))
+    if summary["status"] == "stopped":
+        print(f"Stopped; the same command goes on. Workdir: {_WORKDIR.value}")
+        return _STOPPED
+    print(f"Report: {_WORKDIR.value}/report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

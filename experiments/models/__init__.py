@@ -1,0 +1,51 @@
+"""Models of the experiments, made by name.
+
+Every model is a Linen module `model.apply(variables, x, train=...)` that maps images of
+shape (B, H, W, C) to logits of shape (B, num_classes). `params` is trained; models with
+batch normalisation also keep a collection `batch_stats`. `cnn` has a twin in NNX,
+`experiments.models.cnn_nnx.CNN`.
+"""
+
+import difflib
+import functools
+
+import flax.linen as nn
+
+from experiments.models.cnn import CNN as CNN
+from experiments.models.mlp import MLP as MLP
+from experiments.models.resnet import ResNet as ResNet
+
+_MODELS = {
+    "mlp": lambda num_classes, axis_name: MLP(num_classes),
+    "cnn": CNN,
+    "resnet20": functools.partial(ResNet, blocks_per_stage=3),
+    "resnet32": functools.partial(ResNet, blocks_per_stage=5),
+    "resnet56": functools.partial(ResNet, blocks_per_stage=9),
+}
+
+
+def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.Module:
+    """Makes the model called `name`.
+
+    Args:
+        name: One of `mlp`, `cnn`, `resnet20`, `resnet32`, `resnet56`.
+        num_classes: Number of logits.
+        axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
+            batch normalisation averages its statistics. `None` under `jax.jit`, where
+            the statistics of a sharded batch are those of the whole batch already.
+            The MLP has no batch normalisation and does not use it.
+
+    Returns:
+        The module, whose call takes `(x, *, train)` and returns logits.
+
+    Raises:
+        ValueError: If no model has this name.
+    """
+    if name not in _MODELS:
+        close = difflib.get_close_matches(name, _MODELS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"`create(name, ...)` requires one of {', '.join(_MODELS)}; "
+            f"got {name!r}.{hint}"
+        )
+    return _MODELS[name](num_classes=num_classes, axis_name=axis_name)

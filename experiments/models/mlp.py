@@ -1,0 +1,50 @@
+"""The 300-100 multilayer perceptron on which pruning papers begin.
+
+The layers are named, so that masks, thresholds and reports read `dense1/kernel`.
+
+References:
+    LeCun et al., Gradient-based learning applied to document recognition, 1998
+    (the 300-100 network, there with other units).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_HIDDEN_INIT = nn.initializers.kaiming_normal()  # fan-in
+
+
+class MLP(nn.Module):
+    """Dense 300, ReLU, dense 100, ReLU, dense `num_classes`.
+
+    There is no normalisation layer, so training and evaluation are one function and
+    nothing is kept outside of `params`.
+
+    Attributes:
+        num_classes: Number of logits.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes logits.
+
+        Args:
+            x: Inputs, shape (B, ...), flattened to (B, features).
+            train: Has no effect here; every model takes it.
+
+        Returns:
+            Logits, shape (B, num_classes), float32.
+        """
+        del train
+        x = x.reshape((x.shape[0], -1))
+        for index, width in enumerate((300, 100), start=1):
+            x = nn.Dense(
+                width,
+                kernel_init=_HIDDEN_INIT,
+                dtype=jnp.float32,
+                name=f"dense{index}",
+            )(x)
+            x = nn.relu(x)
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense3")(x)

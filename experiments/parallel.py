@@ -1,0 +1,105 @@
+"""Data parallelism: one step over all devices, by `jit` or by `pmap`.
+
+Both hold the state whole on every device and split the batch. Under `jit` the arrays
+are global and sharded over a mesh with one axis, `data`; under `pmap` every array has a
+leading axis of devices. One device is the smallest mesh, not a special case.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+AXIS = "data"
+
+
+class Parallel(NamedTuple):
+    """How a step is spread over devices.
+
+    Attributes:
+      axis_name: the name of the mapped axis that the step must reduce over, or None.
+      compile: `(state, batch) -> (state, metrics)` to the same, compiled; the state is
+        donated.
+      shard: a batch of NumPy arrays of this process to arrays on its devices.
+      replicate: a tree to the form in which a step takes it, on every device.
+      collect: that form back to global arrays, as checkpoints and evaluation take it.
+    """
+
+    axis_name: str | None
+    compile: Callable[[Callable], Callable]
+    shard: Callable[[Any], Any]
+    replicate: Callable[[Any], Any]
+    collect: Callable[[Any], Any]
+
+
+def by_jit() -> Parallel:
+    """`jax.jit` over a `NamedSharding` of all devices."""
+    shard, replicate, collect = _global_arrays()
+    return Parallel(
+        axis_name=None,
+        compile=lambda step: jax.jit(step, donate_argnums=0),
+        shard=shard,
+        replicate=replicate,
+        collect=collect,
+    )
+
+
+def _global_arrays():
+    mesh = jax.make_mesh(
+        (jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def shard(batch):
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(split, x), batch
+        )
+
+    def replicate(tree):
+        # A copy, so that donating the state never takes an array that others hold.
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(whole, np.array(x)), tree
+        )
+
+    return shard, replicate, lambda tree: tree
+
+
+def by_pmap() -> Parallel:
+    """`jax.pmap` over the devices of this process, gradients averaged over all."""
+    _, replicate_global, _ = _global_arrays()
+    count = jax.local_device_count()
+
+    def shard(batch):
+        return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+    def replicate(tree):
+        return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
+
+    def collect(tree):
+        return replicate_global(jax.tree.map(lambda x: x[0], tree))
+
+    return Parallel(
+        axis_name=AXIS,
+        compile=lambda step: jax.pmap(step, axis_name=AXIS, donate_argnums=0),
+        shard=shard,
+        replicate=replicate,
+        collect=collect,
+    )
+
+
+def create(name: str) -> Parallel:
+    """Returns the way of this name, `jit` or `pmap`.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    ways = {"jit": by_jit, "pmap": by_pmap}
+    if name not in ways:
+        raise ValueError(
+            f"`config.parallel={name!r}`: must be one of {sorted(ways)}. `jit` is the "
+            "default."
+        )
+    return ways[name]()

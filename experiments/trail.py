@@ -1,0 +1,80 @@
+"""The trail of a run: ever sparser networks, each saved with its accuracies."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jaxprune
+from jaxprune import checkpoint
+
+FOLDER = "trail"
+
+
+@dataclasses.dataclass
+class Record:
+    """What a run has found out so far; kept beside every checkpoint.
+
+    Attributes:
+      dense_accuracy: test accuracy before pruning, a fraction, or None.
+      points: the points of the trail, as in `summary.json`.
+      seconds: how long the run has taken, interruptions left out.
+      data_state: the state of the iterator over the training data.
+    """
+
+    dense_accuracy: float | None = None
+    points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    data_state: dict[str, Any] | None = None
+
+
+def next_rung(ladder: tuple[float, ...], points: list, keep_ratio: float):
+    """Returns the lowest rung of the ladder newly reached, or None.
+
+    The last rung is left out: it is reached when the pruning phase ends.
+
+    >>> next_rung((0.5, 0.25, 0.1), [{"keep_ratio": 0.5}], 0.24)
+    0.25
+    >>> next_rung((0.5, 0.25, 0.1), [{"keep_ratio": 0.25}], 0.24)
+    """
+    done = min((point["keep_ratio"] for point in points), default=1.0)
+    reached = [rung for rung in ladder[:-1] if keep_ratio <= rung < done]
+    return min(reached, default=None)
+
+
+def save_network(
+    workdir: Path, step: int, params: Any, batch_stats: Any, point: dict[str, Any]
+) -> None:
+    """Saves a pruned network into the trail, with the numbers of its point."""
+    network = {"params": params, "batch_stats": batch_stats}
+    checkpoint.save(workdir / FOLDER, step, network, metadata=point)
+
+
+def point_of(
+    params: Any,
+    masks: Any,
+    *,
+    step: int,
+    accuracy_soft: float | None,
+    accuracy_hard: float,
+) -> dict[str, Any]:
+    """Returns the numbers of one point, as they stand in `summary.json`."""
+    counts = jaxprune.summarize(params, masks)
+    return {
+        "step": step,
+        "sparsity": counts.sparsity,
+        "keep_ratio": counts.keep_ratio,
+        "compression": counts.compression,
+        "kept_weights": counts.kept,
+        "total_weights": counts.size,
+        "accuracy_soft": accuracy_soft,
+        "accuracy_hard": accuracy_hard,
+        "checkpoint": f"{FOLDER}/{step}",
+    }
+
+
+def layers_of(params: Any, masks: Any) -> dict[str, dict[str, Any]]:
+    """Returns size, count kept and keep ratio of every prunable leaf."""
+    return {
+        leaf.name: {"size": leaf.size, "kept": leaf.kept, "keep_ratio": leaf.keep_ratio}
+        for leaf in jaxprune.summarize(params, masks).leaves
+    }

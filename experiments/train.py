@@ -1,0 +1,525 @@
+"""The one training loop: dense, pruning, fine-tuning; killed at any moment, it goes on.
+
+A run has three phases, each of which may be empty: `dense` trains the network as it is,
+`prune` runs the method of the config, `finetune` trains what is left under a fixed
+mask. Every random choice comes from `config.seed` and the step, so a run that is killed
+and started again ends, on a CPU, with the same bits.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+import jaxprune
+from experiments import data, models, parallel, plans, report, trail
+from experiments.metrics import MetricsWriter, write_atomically
+from experiments.steps import (
+    Plan,
+    TrainState,
+    init_state,
+    make_count_correct,
+    make_train_step,
+)
+from experiments.workdir import claim, config_as_json
+from jaxprune import checkpoint
+
+_CHECKPOINTS = "checkpoints"
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became NaN or infinite."""
+
+
+class Phase(NamedTuple):
+    """A part of a run: the steps from `begin` to before `end`."""
+
+    name: str
+    begin: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What stays the same from step to step.
+
+    Attributes:
+      config: see `experiments/configs/default.py`.
+      workdir: the folder of the run.
+      parallel: how a step is spread over devices.
+      dataset: train and test data.
+      batches: the endless iterator over training batches.
+      model: the module that is trained.
+      init: `() -> variables`, the initialised network.
+      evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
+      keep_ratio: the keep ratio to harden to, or None where a price decides.
+      phases: the phases that are not empty.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    parallel: parallel.Parallel
+    dataset: data.Dataset
+    batches: Any
+    model: nn.Module
+    init: Callable[[], dict[str, Any]]
+    evaluate: Callable[[Any, Any], float]
+    keep_ratio: float | None
+    phases: tuple[Phase, ...]
+
+    @functools.cached_property
+    def blank(self) -> tuple[Any, Any]:
+        """Parameters and statistics of the right shapes, all zero."""
+        variables = jax.eval_shape(self.init)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+        return zeros["params"], zeros.get("batch_stats", {})
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs a config to its end, from where an earlier run in `workdir` was left.
+
+    Args:
+      config: see `experiments/configs/default.py`.
+      workdir: the folder of the run; made if needed.
+
+    Returns:
+      What is written to `summary.json`. Its `status` is `stopped` if the run was
+      interrupted; run it again to go on.
+
+    Raises:
+      ValueError: if the config is invalid, or `workdir` belongs to another config.
+      NonFiniteLossError: if the loss is not finite. The last good checkpoint stays.
+      OSError: if the disk is full or read-only. The last checkpoint stays.
+    """
+    workdir = Path(workdir)
+    setting = prepare(config, workdir)
+    claim(workdir, config)
+    summary_path = workdir / "summary.json"
+    if summary_path.exists():
+        summary = json.loads(summary_path.read_text())
+        if summary["status"] == "finished":
+            logging.info("%s is finished; delete it to run it anew.", workdir)
+            return summary
+    return _run(setting)
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Setting:
+    """Builds everything that a run needs, and checks the config; writes nothing."""
+    ways = parallel.create(config.parallel)
+    for field in ("batch_size", "eval_batch_size"):
+        if config[field] <= 0 or config[field] % jax.device_count():
+            raise ValueError(
+                f"`config.{field}={config[field]}` must be a positive multiple of the "
+                f"number of devices, {jax.device_count()}."
+            )
+    process = {
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    dataset = data.load(config.dataset, data_dir=config.data_dir)
+    test = data.test_batches(
+        dataset,
+        batch_size=config.eval_batch_size // jax.process_count(),
+        image_size=config.image_size or None,
+        **process,
+    )
+    model = functools.partial(models.create, config.model, dataset.spec.num_classes)
+    # Initialisation and evaluation see global arrays, whatever the step sees.
+    unmapped = model()
+    image_shape = next(iter(test))["image"].shape[1:]
+    init = jax.jit(
+        lambda: unmapped.init(
+            jax.random.key(config.seed), jnp.zeros((1, *image_shape)), train=False
+        )
+    )
+    count_correct = jax.jit(make_count_correct(unmapped))
+    shard = parallel.create("jit").shard
+
+    def evaluate(params, batch_stats):
+        counts = [count_correct(params, batch_stats, shard(batch)) for batch in test]
+        return int(np.sum(jax.device_get(counts))) / len(dataset.test)
+
+    params = jax.eval_shape(init)["params"]
+    plans.check_feasible(config, params)
+    return Setting(
+        config=config,
+        workdir=workdir,
+        parallel=ways,
+        dataset=dataset,
+        batches=data.train_batches(
+            dataset,
+            batch_size=config.batch_size // jax.process_count(),
+            seed=config.seed,
+            image_size=config.image_size or None,
+            augment=config.augment,
+            **process,
+        ),
+        model=model(axis_name=ways.axis_name),
+        init=init,
+        evaluate=evaluate,
+        keep_ratio=plans.asked_keep_ratio(config),
+        phases=_phases(config, len(dataset.train) // config.batch_size),
+    )
+
+
+def _phases(config: ConfigDict, steps_per_epoch: int) -> tuple[Phase, ...]:
+    phases, begin = [], 0
+    for name in ("dense", "prune", "finetune"):
+        epochs = config[f"{name}_epochs"]
+        if epochs < 0:
+            raise ValueError(
+                f"`config.{name}_epochs={epochs}` must not be negative; 0 leaves the "
+                "phase out."
+            )
+        end = begin + round(epochs * steps_per_epoch)
+        if end > begin:
+            phases.append(Phase(name, begin, end))
+        begin = end
+    if not phases:
+        raise ValueError(
+            "`config.dense_epochs`, `prune_epochs` and `finetune_epochs`: at least one "
+            "must be long enough for a step, none is."
+        )
+    return tuple(phases)
+
+
+def _run(setting: Setting) -> dict[str, Any]:
+    config, workdir = setting.config, setting.workdir
+    found = checkpoint.latest(workdir / _CHECKPOINTS)
+    record = trail.Record()
+    first = 0
+    if found is not None:
+        record = trail.Record(**found.metadata)
+        setting.batches.set_state(record.data_state)
+        first = found.step
+        logging.info("Resuming from step %d.", first)
+    clock = time.monotonic() - record.seconds
+    if jax.process_index() == 0:
+        # What a killed run did after its last checkpoint is done again.
+        checkpoint.tidy(workdir / _CHECKPOINTS)
+        checkpoint.tidy(workdir / trail.FOLDER, up_to=first)
+    writer = MetricsWriter(
+        workdir,
+        setting.phases[-1].end,
+        progress=config.progress,
+        resume_step=first,
+        enabled=jax.process_index() == 0,
+    )
+
+    def save(state: TrainState) -> None:
+        _check_finite(setting, state)
+        record.data_state = setting.batches.get_state()
+        record.seconds = time.monotonic() - clock
+        folder = workdir / _CHECKPOINTS
+        writer.flush()
+        checkpoint.save(
+            folder, int(state.step), state, metadata=dataclasses.asdict(record)
+        )
+        if jax.process_index() == 0:
+            checkpoint.tidy(folder, keep_last=config.checkpoints_kept)
+
+    state, final = None, None
+    with writer, _interrupts() as interrupted:
+        for phase in setting.phases:
+            if phase.end <= first:
+                continue
+            if found is not None and phase.begin <= first:
+                like = jax.eval_shape(lambda p=phase: _blank_state(setting, p))
+                state = checkpoint.load(found, like)
+                found = None
+            else:
+                state = _begin_phase(setting, phase, state, record)
+                save(state)
+            state = _run_phase(setting, phase, state, record, writer, save, interrupted)
+            if interrupted():
+                break
+            final = _close_phase(setting, phase, state, record)
+        status = "stopped" if interrupted() else "finished"
+    record.seconds = time.monotonic() - clock
+    return _summarize(setting, record, final, status)
+
+
+# -------------------------------------------------------------------- phases
+
+
+def _plan(setting: Setting, phase: Phase, masks: Any = None) -> Plan:
+    config, params, steps = setting.config, setting.blank[0], phase.end - phase.begin
+    if phase.name == "dense":
+        return plans.dense(config, params, steps, config.learning_rate)
+    if phase.name == "prune":
+        return config.plan(config, params, steps)
+    return plans.finetune(config, params, masks or _blank_masks(setting), steps)
+
+
+def _blank_masks(setting: Setting) -> Any:
+    """Masks of the right shapes, for a state whose masks are overwritten."""
+    params = setting.blank[0]
+    kept = jaxprune.tree.select(params, jaxprune.kernels)
+    return jaxprune.masks.fill(params, {n: x == 0 for n, x in kept.items()})
+
+
+def _blank_state(setting: Setting, phase: Phase) -> TrainState:
+    return init_state(_plan(setting, phase), *setting.blank, phase.begin)
+
+
+def _begin_phase(setting, phase, previous: TrainState | None, record) -> TrainState:
+    """The state at the first step of a phase."""
+    if previous is None:
+        params, batch_stats = _initial_network(setting, record)
+    else:
+        params, batch_stats = previous.params, previous.batch_stats
+    masks = None
+    if phase.name == "finetune":
+        masks = _hard_masks(setting, params, previous)
+        params = jaxprune.apply_masks(params, masks)
+    return init_state(_plan(setting, phase, masks), params, batch_stats, phase.begin)
+
+
+def _initial_network(setting: Setting, record: trail.Record) -> tuple[Any, Any]:
+    network = setting.init()
+    params, batch_stats = network["params"], network.get("batch_stats", {})
+    pretrained = setting.config.pretrained
+    if not pretrained:
+        return params, batch_stats
+    found = checkpoint.latest(Path(pretrained) / trail.FOLDER)
+    if found is None:
+        raise FileNotFoundError(
+            f"`config.pretrained={pretrained!r}` must be the workdir of a finished "
+            f"run; there is no checkpoint in its folder `{trail.FOLDER}`."
+        )
+    like = {"params": params, "batch_stats": batch_stats}
+    loaded = checkpoint.load(found, like)
+    record.dense_accuracy = setting.evaluate(loaded["params"], loaded["batch_stats"])
+    return loaded["params"], loaded["batch_stats"]
+
+
+def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
+    """The masks in which the pruning phase ends; nothing is pruned without one."""
+    for phase in setting.phases:
+        if phase.name == "prune" and state is not None:
+            pruner = _plan(setting, phase).pruner
+            return pruner.masks(params, state.variables, keep_ratio=setting.keep_ratio)
+    return jaxprune.nonzero_masks(params)
+
+
+def _seen(plan: Plan, phase: Phase, state: TrainState) -> Any:
+    """The parameters as the network sees them in this phase."""
+    apply = jax.jit(lambda p, v, t: plan.pruner.apply(p, v, step=t).params)
+    return apply(state.params, state.variables, state.step - phase.begin)
+
+
+def _run_phase(
+    setting: Setting,
+    phase: Phase,
+    state: TrainState,
+    record: trail.Record,
+    writer: MetricsWriter,
+    save: Callable[[TrainState], None],
+    interrupted: Callable[[], bool],
+) -> TrainState:
+    config, ways = setting.config, setting.parallel
+    plan = _plan(setting, phase)
+    step_fn = ways.compile(
+        make_train_step(
+            setting.model,
+            plan,
+            size_cost=jaxprune.parameter_ratio(setting.blank[0]),
+            first_step=phase.begin,
+            label_smoothing=config.label_smoothing,
+            axis_name=ways.axis_name,
+        )
+    )
+    ladder = jaxprune.schedules.compression_ladder(
+        setting.keep_ratio or config.lowest_rung
+    )
+    first = int(state.step)
+    state = ways.replicate(state)
+    late = None
+    for step in range(first + 1, phase.end + 1):
+        state, metrics = step_fn(state, ways.shard(next(setting.batches)))
+        # Numbers are read one step late, so that the device need not wait for us.
+        if late is not None:
+            _write(setting, phase, record, writer, *late)
+        late = (step, metrics)
+        if step == phase.end:
+            break
+        rung = None
+        if phase.name == "prune" and step % config.trail_every == 0:
+            keep_ratio = float(np.mean(metrics["keep_ratio"]))
+            rung = trail.next_rung(ladder, record.points, keep_ratio)
+        if rung is not None:
+            _add_point(setting, phase, plan, ways.collect(state), record, rung)
+        evaluates = step % config.eval_every == 0
+        saves = step % config.checkpoint_every == 0 or interrupted()
+        if evaluates or saves:
+            _write(setting, phase, record, writer, *late)
+            late = None
+        if evaluates:
+            seen = _seen(plan, phase, now := ways.collect(state))
+            accuracy = setting.evaluate(seen, now.batch_stats)
+            writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
+        if saves:
+            save(ways.collect(state))
+        if interrupted():
+            break
+    if late is not None:
+        _write(setting, phase, record, writer, *late)
+    state = ways.collect(state)
+    _check_finite(setting, state)
+    return state
+
+
+def _write(setting, phase, record, writer, step: int, metrics) -> None:
+    config = setting.config
+    if phase.name == "finetune" and record.points:
+        metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
+    writer.progress(
+        step, **{k: np.mean(metrics[k]) for k in ("keep_ratio", "accuracy", "loss")}
+    )
+    if step % config.log_every == 0 or step in (phase.begin + 1, phase.end):
+        # Under pmap every number has an axis of devices, all equal.
+        numbers = {name: np.mean(value) for name, value in metrics.items()}
+        writer.write(step, {**numbers, "phase": phase.name})
+        if not np.isfinite(numbers["loss"]):
+            raise _non_finite(setting, step)
+
+
+def _check_finite(setting: Setting, state: TrainState) -> None:
+    if int(state.bad_step) >= 0:
+        raise _non_finite(setting, int(state.bad_step) + 1)
+
+
+def _non_finite(setting: Setting, step: int) -> NonFiniteLossError:
+    good = checkpoint.latest(setting.workdir / _CHECKPOINTS)
+    kept = (
+        f"The last good checkpoint is {good.path}." if good else "None was saved yet."
+    )
+    return NonFiniteLossError(
+        f"The loss of step {step} is not finite; the run stops. {kept} Lower "
+        "`config.learning_rate` (now "
+        f"{setting.config.learning_rate}) and start again in a new workdir."
+    )
+
+
+# --------------------------------------------------------------------- trail
+
+
+def _add_point(
+    setting: Setting,
+    phase: Phase,
+    plan: Plan,
+    state: TrainState,
+    record: trail.Record,
+    keep_ratio: float | None,
+) -> None:
+    """Hardens a copy of the network to a rung, measures it and saves it."""
+    masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
+    hard = jaxprune.apply_masks(state.params, masks)
+    seen = _seen(plan, phase, state)
+    point = trail.point_of(
+        state.params,
+        masks,
+        step=int(state.step),
+        accuracy_soft=setting.evaluate(seen, state.batch_stats),
+        accuracy_hard=setting.evaluate(hard, state.batch_stats),
+    )
+    trail.save_network(setting.workdir, point["step"], hard, state.batch_stats, point)
+    record.points.append(point)
+
+
+def _close_phase(setting, phase, state, record) -> dict[str, Any]:
+    """Measures the network at the end of a phase; returns it as the final one."""
+    plan = _plan(setting, phase)
+    if phase.name == "prune":
+        _add_point(setting, phase, plan, state, record, setting.keep_ratio)
+        masks = _hard_masks(setting, state.params, state)
+        final = record.points[-1]
+    else:
+        masks = jaxprune.nonzero_masks(state.params)
+        final = trail.point_of(
+            state.params,
+            masks,
+            step=int(state.step),
+            accuracy_soft=None,
+            accuracy_hard=setting.evaluate(state.params, state.batch_stats),
+        )
+        trail.save_network(
+            setting.workdir, final["step"], state.params, state.batch_stats, final
+        )
+    if phase.name == "dense":
+        record.dense_accuracy = final["accuracy_hard"]
+    return {**final, "layers": trail.layers_of(state.params, masks)}
+
+
+def _summarize(
+    setting: Setting, record: trail.Record, final: dict[str, Any] | None, status: str
+) -> dict[str, Any]:
+    """Writes `summary.json` and the report, and prints the trail."""
+    config, workdir = setting.config, setting.workdir
+    if final is not None:
+        final = {
+            **{k: final[k] for k in final if not k.startswith("accuracy")},
+            "accuracy": final["accuracy_hard"],
+        }
+    reached = final and final["keep_ratio"]
+    asked = setting.keep_ratio
+    summary = {
+        "status": status,
+        "method": config.plan.__name__,
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+        "config": config_as_json(config),
+        "versions": {
+            "jaxprune": jaxprune.__version__,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "devices": [device.device_kind for device in jax.devices()],
+        "seconds": record.seconds,
+        "dense_accuracy": record.dense_accuracy,
+        "budget": None if asked is None else {"asked": asked, "reached": reached},
+        "points": record.points,
+        "final": final,
+    }
+    if jax.process_index() == 0:
+        write_atomically(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        report.write_report(workdir)
+    return summary
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a question; the second acts at once."""
+    asked = []
+
+    def on_signal(number, frame):
+        del frame
+        asked.append(number)
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+    old: dict[int, Any] = {}
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            old[signum] = signal.signal(signum, on_signal)
+    except ValueError:
+        pass  # Not the main thread: signals are somebody else's business.
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,84 @@
+"""Magnitude pruning: what is kept, and along which schedule."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune
+from tests import reference
+
+METHODS = [jaxprune.magnitude, jaxprune.global_magnitude]
+
+
+@pytest.fixture
+def params(rng):
+    return {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(10, 6)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(5 * rng.normal(size=(4, 10)), jnp.float32)},
+        "bias": jnp.zeros(3),
+    }
+
+
+def test_each_leaf_keeps_its_largest(params):
+    kept = jaxprune.magnitude(sparsity=0.9).masks(params, {})
+    for leaf, count in (("a", 6), ("b", 4)):
+        want = reference.top_k(np.abs(params[leaf]["kernel"]), count)
+        np.testing.assert_array_equal(kept[leaf]["kernel"], want)
+
+
+def test_one_threshold_for_all_leaves(params):
+    pruner = jaxprune.global_magnitude(sparsity=0.9, min_keep_ratio=0)
+    kept = pruner.masks(params, {})
+    flat = np.abs(np.concatenate([params[x]["kernel"].ravel() for x in "ab"]))
+    got = np.concatenate([kept[x]["kernel"].ravel() for x in "ab"])
+    np.testing.assert_array_equal(got, reference.top_k(flat, 10))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_seen_is_what_the_masks_keep(method, params):
+    pruner = method(sparsity=0.7)
+    seen, keep_ratios = jax.jit(pruner.apply)(params, {})
+    kept = pruner.masks(params, {})
+    chex.assert_trees_all_equal(seen, jaxprune.apply_masks(params, kept))
+    total = float(jaxprune.parameter_ratio(params)(keep_ratios))
+    assert total == pytest.approx(0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pruned_weights_get_no_gradient(method, params):
+    pruner = method(sparsity=0.7)
+    loss = lambda p: sum(jnp.sum(x**2) for x in jax.tree.leaves(pruner.apply(p, {})[0]))
+    grads, kept = jax.grad(loss)(params), pruner.masks(params, {})
+    for leaf in "ab":
+        outside = ~kept[leaf]["kernel"]
+        assert not grads[leaf]["kernel"][outside].any()
+        assert grads[leaf]["kernel"][~outside].all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_schedule_is_followed(method, params):
+    ramp = jaxprune.schedules.cubic_ramp(0.0, 0.9, begin_step=0, end_step=10)
+    pruner = method(sparsity=ramp)
+    cost = jaxprune.parameter_ratio(params)
+    apply = jax.jit(lambda step: pruner.apply(params, {}, step=step)[1])
+    for step in (0, 3, 10, 20):
+        want = 1 - reference.cubic_ramp(step, 0.0, 0.9, 0, 10)
+        assert float(cost(apply(step))) == pytest.approx(want, abs=0.021)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_schedule_needs_the_step_and_masks_need_the_keep_ratio(method, params):
+    pruner = method(sparsity=lambda step: 0.5)
+    with pytest.raises(ValueError, match="step=step"):
+        pruner.apply(params, {})
+    with pytest.raises(ValueError, match=r"keep_ratio=\.\.\."):
+        pruner.masks(params, {})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0])
+def test_sparsity_out_of_range_is_refused(method, sparsity):
+    with pytest.raises(ValueError, match=f"sparsity={sparsity}"):
+        method(sparsity=sparsity)

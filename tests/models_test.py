@@ -1,0 +1,184 @@
+"""Models of the experiments: sizes, names, the NNX twin, statistics over an axis."""
+
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import models
+from experiments.models import cnn_nnx
+
+# Dense: in * out + out. Convolution: height * width * in * out, no bias. Batch
+# normalisation: 2 * channels (and as many running statistics, not counted).
+_SIZES = {
+    # 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
+    ("mlp", (28, 28, 1)): 266_610,
+    # conv1 9 * 1 * 32 = 288, bn1 64, conv2 9 * 32 * 64 = 18432, bn2 128,
+    # dense1 4 * 4 * 64 * 128 + 128 = 131200, dense2 128 * 10 + 10 = 1290
+    ("cnn", (8, 8, 1)): 151_402,
+    # With n blocks per stage, 3 input channels and 10 classes:
+    #   conv0 and bn0        9 * 3 * 16 + 2 * 16                       = 464
+    #   stage 1, each block  2 * (9 * 16 * 16 + 2 * 16)                = 4672
+    #   stage 2, first       9 * 16 * 32 + 9 * 32 * 32 + 2 * 2 * 32
+    #                        + shortcut 16 * 32 + 2 * 32               = 14528
+    #            others      2 * (9 * 32 * 32 + 2 * 32)                = 18560
+    #   stage 3, first       9 * 32 * 64 + 9 * 64 * 64 + 2 * 2 * 64
+    #                        + shortcut 32 * 64 + 2 * 64               = 57728
+    #            others      2 * (9 * 64 * 64 + 2 * 64)                = 73984
+    #   dense                64 * 10 + 10                              = 650
+    ("resnet20", (32, 32, 3)): 272_474,
+    ("resnet32", (32, 32, 3)): 466_906,
+    ("resnet56", (32, 32, 3)): 855_770,
+}
+
+
+def sizes(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def names(tree):
+    return set(flax.traverse_util.flatten_dict(tree, sep="/"))
+
+
+@pytest.mark.parametrize(("name", "image_shape"), _SIZES)
+def test_parameter_count(name, image_shape):
+    model = models.create(name, 10)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
+    )
+    assert sizes(variables["params"]) == _SIZES[name, image_shape]
+
+
+@pytest.mark.parametrize("blocks", [3, 5, 9])
+def test_resnet_counts_follow_the_arithmetic(blocks):
+    name = f"resnet{6 * blocks + 2}"
+    counted = 464 + 4672 + 14528 + 57728 + 650 + (blocks - 1) * (4672 + 18560 + 73984)
+    assert _SIZES[name, (32, 32, 3)] == counted
+    model = models.create(name, 10)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    )
+    kernels = [
+        leaf
+        for leaf in names(variables["params"])
+        if leaf.endswith("kernel") and "shortcut" not in leaf
+    ]
+    assert len(kernels) == 6 * blocks + 2
+
+
+# ResNet-8 has every kind of layer of its bigger sisters and compiles faster.
+_SMALL = {
+    "mlp": models.MLP,
+    "cnn": models.CNN,
+    "resnet8": functools.partial(models.ResNet, blocks_per_stage=1),
+}
+
+
+def draw_variables(model, image_shape):
+    """Variables of a trained kind: no leaf at its initial zeros or ones."""
+    x = jnp.zeros((1, *image_shape))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            fan_in = np.prod(leaf.shape[:-1])
+            return jnp.float32(rng.normal(size=leaf.shape) * np.sqrt(2 / fan_in))
+        centre = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return jnp.float32(centre + rng.uniform(-0.3, 0.3, leaf.shape))
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_logits_are_float32_and_statistics_move_only_in_training(name):
+    model = _SMALL[name](7)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    variables = draw_variables(model, (8, 8, 1))
+    old = variables.get("batch_stats", {})
+    assert bool(old) == (name != "mlp")
+    for train in (False, True):
+        logits, updates = jax.jit(
+            functools.partial(model.apply, train=train, mutable=["batch_stats"])
+        )(variables, x)
+        assert logits.shape == (4, 7)
+        assert logits.dtype == jnp.float32
+        assert bool(jnp.isfinite(logits).all())
+        new = updates.get("batch_stats", {})
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), old, new)
+        assert set(jax.tree.leaves(moved)) <= {train}
+
+
+def test_layers_have_explicit_names():
+    x = jnp.zeros((1, 8, 8, 1))
+    trees = {}
+    for name in ("mlp", "cnn", "resnet20"):
+        model = models.create(name, 10)
+        trees[name] = jax.eval_shape(
+            lambda model=model: model.init(jax.random.key(0), x, train=False)
+        )["params"]
+    assert set(trees["mlp"]) == {"dense1", "dense2", "dense3"}
+    assert set(trees["cnn"]) == {"conv1", "bn1", "conv2", "bn2", "dense1", "dense2"}
+    assert set(trees["resnet20"]["stage2_block1"]) == {
+        *("conv1", "bn1", "conv2", "bn2", "shortcut_conv", "shortcut_bn")
+    }
+    assert set(trees["resnet20"]["stage2_block2"]) == {"conv1", "bn1", "conv2", "bn2"}
+    assert not [leaf for tree in trees.values() for leaf in names(tree) if "_0" in leaf]
+
+
+def test_the_nnx_twin_has_the_same_names_outputs_and_statistics():
+    x = 1 + 2 * jax.random.normal(jax.random.key(0), (16, 8, 8, 3))
+    linen = models.create("cnn", 10)
+    variables = draw_variables(linen, (8, 8, 3))
+    twin = nnx.eval_shape(lambda: cnn_nnx.CNN((8, 8, 3), 10, rngs=nnx.Rngs(0)))
+    params, stats = nnx.state(twin, nnx.Param), nnx.state(twin, nnx.BatchStat)
+    assert names(nnx.to_pure_dict(params)) == names(variables["params"])
+    assert names(nnx.to_pure_dict(stats)) == names(variables["batch_stats"])
+    for state, tree in ((params, "params"), (stats, "batch_stats")):
+        nnx.replace_by_pure_dict(state, variables[tree])
+        nnx.update(twin, state)
+
+    for train in (False, True):
+        expected, updates = jax.jit(
+            functools.partial(linen.apply, train=train, mutable=["batch_stats"])
+        )(variables, x)
+        logits = nnx.jit(lambda twin, x, train=train: twin(x, train=train))(twin, x)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    moved = nnx.to_pure_dict(nnx.state(twin, nnx.BatchStat))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        moved,
+        updates["batch_stats"],
+    )
+    assert (moved["bn1"]["mean"] != variables["batch_stats"]["bn1"]["mean"]).all()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet8"])
+def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
+    x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+    whole, parts = _SMALL[name](10), _SMALL[name](10, axis_name="batch")
+    variables = draw_variables(whole, (8, 8, 3))
+
+    def run(model, x):
+        return model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    expected, updates = jax.jit(functools.partial(run, whole))(x)
+    logits, split_updates = jax.jit(
+        jax.vmap(functools.partial(run, parts), axis_name="batch")
+    )(x.reshape(2, 4, 8, 8, 3))
+    # Float32 sums in another order.
+    np.testing.assert_allclose(logits.reshape(8, 10), expected, rtol=1e-4, atol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-5),
+        split_updates["batch_stats"],
+        updates["batch_stats"],
+    )
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"mlp, cnn, .*Did you mean 'resnet20'"):
+        models.create("resnet-20", 10)
