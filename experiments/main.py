@@ -13,7 +13,7 @@ from experiments import report
 from experiments.train import NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file to run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
 
 # What a shell reports for a program that Ctrl-C stopped.
 _STOPPED = 130
@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}.")
     logging.set_verbosity(logging.WARNING)
     try:
-        summary = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        command = ["python", "-m", "experiments.main", *sys.argv[1:]]
+        summary = train_and_evaluate(_CONFIG.value, _WORKDIR.value, command=command)
     except (ValueError, TypeError, OSError, NonFiniteLossError) as error:
         # Errors of the user's making need no traceback; `--pdb_post_mortem` and the
         # log at `--verbosity=1` have it.
@@ -41,5 +42,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config"])
     app.run(main)

@@ -59,12 +59,18 @@ def _global_arrays():
         )
 
     def replicate(tree):
-        # A copy, so that donating the state never takes an array that others hold.
+        # Through the host: a copy, so that donating the state never takes an array
+        # that others hold.
         return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(whole, np.array(x)), tree
+            lambda x: jax.make_array_from_process_local_data(whole, _on_host(x)), tree
         )
 
     return shard, replicate, lambda tree: tree
+
+
+def _on_host(x):
+    # Of an array that spans processes only a part is ours; ours is whole.
+    return np.array(x.addressable_data(0) if isinstance(x, jax.Array) else x)
 
 
 def by_pmap() -> Parallel:
@@ -76,7 +82,7 @@ def by_pmap() -> Parallel:
         return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
     def replicate(tree):
-        return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
+        return jax.tree.map(lambda x: np.stack([_on_host(x)] * count), tree)
 
     def collect(tree):
         return replicate_global(jax.tree.map(lambda x: x[0], tree))

@@ -4,16 +4,20 @@ A config refers to one of these functions by `config.plan`. Each takes the confi
 (possibly abstract) parameters and the number of steps of the pruning phase.
 """
 
+from typing import Any
+
 import jax
 import optax
-from ml_collections import ConfigDict
 
 import jaxprune
 from experiments.steps import Plan
 
+Config = Any
+"""A `ConfigDict` with the fields of `configs/default.py`; they have no static types."""
+
 
 def weights_optimizer(
-    config: ConfigDict, learning_rate: optax.ScalarOrSchedule
+    config: Config, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
     """SGD with Nesterov momentum; weight decay on the kernels."""
     return optax.chain(
@@ -22,7 +26,7 @@ def weights_optimizer(
     )
 
 
-def pruning_learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
+def pruning_learning_rate(config: Config, steps: int) -> optax.Schedule:
     """Cosine from `learning_rate` to a fraction of it, after a linear warm-up."""
     return optax.warmup_cosine_decay_schedule(
         0.0,
@@ -33,7 +37,7 @@ def pruning_learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     )
 
 
-def dense(config: ConfigDict, params, steps: int, learning_rate: float) -> Plan:
+def dense(config: Config, params, steps: int, learning_rate: float) -> Plan:
     """Trains the network as it is, with a cosine learning rate that ends at zero."""
     del params
     schedule = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
@@ -41,14 +45,14 @@ def dense(config: ConfigDict, params, steps: int, learning_rate: float) -> Plan:
     return Plan(jaxprune.identity(), jaxprune.unlimited(), optimizer)
 
 
-def finetune(config: ConfigDict, params, masks, steps: int) -> Plan:
+def finetune(config: Config, params, masks, steps: int) -> Plan:
     """Trains what the masks keep; what they prune stays exactly zero."""
     plan = dense(config, params, steps, config.finetune_learning_rate)
     frozen = jaxprune.freeze_pruned({"params": masks, "variables": {}})
     return plan._replace(optimizer=optax.chain(plan.optimizer, frozen))
 
 
-def keep_ratio_ramp(config: ConfigDict, steps: int) -> optax.Schedule:
+def keep_ratio_ramp(config: Config, steps: int) -> optax.Schedule:
     """The keep ratio asked for over the pruning phase: a cubic ramp down from 1."""
     return jaxprune.schedules.cubic_ramp(
         1.0,
@@ -58,7 +62,7 @@ def keep_ratio_ramp(config: ConfigDict, steps: int) -> optax.Schedule:
     )
 
 
-def ltp(config: ConfigDict, params, steps: int) -> Plan:
+def ltp(config: Config, params, steps: int) -> Plan:
     """Learned threshold pruning, to a size (`sparsity`) or for a fixed `price`."""
     pruner = jaxprune.ltp(
         temperature=config.temperature,
@@ -81,12 +85,12 @@ def ltp(config: ConfigDict, params, steps: int) -> Plan:
     return Plan(pruner, budget, optimizer)
 
 
-def magnitude(config: ConfigDict, params, steps: int) -> Plan:
+def magnitude(config: Config, params, steps: int) -> Plan:
     """Magnitude pruning with the same share of every layer, along the same ramp."""
     return _magnitude(jaxprune.magnitude, config, params, steps)
 
 
-def global_magnitude(config: ConfigDict, params, steps: int) -> Plan:
+def global_magnitude(config: Config, params, steps: int) -> Plan:
     """Magnitude pruning with one threshold for all layers, along the same ramp."""
     return _magnitude(jaxprune.global_magnitude, config, params, steps)
 
@@ -101,14 +105,14 @@ def _magnitude(method, config, params, steps) -> Plan:
     return Plan(pruner, jaxprune.unlimited(), optimizer)
 
 
-def asked_keep_ratio(config: ConfigDict) -> float | None:
+def asked_keep_ratio(config: Config) -> float | None:
     """The keep ratio to harden to, or None where a fixed price decides the size."""
     if config.price is not None:
         return None
     return jaxprune.masks.keep_ratio_of(config.sparsity)
 
 
-def check_feasible(config: ConfigDict, params) -> None:
+def check_feasible(config: Config, params) -> None:
     """Raises ValueError, before any training, if the size asked for cannot be met."""
     keep_ratio = asked_keep_ratio(config)
     if keep_ratio is not None:

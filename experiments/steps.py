@@ -121,7 +121,7 @@ def make_train_step(
         if axis_name is not None:
             grads, loss, accuracy = jax.lax.pmean((grads, loss, accuracy), axis_name)
         updates, opt_state = plan.optimizer.update(grads, state.opt_state, trainable)
-        trainable = optax.apply_updates(trainable, updates)
+        trainable: Any = optax.apply_updates(trainable, updates)
         budget_state = plan.budget.update(keep_ratios, state.budget_state)
         fine = jnp.isfinite(loss) | (state.bad_step != _FINE)
         metrics = {
@@ -152,9 +152,8 @@ def make_count_correct(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Arra
     """Returns `(params, batch_stats, batch) -> int32`, the correct among the valid."""
 
     def count_correct(params, batch_stats, batch):
-        logits = model.apply(
-            {"params": params, "batch_stats": batch_stats}, batch["image"], train=False
-        )
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: Any = model.apply(variables, batch["image"], train=False)
         correct = jnp.argmax(logits, -1) == batch["label"]
         return jnp.sum(correct & (batch["valid"] > 0), dtype=jnp.int32)
 

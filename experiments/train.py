@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 import jaxprune
 from experiments import data, models, parallel, plans, report, trail
@@ -70,7 +69,7 @@ class Setting:
       phases: the phases that are not empty.
     """
 
-    config: ConfigDict
+    config: plans.Config
     workdir: Path
     parallel: parallel.Parallel
     dataset: data.Dataset
@@ -89,12 +88,15 @@ class Setting:
         return zeros["params"], zeros.get("batch_stats", {})
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+def train_and_evaluate(
+    config: plans.Config, workdir: str | Path, *, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Runs a config to its end, from where an earlier run in `workdir` was left.
 
     Args:
       config: see `experiments/configs/default.py`.
       workdir: the folder of the run; made if needed.
+      command: the command line that made this call, for the report.
 
     Returns:
       What is written to `summary.json`. Its `status` is `stopped` if the run was
@@ -114,10 +116,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         if summary["status"] == "finished":
             logging.info("%s is finished; delete it to run it anew.", workdir)
             return summary
-    return _run(setting)
+    return _run(setting, command)
 
 
-def prepare(config: ConfigDict, workdir: Path) -> Setting:
+def prepare(config: plans.Config, workdir: Path) -> Setting:
     """Builds everything that a run needs, and checks the config; writes nothing."""
     ways = parallel.create(config.parallel)
     for field in ("batch_size", "eval_batch_size"):
@@ -176,7 +178,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Setting:
     )
 
 
-def _phases(config: ConfigDict, steps_per_epoch: int) -> tuple[Phase, ...]:
+def _phases(config: plans.Config, steps_per_epoch: int) -> tuple[Phase, ...]:
     phases, begin = [], 0
     for name in ("dense", "prune", "finetune"):
         epochs = config[f"{name}_epochs"]
@@ -197,7 +199,7 @@ def _phases(config: ConfigDict, steps_per_epoch: int) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _run(setting: Setting) -> dict[str, Any]:
+def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
     config, workdir = setting.config, setting.workdir
     found = checkpoint.latest(workdir / _CHECKPOINTS)
     record = trail.Record()
@@ -244,13 +246,14 @@ def _run(setting: Setting) -> dict[str, Any]:
             else:
                 state = _begin_phase(setting, phase, state, record)
                 save(state)
-            state = _run_phase(setting, phase, state, record, writer, save, interrupted)
-            if interrupted():
+            state, final = _run_phase(
+                setting, phase, state, record, writer, save, interrupted
+            )
+            if final is None:
                 break
-            final = _close_phase(setting, phase, state, record)
-        status = "stopped" if interrupted() else "finished"
+    status = "stopped" if final is None else "finished"
     record.seconds = time.monotonic() - clock
-    return _summarize(setting, record, final, status)
+    return _summarize(setting, record, final, status, command)
 
 
 # -------------------------------------------------------------------- phases
@@ -262,14 +265,15 @@ def _plan(setting: Setting, phase: Phase, masks: Any = None) -> Plan:
         return plans.dense(config, params, steps, config.learning_rate)
     if phase.name == "prune":
         return config.plan(config, params, steps)
-    return plans.finetune(config, params, masks or _blank_masks(setting), steps)
+    if masks is None:  # Shapes are all that is needed: the state holds the masks.
+        masks = _nonzero_masks(params)
+    return plans.finetune(config, params, masks, steps)
 
 
-def _blank_masks(setting: Setting) -> Any:
-    """Masks of the right shapes, for a state whose masks are overwritten."""
-    params = setting.blank[0]
-    kept = jaxprune.tree.select(params, jaxprune.kernels)
-    return jaxprune.masks.fill(params, {n: x == 0 for n, x in kept.items()})
+def _nonzero_masks(params: Any) -> Any:
+    """What is left of the prunable leaves; a bias that is zero is not pruned."""
+    kernels = jaxprune.tree.select(params, jaxprune.kernels)
+    return jaxprune.masks.fill(params, jaxprune.nonzero_masks(kernels))
 
 
 def _blank_state(setting: Setting, phase: Phase) -> TrainState:
@@ -302,7 +306,7 @@ def _initial_network(setting: Setting, record: trail.Record) -> tuple[Any, Any]:
             f"run; there is no checkpoint in its folder `{trail.FOLDER}`."
         )
     like = {"params": params, "batch_stats": batch_stats}
-    loaded = checkpoint.load(found, like)
+    loaded = parallel.create("jit").replicate(checkpoint.load(found, like))
     record.dense_accuracy = setting.evaluate(loaded["params"], loaded["batch_stats"])
     return loaded["params"], loaded["batch_stats"]
 
@@ -313,13 +317,17 @@ def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
         if phase.name == "prune" and state is not None:
             pruner = _plan(setting, phase).pruner
             return pruner.masks(params, state.variables, keep_ratio=setting.keep_ratio)
-    return jaxprune.nonzero_masks(params)
+    return _nonzero_masks(params)
 
 
-def _seen(plan: Plan, phase: Phase, state: TrainState) -> Any:
-    """The parameters as the network sees them in this phase."""
-    apply = jax.jit(lambda p, v, t: plan.pruner.apply(p, v, step=t).params)
-    return apply(state.params, state.variables, state.step - phase.begin)
+def _make_see(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
+    """Returns `state -> params` as the network sees them in this phase."""
+
+    @jax.jit
+    def see(params, variables, step):
+        return plan.pruner.apply(params, variables, step=step).params
+
+    return lambda s: see(s.params, s.variables, s.step - phase.begin)
 
 
 def _run_phase(
@@ -330,9 +338,16 @@ def _run_phase(
     writer: MetricsWriter,
     save: Callable[[TrainState], None],
     interrupted: Callable[[], bool],
-) -> TrainState:
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """Trains to the end of a phase, or to an interruption.
+
+    Returns:
+      The last state, and the network at the end of the phase as a point of the trail;
+      None if the phase was interrupted.
+    """
     config, ways = setting.config, setting.parallel
     plan = _plan(setting, phase)
+    see = _make_see(plan, phase)
     step_fn = ways.compile(
         make_train_step(
             setting.model,
@@ -362,15 +377,15 @@ def _run_phase(
             keep_ratio = float(np.mean(metrics["keep_ratio"]))
             rung = trail.next_rung(ladder, record.points, keep_ratio)
         if rung is not None:
-            _add_point(setting, phase, plan, ways.collect(state), record, rung)
+            _add_point(setting, plan, see, ways.collect(state), record, rung)
         evaluates = step % config.eval_every == 0
         saves = step % config.checkpoint_every == 0 or interrupted()
         if evaluates or saves:
             _write(setting, phase, record, writer, *late)
             late = None
         if evaluates:
-            seen = _seen(plan, phase, now := ways.collect(state))
-            accuracy = setting.evaluate(seen, now.batch_stats)
+            now = ways.collect(state)
+            accuracy = setting.evaluate(see(now), now.batch_stats)
             writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
         if saves:
             save(ways.collect(state))
@@ -380,18 +395,23 @@ def _run_phase(
         _write(setting, phase, record, writer, *late)
     state = ways.collect(state)
     _check_finite(setting, state)
-    return state
+    if interrupted():
+        return state, None
+    final = _close_phase(setting, phase, plan, see, state, record)
+    accuracy = {"test_accuracy": final["accuracy_hard"], "phase": phase.name}
+    writer.write(phase.end, accuracy)
+    return state, final
 
 
 def _write(setting, phase, record, writer, step: int, metrics) -> None:
     config = setting.config
     if phase.name == "finetune" and record.points:
         metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
-    writer.progress(
-        step, **{k: np.mean(metrics[k]) for k in ("keep_ratio", "accuracy", "loss")}
-    )
+    # Not converted here: the display reads a number only when it is due. Under pmap
+    # every number has an axis of devices, all equal.
+    shown = ("keep_ratio", "accuracy", "loss")
+    writer.progress(step, **{k: jnp.ravel(metrics[k])[0] for k in shown})
     if step % config.log_every == 0 or step in (phase.begin + 1, phase.end):
-        # Under pmap every number has an axis of devices, all equal.
         numbers = {name: np.mean(value) for name, value in metrics.items()}
         writer.write(step, {**numbers, "phase": phase.name})
         if not np.isfinite(numbers["loss"]):
@@ -420,8 +440,8 @@ def _non_finite(setting: Setting, step: int) -> NonFiniteLossError:
 
 def _add_point(
     setting: Setting,
-    phase: Phase,
     plan: Plan,
+    see: Callable[[TrainState], Any],
     state: TrainState,
     record: trail.Record,
     keep_ratio: float | None,
@@ -429,27 +449,25 @@ def _add_point(
     """Hardens a copy of the network to a rung, measures it and saves it."""
     masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
     hard = jaxprune.apply_masks(state.params, masks)
-    seen = _seen(plan, phase, state)
     point = trail.point_of(
         state.params,
         masks,
         step=int(state.step),
-        accuracy_soft=setting.evaluate(seen, state.batch_stats),
+        accuracy_soft=setting.evaluate(see(state), state.batch_stats),
         accuracy_hard=setting.evaluate(hard, state.batch_stats),
     )
     trail.save_network(setting.workdir, point["step"], hard, state.batch_stats, point)
     record.points.append(point)
 
 
-def _close_phase(setting, phase, state, record) -> dict[str, Any]:
-    """Measures the network at the end of a phase; returns it as the final one."""
-    plan = _plan(setting, phase)
+def _close_phase(setting, phase, plan, see, state, record) -> dict[str, Any]:
+    """Measures and saves the network at the end of a phase."""
     if phase.name == "prune":
-        _add_point(setting, phase, plan, state, record, setting.keep_ratio)
+        _add_point(setting, plan, see, state, record, setting.keep_ratio)
         masks = _hard_masks(setting, state.params, state)
         final = record.points[-1]
     else:
-        masks = jaxprune.nonzero_masks(state.params)
+        masks = _nonzero_masks(state.params)
         final = trail.point_of(
             state.params,
             masks,
@@ -466,9 +484,13 @@ def _close_phase(setting, phase, state, record) -> dict[str, Any]:
 
 
 def _summarize(
-    setting: Setting, record: trail.Record, final: dict[str, Any] | None, status: str
+    setting: Setting,
+    record: trail.Record,
+    final: dict[str, Any] | None,
+    status: str,
+    command: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes `summary.json` and the report, and prints the trail."""
+    """Writes `summary.json` and the report."""
     config, workdir = setting.config, setting.workdir
     if final is not None:
         final = {
@@ -489,6 +511,7 @@ def _summarize(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "devices": [device.device_kind for device in jax.devices()],
+        "command": list(command),
         "seconds": record.seconds,
         "dense_accuracy": record.dense_accuracy,
         "budget": None if asked is None else {"asked": asked, "reached": reached},

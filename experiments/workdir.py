@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from experiments.metrics import write_atomically
+from experiments.plans import Config
 
 # Fields that change what is shown, not what is computed.
 _COSMETIC = frozenset({"progress"})
 
 
-def config_as_json(config: ConfigDict) -> dict[str, Any]:
+def config_as_json(config: Config) -> dict[str, Any]:
     """Returns the config as JSON values; functions by their qualified name."""
     text = json.dumps(
         config.to_dict(), default=lambda f: f"{f.__module__}.{f.__qualname__}"
@@ -20,7 +19,7 @@ def config_as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(text)
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
+def claim(workdir: Path, config: Config) -> None:
     """Writes the config into a new workdir; refuses one that belongs to another.
 
     Raises:

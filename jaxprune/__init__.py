@@ -7,6 +7,7 @@ its weights move, a `Budget` what it may cost. See the README for a first run.
 from importlib.metadata import version as _version
 
 # Storey 0: nouns, names of leaves.
+from jaxprune import base as base
 from jaxprune import tree as tree
 from jaxprune.base import Budget as Budget
 from jaxprune.base import Pruned as Pruned

@@ -86,7 +86,7 @@ class DualAscentState(NamedTuple):
 
     Attributes:
       step: int32, the number of updates so far.
-      log_price: float32, the natural logarithm of the price.
+      log_price: float32, m, the natural logarithm of the undamped price.
       cost: float32, the cost at the last update, a fraction of the dense cost.
       limit: float32, the limit that it was held to.
       result: int32, a `Result`.
@@ -104,30 +104,36 @@ def dual_ascent(
     limit: optax.ScalarOrSchedule,
     *,
     rate: float = 0.1,
+    gain: float = 2.0,
     init_price: float = 1e-2,
 ) -> Budget:
-    """Holds a cost to a limit by multiplicative dual ascent on its price.
+    """Holds a cost to a limit by damped multiplicative dual ascent on its price.
 
-    The penalty is `price * cost(keep_ratios)`, and after step t
+    With the relative violation `e_t = clip(log(cost_t / limit(t)), -1, 1)` the penalty
+    of step t is
 
-        log price += rate * clip(log(cost / limit(t)), -1, 1)
+        exp(m_t + gain * e_{t-1}) * cost(keep_ratios),    m_{t+1} = m_t + rate * e_t
 
-    so the price stays positive, and what drives it is relative: the same rate serves a
-    limit of 0.5 and one of 0.005. One unit of `rate` per step is the steepest climb.
+    so the price stays positive, and what drives it is relative: the same numbers serve
+    a limit of 0.5 and one of 0.005. The sum m_t is the logarithm of the multiplier that
+    a met limit settles at; the term in `gain` vanishes there, and on the way it damps
+    the swing past the limit that dual ascent alone has. (It is proportional-integral
+    control of the price.)
 
     Args:
       cost: `keep_ratios -> float32 scalar`, a fraction of the dense cost.
       limit: the most it may be, in (0, 1]; a number, or a schedule of the step, such as
         a `cubic_ramp` from 1 to the size asked for.
-      rate: step size of the logarithm of the price, positive.
+      rate: step size of m, the logarithm of the price, positive.
+      gain: weight of the damping term, not negative; 0 is plain dual ascent.
       init_price: the price at the start, in units of the loss, positive.
 
     Returns:
       A budget with a `DualAscentState`.
 
     Raises:
-      ValueError: if a number given for `limit` is outside (0, 1], or `rate` or
-        `init_price` is not positive.
+      ValueError: if a number given for `limit` is outside (0, 1], `rate` or
+        `init_price` is not positive, or `gain` is negative.
 
     >>> import jax.numpy as jnp
     >>> budget = dual_ascent(lambda keep: keep["w"], 0.5)
@@ -145,6 +151,10 @@ def dual_ascent(
             raise ValueError(
                 f"`dual_ascent({name}={value})`: must be positive and finite."
             )
+    if not 0 <= gain < float("inf"):
+        raise ValueError(
+            f"`dual_ascent(gain={gain})`: must be finite and not negative."
+        )
     limit_at = limit if callable(limit) else lambda step: limit
 
     def init():
@@ -157,21 +167,26 @@ def dual_ascent(
         )
 
     def penalty(keep_ratios, state, /):
-        return jnp.exp(state.log_price) * cost(keep_ratios)
+        damping = gain * violation(state.cost, state.limit)
+        return jnp.exp(state.log_price + damping) * cost(keep_ratios)
+
+    def violation(now, bound):
+        return jnp.clip(jnp.log(now / bound), -1.0, 1.0)
 
     def update(keep_ratios, state, /):
         now = jnp.asarray(cost(keep_ratios), jnp.float32)
         bound = jnp.asarray(limit_at(state.step), jnp.float32)
-        push = jnp.clip(jnp.log(now / bound), -1.0, 1.0)
         log_price = jnp.clip(
-            state.log_price + rate * push, -_HIGHEST_LOG_PRICE, _HIGHEST_LOG_PRICE
+            state.log_price + rate * violation(now, bound),
+            -_HIGHEST_LOG_PRICE,
+            _HIGHEST_LOG_PRICE,
         )
         result = jnp.where(now <= bound, Result.MET, Result.NOT_YET_MET)
         exhausted = (now > bound) & (log_price >= _HIGHEST_LOG_PRICE)
         result = jnp.where(exhausted, Result.PRICE_EXHAUSTED, result)
         result = jnp.where(jnp.isfinite(now), result, Result.DIVERGED)
         return DualAscentState(
-            step=optax.safe_increment(state.step),
+            step=jnp.asarray(optax.safe_increment(state.step)),
             log_price=jnp.where(jnp.isfinite(now), log_price, state.log_price),
             cost=now,
             limit=bound,

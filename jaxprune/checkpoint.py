@@ -23,7 +23,7 @@ from jaxprune import tree
 _DISCARDED = ".discarded"
 
 
-def _orbax():
+def _orbax() -> Any:
     from orbax.checkpoint import v1
 
     return v1

@@ -67,6 +67,7 @@ def _sortable(scores: jax.Array) -> jax.Array:
     return jnp.where(bits >= sign, ~bits, bits | sign)
 
 
+@jax.jit
 def _top_k(codes: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
     """Masks of the k largest codes of all arrays together, by bisection on the bits.
 

@@ -45,13 +45,15 @@ def test_unlimited_is_free():
 
 def test_dual_ascent_follows_its_formula():
     limit = optax.linear_schedule(1.0, 0.1, 10)
-    budget = jaxprune.dual_ascent(_only, limit, rate=0.2, init_price=0.5)
-    state, log_price = budget.init(), np.log(0.5)
+    budget = jaxprune.dual_ascent(_only, limit, rate=0.2, gain=1.5, init_price=0.5)
+    state, log_price, violation = budget.init(), np.log(0.5), 0.0
     for t, keep in enumerate([1.0, 0.9, 0.9, 0.3, 0.2, 0.9, 1e-6]):
         penalty = budget.penalty({"w": jnp.float32(keep)}, state)
-        np.testing.assert_allclose(penalty, np.exp(log_price) * keep, rtol=1e-5)
+        price = np.exp(log_price + 1.5 * violation)
+        np.testing.assert_allclose(penalty, price * keep, rtol=1e-5)
         state = budget.update({"w": jnp.float32(keep)}, state)
-        log_price += 0.2 * np.clip(np.log(keep / float(limit(t))), -1, 1)
+        violation = np.clip(np.log(keep / float(limit(t))), -1, 1)
+        log_price += 0.2 * violation
         np.testing.assert_allclose(state.log_price, log_price, rtol=1e-5)
         met = keep <= float(limit(t))
         assert Result(int(state.result)) == (Result.MET if met else Result.NOT_YET_MET)
@@ -105,6 +107,31 @@ def test_a_limit_out_of_range_is_refused(limit):
 def test_a_rate_or_price_that_is_not_positive_is_refused(argument):
     with pytest.raises(ValueError, match=f"{argument}=0"):
         jaxprune.dual_ascent(_only, 0.5, **{argument: 0.0})
+
+
+def test_damping_shortens_the_swing_past_the_limit():
+    """min (k - 1)^2 / 2 s.t. k <= 0.3 with a slow k: plain dual ascent overshoots."""
+
+    def lowest(gain):
+        budget = jaxprune.dual_ascent(_only, 0.3, gain=gain)
+
+        def step(carry, _):
+            k, state = carry
+            loss = lambda k: (k - 1) ** 2 / 2 + budget.penalty({"w": k}, state)
+            k = jnp.clip(k - 0.02 * jax.grad(loss)(k), 1e-3, 1.0)
+            return (k, budget.update({"w": k}, state)), k
+
+        start = (jnp.float32(1.0), budget.init())
+        return float(jax.lax.scan(step, start, length=1000)[1].min())
+
+    assert lowest(0.0) < 0.2
+    assert lowest(2.0) > 0.25
+
+
+@pytest.mark.parametrize("gain", [-1.0, float("nan")])
+def test_a_negative_gain_is_refused(gain):
+    with pytest.raises(ValueError, match="gain="):
+        jaxprune.dual_ascent(_only, 0.5, gain=gain)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])

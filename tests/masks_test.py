@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprune import masks
 from tests import reference
 
-
 _top_k = jax.jit(masks.top_k_masks)
 
 

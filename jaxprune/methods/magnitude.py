@@ -95,7 +95,7 @@ def _magnitude(cut, sparsity, min_keep_ratio, where) -> Pruner:
                     "`magnitude(sparsity=schedule).apply(params, variables)`: a "
                     "schedule needs the step. Call `apply(..., step=step)`."
                 )
-            keep_ratio = 1 - sparsity(step)
+            keep_ratio = 1 - jnp.asarray(sparsity(step))
         kept = masks_at(params, keep_ratio)
         ratios = {name: jnp.mean(m, dtype=jnp.float32) for name, m in kept.items()}
         return Pruned(masks.apply_masks(params, masks.fill(params, kept)), ratios)
