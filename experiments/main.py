@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     try:
         command = ["python", "-m", "experiments.main", *sys.argv[1:]]
         summary = train_and_evaluate(_CONFIG.value, _WORKDIR.value, command=command)
-    except (ValueError, TypeError, OSError, NonFiniteLossError) as error:
+    except (ValueError, OSError, NonFiniteLossError) as error:
         # Errors of the user's making need no traceback; `--pdb_post_mortem` and the
         # log at `--verbosity=1` have it.
         logging.debug("The run failed.", exc_info=True)

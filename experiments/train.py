@@ -64,6 +64,7 @@ class Setting:
       batches: the endless iterator over training batches.
       model: the module that is trained.
       init: `() -> variables`, the initialised network.
+      blank: parameters and statistics of the right shapes, all zero.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       keep_ratio: the keep ratio to harden to, or None where a price decides.
       phases: the phases that are not empty.
@@ -76,16 +77,10 @@ class Setting:
     batches: Any
     model: nn.Module
     init: Callable[[], dict[str, Any]]
+    blank: tuple[Any, Any]
     evaluate: Callable[[Any, Any], float]
     keep_ratio: float | None
     phases: tuple[Phase, ...]
-
-    @functools.cached_property
-    def blank(self) -> tuple[Any, Any]:
-        """Parameters and statistics of the right shapes, all zero."""
-        variables = jax.eval_shape(self.init)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
-        return zeros["params"], zeros.get("batch_stats", {})
 
 
 def train_and_evaluate(
@@ -155,8 +150,9 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
         counts = [count_correct(params, batch_stats, shard(batch)) for batch in test]
         return int(np.sum(jax.device_get(counts))) / len(dataset.test)
 
-    params = jax.eval_shape(init)["params"]
-    plans.check_feasible(config, params)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init))
+    blank = (zeros["params"], zeros.get("batch_stats", {}))
+    plans.check_feasible(config, blank[0])
     return Setting(
         config=config,
         workdir=workdir,
@@ -172,6 +168,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
         ),
         model=model(axis_name=ways.axis_name),
         init=init,
+        blank=blank,
         evaluate=evaluate,
         keep_ratio=plans.asked_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),

@@ -50,6 +50,10 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
     """
 
     def init(params):
+        if not jax.tree.leaves(params):
+            # Nothing to freeze, or `optax.tree.map_params` asks where the
+            # parameter-shaped trees of the state are.
+            return FreezePrunedState(params)
         jmasks.validate(params, masks)
         # A copy: the caller's masks must survive the donation of the state.
         return FreezePrunedState(jax.tree.map(lambda m: jnp.array(m, copy=True), masks))

@@ -1,4 +1,12 @@
-"""LTP on handwritten digits: the demo."""
+"""LTP on handwritten digits to a twentieth of the weights: the demo.
+
+Command:
+    python -m experiments.main --config=experiments/configs/ltp_digits.py \
+        --workdir=runs/ltp_digits
+
+Expected: x20 compression, hard-pruned test accuracy 99.2 to 99.7 % (dense about 99 %).
+Time: 30 s on two CPU cores. Other sizes: `--config.sparsity=0.99`.
+"""
 
 from experiments.configs import default
 

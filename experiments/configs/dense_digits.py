@@ -1,0 +1,19 @@
+"""The dense network on handwritten digits, as long as a pruning run.
+
+Command:
+    python -m experiments.main --config=experiments/configs/dense_digits.py \
+        --workdir=runs/dense_digits
+
+Expected: test accuracy about 99.2 %. Time: 25 s on two CPU cores.
+"""
+
+from experiments.configs import default
+
+
+def get_config():
+    """Returns the config."""
+    config = default.get_config()
+    config.dense_epochs = 40.0
+    config.prune_epochs = 0.0
+    config.finetune_epochs = 0.0
+    return config

@@ -1,0 +1,18 @@
+"""LTP of ResNet-20 on handwritten digits, enlarged to 16x16, to x20.
+
+Command:
+    python -m experiments.main --config=experiments/configs/ltp_resnet20_digits.py \
+        --workdir=runs/ltp_resnet20_digits
+
+Expected: see the results table of README.md.
+"""
+
+from experiments.configs import default
+
+
+def get_config():
+    """Returns the config: the defaults of the demo, another network."""
+    config = default.get_config()
+    config.model = "resnet20"
+    config.image_size = 16
+    return config

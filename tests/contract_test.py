@@ -1,0 +1,954 @@
+"""The contract: every pruner, budget and transformation through the same promises.
+
+A new method adds one row to a table here; a factory without a row fails.
+"""
+
+import functools
+import inspect
+from typing import NamedTuple
+
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from absl.testing import parameterized
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxprune
+from jaxprune import budgets, gates, methods, transforms
+
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+SIZE = 3 * 3 * 8 * 4 + 16 * 6 + 2 * 6 * 5
+
+
+class Row(NamedTuple):
+    pruner: jaxprune.Pruner
+    ordered: bool = True  # can be asked for a keep ratio
+    own_rule: bool = True  # can decide without being asked for one
+
+
+def _ramp(step):
+    return 0.1 * jnp.minimum(step, 5)
+
+
+PRUNERS = {
+    "identity": Row(jaxprune.identity(), ordered=False),
+    "magnitude": Row(jaxprune.magnitude(sparsity=0.7)),
+    "magnitude-schedule": Row(jaxprune.magnitude(sparsity=_ramp), own_rule=False),
+    "global_magnitude": Row(jaxprune.global_magnitude(sparsity=0.7)),
+    "global_magnitude-schedule": Row(
+        jaxprune.global_magnitude(sparsity=_ramp), own_rule=False
+    ),
+    "ltp": Row(jaxprune.ltp(init_threshold=0.7)),
+    "ltp-stacked": Row(
+        jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("*blocks*"))
+    ),
+    "ltp_as_published": Row(
+        jaxprune.ltp_as_published(temperature=0.3, init_threshold=0.2)
+    ),
+}
+
+
+@functools.cache
+def _params(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    return {
+        "blocks": {"kernel": draw(2, 6, 5)},
+        "conv": {"kernel": draw(3, 3, 8, 4)},
+        "dense": {"bias": draw(6), "kernel": draw(16, 6)},
+    }
+
+
+@functools.cache
+def _mesh():
+    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def _shardings():
+    """Some leaves are sharded over the devices, some are replicated."""
+    spec = {
+        "blocks": {"kernel": P()},
+        "conv": {"kernel": P(None, None, "data")},
+        "dense": {"bias": P(), "kernel": P("data")},
+    }
+    return jax.tree.map(lambda s: NamedSharding(_mesh(), s), spec)
+
+
+_jit = functools.cache(jax.jit)  # one compilation serves all tests of a worker
+
+
+@pytest.fixture(params=PRUNERS)
+def row(request):
+    return PRUNERS[request.param]
+
+
+def _masks(row, params, variables):
+    """The masks by the method's own rule, or those of a keep ratio."""
+    if row.own_rule:
+        return row.pruner.masks(params, variables)
+    return row.pruner.masks(params, variables, keep_ratio=0.4)
+
+
+@functools.cache
+def _gradients(apply):
+    """Derivatives of a loss that reads everything a pruner shows, scaled by x."""
+
+    def loss(params, variables, x):
+        pruned = apply(params, variables, step=jnp.int32(3))
+        task = sum(
+            jnp.sum(jnp.sin(leaf.astype(jnp.float32)))
+            for leaf in jax.tree.leaves(pruned.params)
+        )
+        price = sum(jnp.sum(r) for r in pruned.keep_ratios.values())
+        return jnp.mean(x) * (task + price)
+
+    return jax.grad(loss, (0, 1))
+
+
+def _factories(module, noun):
+    """Public functions of a module that are annotated to return `noun`."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and inspect.signature(value).return_annotation is noun
+    }
+
+
+# What the network sees ---------------------------------------------------------------
+
+
+def test_every_method_has_a_row():
+    rows = {name.split("-")[0] for name in PRUNERS}
+    assert _factories(methods, jaxprune.Pruner) == rows
+
+
+def test_apply_traces_once_over_steps_and_keys(row):
+    params = _params()
+    variables = row.pruner.init(params)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def apply(params, variables, key, step):
+        return row.pruner.apply(params, variables, key=key, step=step)
+
+    for step in range(3):
+        apply(params, variables, jax.random.key(step), jnp.int32(step))
+        params = jax.tree.map(lambda w: 0.9 * w, params)
+    assert apply._cache_size() == 1
+
+
+def test_init_apply_and_masks_accept_abstract_parameters(row):
+    abstract = jax.eval_shape(_params)
+    variables = row.pruner.init(abstract)
+    chex.assert_trees_all_equal(variables, row.pruner.init(_params()))
+    same = jax.eval_shape(row.pruner.init, abstract)
+    chex.assert_trees_all_equal_shapes_and_dtypes(variables, same)
+    apply = functools.partial(row.pruner.apply, step=3)
+    seen = jax.eval_shape(apply, abstract, variables).params
+    chex.assert_trees_all_equal_shapes_and_dtypes(seen, abstract)
+    masks = jax.eval_shape(functools.partial(_masks, row), abstract, variables)
+    assert jax.tree.structure(masks) == jax.tree.structure(abstract)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_structure_shapes_and_dtypes_are_kept(row, dtype):
+    params = _params(dtype)
+    variables = row.pruner.init(params)
+    seen, keep_ratios = _jit(row.pruner.apply)(params, variables, step=jnp.int32(3))
+    chex.assert_trees_all_equal_shapes_and_dtypes(seen, params)
+    known = jaxprune.tree.named_leaves(params)
+    for name, value in [*variables.items(), *keep_ratios.items()]:
+        assert name in known
+        assert value.dtype == jnp.float32
+        assert value.ndim <= 1
+    if variables:
+        chex.assert_trees_all_equal_shapes(variables, keep_ratios)
+    ratios = np.concatenate([np.ravel(r) for r in keep_ratios.values()] or [[]])
+    assert ((ratios >= 0) & (ratios <= 1)).all()
+
+
+def test_apply_accepts_key_and_step_and_refuses_other_keywords(row):
+    params, pruner = _params(), row.pruner
+    variables = pruner.init(params)
+    with_key = pruner.apply(params, variables, key=jax.random.key(1), step=2)
+    without = pruner.apply(params, variables, key=None, step=2)
+    chex.assert_trees_all_equal(with_key, without)
+    with pytest.raises(TypeError, match="keyword argument 'temperature'"):
+        pruner.apply(params, variables, step=2, temperature=1.0)
+    with pytest.raises(TypeError, match="keyword argument 'step'"):
+        pruner.masks(params, variables, step=2)
+    with pytest.raises(TypeError, match="keyword argument 'key'"):
+        pruner.init(params, key=jax.random.key(0))
+
+
+def test_the_same_arguments_give_the_same_bits(row):
+    params = _params()
+    variables = row.pruner.init(params)
+    apply = _jit(row.pruner.apply)
+    first = apply(params, variables, step=jnp.int32(3))
+    copy = jax.tree.map(lambda w: jnp.array(w, copy=True), params)
+    chex.assert_trees_all_equal(first, apply(copy, variables, step=jnp.int32(3)))
+    chex.assert_trees_all_equal(
+        _masks(row, params, variables), _masks(row, copy, variables)
+    )
+
+
+def test_sharded_over_eight_devices_equals_one(row):
+    params, x = _params(), jnp.arange(8.0)
+    variables = row.pruner.init(params)
+    sharded = jax.device_put(params, _shardings())
+    split = jax.device_put(x, NamedSharding(_mesh(), P("data")))
+
+    @jax.jit
+    def everything(params, variables, x):
+        return (
+            row.pruner.apply(params, variables, step=jnp.int32(3)),
+            _gradients(row.pruner.apply)(params, variables, x),
+            _masks(row, params, variables),
+        )
+
+    *want, want_masks = everything(params, variables, x)
+    *got, got_masks = everything(sharded, variables, split)
+    assert len(sharded["dense"]["kernel"].sharding.device_set) == 8
+    chex.assert_trees_all_equal(got_masks, want_masks)
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("varying", ["nothing", "params", "params and variables"])
+def test_gradients_under_shard_map_equal_one_device(row, varying):
+    """The two right idioms: grad of pmean, and pmean of grad where params vary."""
+    params, x = _params(), jnp.arange(8.0)
+    variables = row.pruner.init(params)
+    grad = _gradients(row.pruner.apply)
+
+    def mean_gradient(params, variables, x):
+        if varying == "nothing":
+            # The loss is linear in its factor: this is the gradient of the pmean.
+            return grad(params, variables, jax.lax.pmean(x, "data"))
+        vary = lambda tree: jax.lax.pcast(tree, "data", to="varying")
+        params = vary(params)
+        if varying == "params and variables":
+            return jax.lax.pmean(grad(params, vary(variables), x), "data")
+        # The variables are replicated: their derivative is summed over devices.
+        params_bar, variables_bar = grad(params, variables, x)
+        return jax.lax.pmean(params_bar, "data"), jax.tree.map(
+            lambda g: g / 8, variables_bar
+        )
+
+    mapped = jax.shard_map(
+        mean_gradient, mesh=_mesh(), in_specs=(P(), P(), P("data")), out_specs=P()
+    )
+    got = jax.jit(mapped)(params, variables, x)
+    want = _jit(grad)(params, variables, x)
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_masks_of_parameters_that_vary_under_shard_map(row):
+    params = _params()
+    variables = row.pruner.init(params)
+
+    def votes(params, variables):
+        params = jax.lax.pcast(params, "data", to="varying")
+        masks = _masks(row, params, variables)
+        return jax.tree.map(
+            lambda p, m: jax.lax.psum((m & (p == p)).astype(jnp.int32), "data"),
+            params,
+            masks,
+        )
+
+    got = jax.jit(
+        jax.shard_map(votes, mesh=_mesh(), in_specs=(P(), P()), out_specs=P())
+    )(params, variables)
+    kept = _masks(row, params, variables)
+    want = jax.tree.map(lambda p, m: 8 * (m & (p == p)).astype(int), params, kept)
+    chex.assert_trees_all_equal(got, want)
+
+
+def test_pmap_equals_one_device(row):
+    params, x = _params(), jnp.arange(8.0)
+    variables = row.pruner.init(params)
+    grad = _gradients(row.pruner.apply)
+
+    def on_each(params, variables, x):
+        seen = row.pruner.apply(params, variables, step=jnp.int32(3))
+        gradient = jax.lax.pmean(grad(params, variables, x), "data")
+        return seen, gradient, _masks(row, params, variables)
+
+    got = jax.pmap(on_each, axis_name="data", in_axes=(None, None, 0))(
+        params, variables, x
+    )
+    want = (
+        _jit(row.pruner.apply)(params, variables, step=jnp.int32(3)),
+        _jit(grad)(params, variables, x),
+        _masks(row, params, variables),
+    )
+    for device in (0, 7):
+        one = jax.tree.map(lambda leaf, device=device: leaf[device], got)
+        chex.assert_trees_all_close(one, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_training_step_may_donate_its_state(row):
+    """Nothing that a pruner returns is lost when what it was given is donated."""
+    params = jax.tree.map(lambda w: jnp.array(w, copy=True), _params())
+    variables = row.pruner.init(params)
+    masks = _masks(row, params, variables)
+    counts = jaxprune.summarize(params, masks).kept
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state):
+        seen, _ = row.pruner.apply(*state, step=jnp.int32(3))
+        return seen, jax.tree.map(lambda v: v + 1, state[1])
+
+    new, new_variables = step((params, variables))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, variables)))
+    assert jaxprune.summarize(new, masks).kept == counts
+    chex.assert_tree_all_finite((new, new_variables))
+
+
+def test_masks_are_bool_of_the_shape_of_their_parameter_or_scalar_true(row):
+    params = _params()
+    variables = row.pruner.init(params)
+    masks = _masks(row, params, variables)
+    assert jax.tree.structure(masks) == jax.tree.structure(params)
+    for leaf, mask in zip(
+        jax.tree.leaves(params), jax.tree.leaves(masks), strict=True
+    ):
+        assert mask.dtype == jnp.bool_
+        assert mask.shape == leaf.shape or (mask.shape == () and bool(mask))
+    jitted = jax.jit(functools.partial(_masks, row))(params, variables)
+    chex.assert_trees_all_equal(jitted, masks)
+    jaxprune.masks.validate(params, masks)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.29, 0.01])
+def test_an_asked_keep_ratio_is_met_exactly(row, keep_ratio, dtype):
+    params = _params(dtype)
+    variables = row.pruner.init(params)
+    if not row.ordered:
+        with pytest.raises(ValueError, match=f"keep_ratio={keep_ratio}"):
+            row.pruner.masks(params, variables, keep_ratio=keep_ratio)
+        return
+    masks = row.pruner.masks(params, variables, keep_ratio=keep_ratio)
+    counts = jaxprune.summarize(params, masks)
+    assert counts.size == SIZE
+    assert counts.kept == jaxprune.masks.keep_count(keep_ratio, SIZE)
+
+
+def _module_state(params):
+    return nnx.State(
+        {
+            layer: {name: nnx.Param(w) for name, w in leaves.items()}
+            for layer, leaves in params.items()
+        }
+    )
+
+
+def _tuples(params):
+    return tuple(tuple(leaves.values()) for leaves in params.values())
+
+
+CONTAINERS = {
+    "frozen": flax.core.freeze,
+    "nnx": _module_state,
+    "tuple": _tuples,
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_is_pruned_alike(row, container):
+    params = _params()
+    variables = row.pruner.init(params)
+    other = CONTAINERS[container](params)
+    if container == "tuple" and row is PRUNERS["ltp-stacked"]:
+        # Tuples have other names: the first leaf is `0/0`.
+        stacked = jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("0/0"))
+        row = row._replace(pruner=stacked)
+        same = stacked.init(other)
+    else:
+        same = row.pruner.init(other)
+    assert len(same) == len(variables)
+    seen, ratios = _jit(row.pruner.apply)(other, same, step=jnp.int32(3))
+    masks = _masks(row, other, same)
+    assert jax.tree.structure(seen) == jax.tree.structure(other)
+    assert jax.tree.structure(masks) == jax.tree.structure(other)
+    plain = PRUNERS["ltp-stacked"] if row not in PRUNERS.values() else row
+    want, want_ratios = _jit(plain.pruner.apply)(params, variables, step=jnp.int32(3))
+    chex.assert_trees_all_equal(jax.tree.leaves(seen), jax.tree.leaves(want))
+    chex.assert_trees_all_equal(list(ratios.values()), list(want_ratios.values()))
+    if container != "tuple":
+        assert list(ratios) == list(want_ratios)
+    kept = _masks(plain, params, variables)
+    chex.assert_trees_all_equal(jax.tree.leaves(masks), jax.tree.leaves(kept))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", ["normal", "zero", "huge"])
+def test_gradients_are_finite(row, dtype, value):
+    params = _params(dtype)
+    if value == "zero":
+        params = jax.tree.map(jnp.zeros_like, params)
+    elif value == "huge":
+        params = jax.tree.map(lambda w: 1e3 * w, params)
+    variables = row.pruner.init(params)
+    grads = _jit(_gradients(row.pruner.apply))(params, variables, jnp.ones(1))
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, (params, variables))
+    chex.assert_tree_all_finite(grads)
+
+
+@pytest.mark.parametrize("method", [n for n in PRUNERS if n != "identity"])
+@pytest.mark.parametrize("params", [{}, (), {"dense": {}}])
+def test_parameters_without_arrays_are_refused(method, params):
+    pruner = PRUNERS[method].pruner
+    with pytest.raises(ValueError, match="at least one array"):
+        pruner.apply(params, {}, step=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["identity", "magnitude", "global_magnitude-schedule"]
+)
+def test_empty_variables_train_through_the_step_that_serves_all_methods(name):
+    params, pruner = _params(), PRUNERS[name].pruner
+    trainable = {"params": params, "variables": pruner.init(params)}
+    assert trainable["variables"] == {}
+    budget = jaxprune.dual_ascent(jaxprune.parameter_ratio(params), 0.5)
+    optimizer = optax.partition(
+        {"weights": optax.sgd(0.1), "sites": optax.adam(0.1)},
+        {"params": "weights", "variables": "sites"},
+    )
+
+    @jax.jit
+    def step(trainable, opt_state, budget_state, step):
+        def objective(trainable):
+            pruned = pruner.apply(*trainable.values(), step=step)
+            task = sum(jnp.sum(w**2) for w in jax.tree.leaves(pruned.params))
+            price = budget.penalty(pruned.keep_ratios, budget_state)
+            return task + price, pruned.keep_ratios
+
+        grads, ratios = jax.grad(objective, has_aux=True)(trainable)
+        updates, opt_state = optimizer.update(grads, opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        return trainable, opt_state, budget.update(ratios, budget_state)
+
+    state = trainable, optimizer.init(trainable), budget.init()
+    for i in range(2):
+        state = step(*state, jnp.int32(i))
+    assert step._cache_size() == 1
+    assert state[0]["variables"] == {}
+    assert int(state[2].step) == 2
+    chex.assert_tree_all_finite(state)
+
+
+# What it may cost --------------------------------------------------------------------
+
+
+@functools.cache
+def _cost():
+    return jaxprune.parameter_ratio(jax.eval_shape(_params))
+
+
+_LIMIT = optax.linear_schedule(1.0, 0.2, 10)
+BUDGETS = {
+    "unlimited": lambda: jaxprune.unlimited(),
+    "weighted": lambda: jaxprune.weighted(_cost(), 0.3),
+    "dual_ascent": lambda: jaxprune.dual_ascent(_cost(), 0.2),
+    "dual_ascent-schedule": lambda: jaxprune.dual_ascent(_cost(), _LIMIT),
+}
+
+
+@pytest.fixture(params=BUDGETS)
+def budget(request):
+    return BUDGETS[request.param]()
+
+
+def _ratios(scale=1.0):
+    return {
+        "blocks/kernel": jnp.array([0.2, 0.9], jnp.float32) * scale,
+        "conv/kernel": jnp.float32(0.5) * scale,
+        "dense/kernel": jnp.float32(0.3) * scale,
+    }
+
+
+def test_every_budget_has_a_row():
+    rows = {name.split("-")[0] for name in BUDGETS}
+    assert _factories(budgets, jaxprune.Budget) == rows
+
+
+def test_a_budget_traces_once_over_steps(budget):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(ratios, state):
+        return budget.penalty(ratios, state), budget.update(ratios, state)
+
+    state = budget.init()
+    for scale in (1.0, 0.5, 0.0):
+        penalty, state = step(_ratios(scale), state)
+        chex.assert_tree_all_finite((penalty, state))
+    assert step._cache_size() == 1
+
+
+def test_the_state_of_a_budget_is_a_carry_of_a_scan(budget):
+    """Structure, shapes, dtypes and weak types do not change."""
+
+    def step(state, scale):
+        ratios = _ratios(scale)
+        return budget.update(ratios, state), budget.penalty(ratios, state)
+
+    state, penalties = jax.lax.scan(step, budget.init(), jnp.linspace(1, 0.1, 5))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, budget.init())
+    assert penalties.dtype == jnp.float32
+    assert (np.asarray(penalties) >= 0).all()
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+
+
+def test_a_penalty_is_a_float32_scalar_even_abstractly(budget):
+    abstract = jax.eval_shape(lambda: (_ratios(), budget.init()))
+    penalty = jax.eval_shape(budget.penalty, *abstract)
+    assert (penalty.shape, penalty.dtype) == ((), jnp.float32)
+    new = jax.eval_shape(budget.update, *abstract)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, abstract[1])
+
+
+def test_a_budget_is_deterministic_with_and_without_jit(budget):
+    ratios, state = _ratios(), budget.init()
+    want = budget.penalty(ratios, state), budget.update(ratios, state)
+    again = budget.penalty(ratios, state), budget.update(ratios, state)
+    jitted = (
+        jax.jit(budget.penalty)(ratios, state),
+        jax.jit(budget.update)(ratios, state),
+    )
+    chex.assert_trees_all_equal(want, again)
+    chex.assert_trees_all_close(want, jitted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_the_derivative_of_a_penalty_is_finite_and_not_negative(budget, scale):
+    grads = jax.grad(budget.penalty)(_ratios(scale), budget.init())
+    chex.assert_tree_all_finite(grads)
+    assert all((np.asarray(g) >= 0).all() for g in grads.values())
+
+
+def test_a_budget_refuses_unknown_keywords(budget):
+    ratios, state = _ratios(), budget.init()
+    for function in (budget.penalty, budget.update):
+        with pytest.raises(TypeError, match="keyword argument 'step'"):
+            function(ratios, state, step=0)
+    with pytest.raises(TypeError, match="positional argument"):
+        budget.init(ratios)
+
+
+def test_a_budget_on_eight_devices_equals_one(budget):
+    ratios, state = _ratios(), budget.init()
+    step = lambda ratios, state: (
+        jax.grad(budget.penalty)(ratios, state),
+        budget.update(ratios, state),
+    )
+    want = jax.jit(step)(ratios, state)
+    everywhere = jax.device_put((ratios, state), NamedSharding(_mesh(), P()))
+    got = jax.jit(step)(*everywhere)
+    mapped = jax.jit(
+        jax.shard_map(step, mesh=_mesh(), in_specs=(P(), P()), out_specs=P())
+    )(ratios, state)
+    stack = lambda tree: jax.tree.map(lambda x: jnp.stack([x] * 8), tree)
+    pmapped = jax.pmap(step)(stack(ratios), stack(state))
+    pmapped = jax.tree.map(lambda x: x[7], pmapped)
+    for result in (got, mapped, pmapped):
+        chex.assert_trees_all_close(result, want, rtol=1e-6)
+
+
+def test_the_state_of_a_budget_may_be_donated(budget):
+    step = jax.jit(budget.update, donate_argnums=1)
+    state = budget.init()
+    for _ in range(3):
+        old, state = state, step(_ratios(), state)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    chex.assert_tree_all_finite((state, budget.init()))
+
+
+def test_a_budget_without_sites_prices_the_whole_network(budget):
+    state = budget.init()
+    whole = {name: jnp.ones_like(r) for name, r in _ratios().items()}
+    chex.assert_trees_all_close(budget.penalty({}, state), budget.penalty(whole, state))
+    chex.assert_trees_all_close(budget.update({}, state), budget.update(whole, state))
+
+
+# How weights move --------------------------------------------------------------------
+
+
+@functools.cache
+def _kept(dtype=jnp.float32):
+    params = _params(dtype)
+    return jaxprune.magnitude(sparsity=0.6).masks(params, {})
+
+
+TRANSFORMS = {
+    "freeze_pruned": jaxprune.freeze_pruned,
+    "freeze_pruned-sgd": lambda masks: optax.chain(
+        optax.add_decayed_weights(0.1),
+        optax.sgd(0.05, momentum=0.9, nesterov=True),
+        jaxprune.freeze_pruned(masks),
+    ),
+    "freeze_pruned-adamw": lambda masks: optax.chain(
+        optax.adamw(0.05, weight_decay=0.1), jaxprune.freeze_pruned(masks)
+    ),
+    "freeze_pruned-nested": lambda masks: optax.chain(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(0.01)),
+        optax.chain(jaxprune.freeze_pruned(masks)),
+    ),
+}
+
+
+@pytest.fixture(params=TRANSFORMS)
+def transform(request):
+    return TRANSFORMS[request.param]
+
+
+def _outside(params, masks):
+    """The largest size of a weight that is not kept."""
+    sizes = jax.tree.map(
+        lambda w, m: jnp.max(jnp.where(m, 0, jnp.abs(w))).astype(jnp.float32),
+        params,
+        masks,
+    )
+    return jnp.max(jnp.stack(jax.tree.leaves(sizes)))
+
+
+def _train(tx, params, masks, steps):
+    """Follows a constant pull away from zero; returns what came back at each step."""
+
+    def step(carry, _):
+        params, state = carry
+        grads = jax.tree.map(lambda w: w - 3.0, params)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), _outside(params, masks)
+
+    return jax.lax.scan(step, (params, tx.init(params)), length=steps)
+
+
+def test_every_transformation_has_a_row():
+    rows = {name.split("-")[0] for name in TRANSFORMS}
+    noun = optax.GradientTransformationExtraArgs
+    assert _factories(transforms, noun) == rows
+
+
+def test_an_update_traces_once_over_steps(transform):
+    params, tx = _params(), transform(_kept())
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(params, state):
+        updates, state = tx.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for _ in range(3):
+        params, state = step(params, state)
+    chex.assert_tree_all_finite(params)
+    assert step._cache_size() == 1
+
+
+def test_new_masks_of_the_same_shapes_do_not_trace_again():
+    params, tx = _params(), jaxprune.freeze_pruned(_kept())
+    update = jax.jit(tx.update)
+    for sparsity in (0.2, 0.8):
+        masks = jaxprune.magnitude(sparsity=sparsity).masks(params, {})
+        state = jaxprune.freeze_pruned(masks).init(params)
+        updates, _ = update(params, state, params)
+        moved = optax.apply_updates(params, updates)
+        want = jax.tree.map(lambda w, m: jnp.where(m, 2 * w, 0), params, masks)
+        chex.assert_trees_all_equal(moved, want)
+    assert update._cache_size() == 1
+
+
+def test_init_of_a_transformation_accepts_abstract_parameters(transform):
+    tx, abstract = transform(_kept()), jax.eval_shape(_params)
+    state = jax.eval_shape(tx.init, abstract)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(_params()))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(abstract))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_updates_keep_structure_shapes_and_dtypes(transform, dtype):
+    params, tx = _params(dtype), transform(_kept(dtype))
+    state = tx.init(params)
+    updates, new_state = jax.jit(tx.update)(params, state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+    moved = optax.apply_updates(params, updates)
+    assert float(_outside(moved, _kept(dtype))) == 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pruned_weights_stay_zero_for_fifty_steps(transform, dtype):
+    params, masks = _params(dtype), _kept(dtype)
+    if transform is jaxprune.freeze_pruned and dtype != jnp.float32:
+        params = jaxprune.apply_masks(params, masks)
+    (trained, _), outside = _train(transform(masks), params, masks, 50)
+    np.testing.assert_array_equal(np.asarray(outside), np.zeros(50))
+    kernel, kept = trained["dense"]["kernel"], masks["dense"]["kernel"]
+    assert (np.asarray(kernel != params["dense"]["kernel"])[kept]).all()
+    without = optax.adamw(0.05, weight_decay=0.1)
+    _, back = _train(without, params, masks, 5)
+    assert float(back[-1]) > 0
+
+
+def test_momentum_gathered_before_pruning_brings_nothing_back():
+    params, masks = _params(), _kept()
+    dense = optax.sgd(0.05, momentum=0.99)
+    (params, momentum), _ = _train(dense, params, masks, 5)
+    frozen = optax.chain(dense, jaxprune.freeze_pruned(masks))
+    _, freeze_state = frozen.init(params)
+    params, state = jaxprune.apply_masks(params, masks), (momentum, freeze_state)
+    update = jax.jit(frozen.update)
+    for _ in range(10):
+        zero = jax.tree.map(jnp.zeros_like, params)
+        updates, state = update(zero, state, params)
+        params = optax.apply_updates(params, updates)
+        assert float(_outside(params, masks)) == 0
+
+
+def test_an_update_without_parameters_says_what_to_call(transform):
+    tx = transform(_kept())
+    # The message is ours where nothing before in the chain needs them first.
+    with pytest.raises(ValueError, match="params"):
+        tx.update(_params(), tx.init(_params()))
+
+
+def test_freeze_pruned_names_itself_when_parameters_are_missing():
+    tx = jaxprune.freeze_pruned(_kept())
+    with pytest.raises(ValueError, match=r"`freeze_pruned.*\n?.*update\(updates, stat"):
+        tx.update(_params(), tx.init(_params()))
+
+
+def test_unknown_extra_arguments_are_tolerated(transform):
+    params, tx = _params(), transform(_kept())
+    tx = optax.with_extra_args_support(tx)
+    want, _ = tx.update(params, tx.init(params), params)
+    got, _ = tx.update(params, tx.init(params), params, value=1.0, nonsense="x")
+    chex.assert_trees_all_equal(got, want)
+
+
+def test_masks_survive_the_donation_of_the_state(transform):
+    params, masks = _params(), _kept()
+    tx = transform(masks)
+    step = jax.jit(tx.update, donate_argnums=1)
+    state = tx.init(params)
+    old = state
+    for _ in range(2):
+        updates, state = step(params, state, params)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    assert jaxprune.summarize(params, masks).kept == round(0.4 * SIZE - 0.5)
+    again, _ = tx.update(params, tx.init(params), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(again, updates)
+
+
+def test_map_params_finds_the_masks(transform):
+    params, tx = _params(), transform(_kept())
+    state = tx.init(params)
+    same = optax.tree.map_params(tx, lambda leaf: leaf, state)
+    chex.assert_trees_all_equal(same, state)
+    marked = optax.tree.map_params(
+        tx, lambda _: "P", state, transform_non_params=lambda _: "-"
+    )
+    assert optax.tree.get(marked, "masks") == jax.tree.map(lambda _: "P", params)
+    flat = jax.tree.map(lambda _: False, params)
+    none = optax.tree.map_params(tx, lambda _, new: new, state, flat)
+    assert optax.tree.get(none, "masks") == flat
+
+
+def test_masked_freezes_the_selected_leaves_only(transform):
+    params = _params()
+    selected = jaxprune.kernels(params)
+    inner = jax.tree.map(lambda m, s: m if s else optax.MaskedNode(), _kept(), selected)
+    tx = optax.masked(transform(inner), selected)
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    moved = optax.apply_updates(params, updates)
+    assert float(_outside(moved, _kept())) == 0
+    chex.assert_trees_all_equal(updates["dense"]["bias"], params["dense"]["bias"])
+    marked = optax.tree.map_params(
+        tx,
+        lambda _: "P",
+        tx.init(params),
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+    assert "P" in jax.tree.leaves(marked)
+
+
+def test_partition_freezes_one_part_and_moves_the_other(transform):
+    trainable = {"params": _params(), "variables": {"dense/kernel": jnp.float32(1)}}
+    masks = {"params": _kept(), "variables": optax.MaskedNode()}
+    masks["variables"] = {"dense/kernel": optax.MaskedNode()}
+    tx = optax.partition(
+        {"weights": transform(masks), "sites": optax.sgd(0.1)},
+        {"params": "weights", "variables": "sites"},
+    )
+    state = tx.init(trainable)
+    for _ in range(2):
+        updates, state = jax.jit(tx.update)(trainable, state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+    assert float(_outside(trainable["params"], _kept())) == 0
+    assert float(trainable["variables"]["dense/kernel"]) == pytest.approx(0.81)
+
+
+def test_multi_steps_holds_pruned_weights_at_zero(transform):
+    params = jaxprune.apply_masks(_params(), _kept())
+    tx = optax.MultiSteps(transform(_kept()), every_k_schedule=2)
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    for i in range(6):
+        grads = jax.tree.map(lambda w: w - 3.0, params)
+        updates, state = update(grads, state, params)
+        moved = optax.apply_updates(params, updates)
+        assert float(_outside(moved, _kept())) == 0
+        still = bool((moved["dense"]["bias"] == params["dense"]["bias"]).all())
+        assert still == (i % 2 == 0)
+        params = moved
+    assert int(state.gradient_step) == 3
+
+
+def test_inject_hyperparams_changes_the_rate_without_tracing_again():
+    def make(learning_rate):
+        return optax.chain(
+            optax.sgd(learning_rate, momentum=0.9), jaxprune.freeze_pruned(_kept())
+        )
+
+    params = _params()
+    tx = optax.inject_hyperparams(make)(learning_rate=0.1)
+    state, update = tx.init(params), jax.jit(tx.update)
+    sizes = []
+    for rate in (0.1, 0.2):
+        state.hyperparams["learning_rate"] = jnp.float32(rate)
+        fresh = state._replace(inner_state=make(rate).init(params))
+        updates, _ = update(params, fresh, params)
+        sizes.append(float(jnp.abs(updates["dense"]["bias"]).sum()))
+        moved = optax.apply_updates(params, updates)
+        assert float(_outside(moved, _kept())) == 0
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-5)
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_is_frozen_alike(transform, container):
+    wrap = CONTAINERS[container]
+    params, masks = wrap(_params()), wrap(_kept())
+    tx, plain = transform(masks), transform(_kept())
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    want, _ = jax.jit(plain.update)(_params(), plain.init(_params()), _params())
+    chex.assert_trees_all_close(
+        jax.tree.leaves(updates), jax.tree.leaves(want), rtol=1e-6
+    )
+
+
+def test_frozen_training_on_eight_devices_equals_one(transform):
+    params, tx = _params(), transform(_kept())
+
+    def step(params, state):
+        grads = jax.tree.map(lambda w: w - 3.0, params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates)
+
+    state = tx.init(params)
+    want = jax.jit(step)(params, state)
+    sharded = jax.device_put(params, _shardings())
+    got = jax.jit(step)(sharded, tx.init(sharded))
+    mapped = jax.shard_map(step, mesh=_mesh(), in_specs=(P(), P()), out_specs=P())
+    pmapped = jax.pmap(step, in_axes=(0, None))(
+        jax.tree.map(lambda w: jnp.stack([w] * 8), params), state
+    )
+    pmapped = jax.tree.map(lambda w: w[7], pmapped)
+    for result in (got, jax.jit(mapped)(params, state), pmapped):
+        chex.assert_trees_all_close(result, want, rtol=1e-6, atol=1e-6)
+        assert float(_outside(result, _kept())) == 0
+
+
+def test_masks_that_do_not_fit_are_refused_by_init(transform):
+    params = _params()
+    wrong = {**_kept(), "dense": {"bias": jnp.ones(6, bool), "kernel": jnp.ones(6)}}
+    with pytest.raises(TypeError, match="'dense/kernel' must be boolean"):
+        transform(wrong).init(params)
+    wrong["dense"]["kernel"] = jnp.ones((1, 6), bool)
+    with pytest.raises(ValueError, match=r"'dense/kernel'.*\(16, 6\).*\(1, 6\)"):
+        transform(wrong).init(params)
+    del wrong["dense"]["kernel"]
+    with pytest.raises(ValueError, match=r"Only in the\s+parameters: \['dense/kernel"):
+        transform(wrong).init(params)
+
+
+# Ways to run a pure function ---------------------------------------------------------
+
+ALL_WAYS = {
+    "with_jit": True,
+    "without_jit": True,
+    "with_device": True,
+    "without_device": True,
+    "with_pmap": True,
+}
+
+
+class EveryWayToRun(chex.TestCase):
+    """With and without jit, on the device or from NumPy arrays, and under pmap."""
+
+    @chex.variants(**ALL_WAYS)
+    @parameterized.parameters(*PRUNERS)
+    def test_apply(self, name):
+        params, pruner = _params(), PRUNERS[name].pruner
+        variables = pruner.init(params)
+        want = pruner.apply(params, variables, step=3)
+        apply = lambda p, v: pruner.apply(p, v, step=3)
+        got = self.variant(apply)(params, variables)
+        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+    @chex.variants(**ALL_WAYS)
+    def test_soft_prune(self):
+        weights = _params()["dense"]["kernel"]
+        args = weights, jnp.float32(0.5), jnp.float32(0.1)
+        want = gates.soft_prune(*args)
+        got = self.variant(gates.soft_prune)(*args)
+        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+    @chex.variants(**ALL_WAYS)
+    def test_top_k_masks(self):
+        scores = _params()
+        want = jaxprune.top_k_masks(scores, 100)
+        got = self.variant(lambda s: jaxprune.top_k_masks(s, 100))(scores)
+        chex.assert_trees_all_equal(got, want)
+
+    @chex.variants(**ALL_WAYS)
+    def test_apply_masks_and_nonzero_masks(self):
+        params, masks = _params(), _kept()
+        both = lambda p, m: jaxprune.nonzero_masks(jaxprune.apply_masks(p, m))
+        got = self.variant(both)(params, masks)
+        want = jax.tree.map(lambda w, m: jnp.broadcast_to(m, w.shape), params, masks)
+        chex.assert_trees_all_equal(got, want)
+
+    @chex.variants(**ALL_WAYS)
+    @parameterized.parameters(*BUDGETS)
+    def test_budget(self, name):
+        budget = BUDGETS[name]()
+        both = lambda r, s: (budget.penalty(r, s), budget.update(r, s))
+        want = both(_ratios(), budget.init())
+        got = self.variant(both)(_ratios(), budget.init())
+        chex.assert_trees_all_close(got, want, rtol=1e-5)
+
+    @chex.variants(**ALL_WAYS)
+    @parameterized.parameters(*TRANSFORMS)
+    def test_update(self, name):
+        params, tx = _params(), TRANSFORMS[name](_kept())
+        state = tx.init(params)
+        want = tx.update(params, state, params)
+        got = self.variant(tx.update)(params, state, params)
+        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)

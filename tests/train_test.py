@@ -1,0 +1,383 @@
+"""Whole runs: phases, trail, resumption after a kill, devices, and what stops a run."""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune
+from experiments import parallel, plans, train
+from experiments.configs import default
+from experiments.metrics import read_metrics
+from experiments.steps import init_state, make_train_step
+from jaxprune import checkpoint
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(
+    p.stem
+    for p in (ROOT / "experiments/configs").glob("*.py")
+    if p.stem not in ("__init__", "default")
+)
+# 2 + 8 + 4 steps of 64 images.
+SHORT = {"dense_epochs": 0.1, "prune_epochs": 0.35, "finetune_epochs": 0.2}
+
+
+def _config(data_dir, **changes):
+    config = default.get_config()
+    config.update(
+        {
+            **SHORT,
+            "model": "mlp",
+            "data_dir": str(data_dir),
+            "eval_batch_size": 360,
+            "progress": False,
+            "log_every": 1,
+            "trail_every": 1,
+            "checkpoint_every": 3,
+            "eval_every": 5,
+            **changes,
+        }
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    config = _config(data_dir, threshold_learning_rate=0.5)
+    return config, workdir, train.train_and_evaluate(config, workdir)
+
+
+def test_a_run_meets_its_budget_and_writes_what_it_promises(finished):
+    _, workdir, summary = finished
+    assert summary == json.loads((workdir / "summary.json").read_text())
+    final = summary["final"]
+    assert final["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
+    assert summary["budget"] == {"asked": 0.05, "reached": final["keep_ratio"]}
+    assert set(final["layers"]) == {f"dense{i}/kernel" for i in (1, 2, 3)}
+    assert summary["dense_accuracy"] > 0
+    for name in ("report.html", "metrics.jsonl", "config.json", "plots/accuracy.png"):
+        assert (workdir / name).stat().st_size > 0
+
+
+def test_the_trail_gets_sparser_and_its_networks_are_as_sparse_as_they_say(finished):
+    _, workdir, summary = finished
+    entries = checkpoint.entries(workdir / "trail")
+    assert [e.metadata["step"] for e in entries] == [e.step for e in entries]
+    points = summary["points"]
+    assert points[-1]["keep_ratio"] <= 0.05
+    assert all(a["keep_ratio"] > b["keep_ratio"] for a, b in pairwise(points))
+    like = _network_like(finished[0])
+    for entry in entries:
+        params = checkpoint.load(entry, like)["params"]
+        kept = sum(
+            int(jnp.sum(leaf != 0))
+            for leaf in jaxprune.tree.select(params, jaxprune.kernels).values()
+        )
+        assert kept <= entry.metadata["kept_weights"]
+    smallest = checkpoint.smallest(entries, accuracy=0.0)
+    assert smallest.metadata["keep_ratio"] <= 0.05
+
+
+def _network_like(config):
+    network = train.prepare(config, pathlib.Path("unused")).init()
+    return {
+        "params": network["params"],
+        "batch_stats": network.get("batch_stats", {}),
+    }
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    config, workdir, summary = finished
+    before = (workdir / "metrics.jsonl").stat().st_mtime_ns
+    assert train.train_and_evaluate(config, workdir) == summary
+    assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_workdir_of_another_config_is_refused_by_the_first_difference(
+    finished, data_dir
+):
+    _, workdir, _ = finished
+    with pytest.raises(ValueError, match=r"'sparsity' is 0\.95 there, 0\.9 was asked"):
+        train.train_and_evaluate(
+            _config(data_dir, threshold_learning_rate=0.5, sparsity=0.9), workdir
+        )
+
+
+def test_a_network_of_the_trail_can_be_pruned_further(finished, data_dir, tmp_path):
+    _, workdir, summary = finished
+    config = _config(data_dir, pretrained=str(workdir), dense_epochs=0.0, sparsity=0.97)
+    again = train.train_and_evaluate(config, tmp_path)
+    assert again["dense_accuracy"] == summary["final"]["accuracy"]
+    assert again["final"]["keep_ratio"] <= 0.03
+
+
+def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
+    config = _config(data_dir, pretrained=str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="workdir of a finished run"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
+    config = _config(data_dir, price=30.0, threshold_learning_rate=0.5)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] is None
+    assert summary["final"]["keep_ratio"] < 0.5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs_two_steps_of_each_phase(
+    name, data_dir, tmp_path, monkeypatch
+):
+    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    fake = config.dataset != "digits"
+    if fake:  # Images of noise in the shape of the data set: nothing is downloaded.
+        monkeypatch.setattr(train.data, "load", _noise)
+    steps = 2 * config.batch_size / (16 * 8 if fake else 1437)
+    config.update(
+        {
+            "data_dir": str(data_dir),
+            "eval_batch_size": 40,
+            "batch_size": 16,
+            "progress": False,
+            **{
+                f"{phase}_epochs": steps * 16 / config.batch_size
+                for phase in ("dense", "prune", "finetune")
+                if config[f"{phase}_epochs"]
+            },
+        }
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    phases = {
+        phase for phase in ("dense", "prune", "finetune") if config[f"{phase}_epochs"]
+    }
+    assert summary["final"]["step"] == 2 * len(phases)
+    if "prune" in phases:
+        assert summary["final"]["keep_ratio"] <= 1 - config.sparsity + 1e-9
+
+
+def _noise(name, *, data_dir):
+    del data_dir
+    spec = train.data.dataset_spec(name)
+    rng = np.random.default_rng(0)
+    source = train.data.ArraySource(
+        images=rng.integers(0, 256, (128, *spec.image_shape)).astype(np.uint8),
+        labels=rng.integers(0, spec.num_classes, 128).astype(np.int32),
+    )
+    return train.data.Dataset(spec=spec, train=source, test=source)
+
+
+# ------------------------------------------------------------- devices and kills
+
+
+@pytest.mark.parametrize("way", ["jit", "pmap"])
+def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
+    config = _config(data_dir, model="cnn", batch_size=64)
+    setting = train.prepare(config, pathlib.Path("unused"))
+    network = jax.device_get(setting.init())
+    plan = plans.ltp(config, network["params"], 20)
+    batches = [next(setting.batches) for _ in range(20)]
+    cost = jaxprune.parameter_ratio(network["params"])
+
+    def run(model, compiled, shard, replicate, collect):
+        state = replicate(
+            init_state(plan, network["params"], network["batch_stats"], 0)
+        )
+        for batch in batches:
+            state, _ = compiled(state, shard(batch))
+        return jax.device_get(collect(state))
+
+    single = jax.jit(make_train_step(setting.model, plan, size_cost=cost))
+    same = lambda tree: tree
+    want = run(setting.model, single, same, same, same)
+    ways = parallel.create(way)
+    model = train.models.create("cnn", 10, axis_name=ways.axis_name)
+    step = ways.compile(
+        make_train_step(model, plan, size_cost=cost, axis_name=ways.axis_name)
+    )
+    got = run(model, step, ways.shard, ways.replicate, ways.collect)
+    for name in ("params", "variables", "batch_stats"):
+        for a, b in zip(
+            jax.tree.leaves(getattr(got, name)),
+            jax.tree.leaves(getattr(want, name)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+_COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
+
+
+def _start(data_dir, workdir, **changes):
+    flags = {
+        "model": "cnn",
+        **SHORT,
+        "data_dir": data_dir,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "trail_every": 1,
+        "threshold_learning_rate": 0.5,
+        **changes,
+    }
+    return subprocess.Popen(
+        [
+            *_COMMAND,
+            str(ROOT / "experiments/configs/ltp_digits.py"),
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in flags.items()),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_step(process, workdir, step):
+    """Waits until a run has logged a step; fails if it ends before."""
+    metrics = workdir / "metrics.jsonl"
+    for _ in range(6000):
+        if metrics.exists() and any(m["step"] >= step for m in read_metrics(metrics)):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not reached in a minute")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(data_dir, tmp_path):
+    train.data.load("digits", data_dir=data_dir)
+    undisturbed = _start(data_dir, tmp_path / "undisturbed")
+    out, errors = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, errors
+    assert "report.html" in out
+    # Once while pruning, once while fine-tuning.
+    for step in (4, 11):
+        killed = _start(data_dir, tmp_path / "killed")
+        _wait_for_step(killed, tmp_path / "killed", step)
+        killed.kill()
+        killed.communicate()
+        assert not (tmp_path / "killed/summary.json").exists()
+    last = _start(data_dir, tmp_path / "killed")
+    _, errors = last.communicate(timeout=240)
+    assert last.returncode == 0, errors
+    runs = [tmp_path / "undisturbed", tmp_path / "killed"]
+    like = _network_like(_config(data_dir, model="cnn"))
+    trails = [checkpoint.entries(run / "trail") for run in runs]
+    assert [e.step for e in trails[0]] == [e.step for e in trails[1]]
+    for one, other in zip(*trails, strict=True):
+        assert one.metadata == other.metadata
+        a, b = checkpoint.load(one, like), checkpoint.load(other, like)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+    numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
+    assert numbers[0] == numbers[1]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    for key in ("points", "final", "dense_accuracy", "config"):
+        assert summaries[0][key] == summaries[1][key]
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
+    train.data.load("digits", data_dir=data_dir)
+    process = _start(data_dir, tmp_path, prune_epochs=3)
+    _wait_for_step(process, tmp_path, 6)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in out
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "stopped"
+    stopped_at = checkpoint.latest(tmp_path / "checkpoints").step
+    again = _start(data_dir, tmp_path, prune_epochs=3)
+    out, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["final"]["step"] > stopped_at > 0
+
+
+# ------------------------------------------------------------------- bad input
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    data_dir, tmp_path, monkeypatch
+):
+    config = _config(data_dir, log_every=100, checkpoint_every=4)
+    batches = train.data.train_batches
+
+    class Poisoned:
+        """The real batches; the seventh holds a NaN."""
+
+        def __init__(self, *args, **kwargs):
+            self._batches, self._count = batches(*args, **kwargs), 0
+
+        def __next__(self):
+            batch, self._count = next(self._batches), self._count + 1
+            if self._count == 7:
+                batch["image"] = np.full_like(batch["image"], np.nan)
+            return batch
+
+        def __getattr__(self, name):
+            return getattr(self._batches, name)
+
+    monkeypatch.setattr(train.data, "train_batches", Poisoned)
+    with pytest.raises(
+        train.NonFiniteLossError, match=r"loss of step 7 .*checkpoints/4"
+    ):
+        train.train_and_evaluate(config, tmp_path)
+    assert checkpoint.latest(tmp_path / "checkpoints").step == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 1.0}, r"sparsity=1\.0.*\[0, 1\)"),
+        ({"sparsity": -0.5}, r"sparsity=-0\.5"),
+        ({"sparsity": 0.999, "min_keep_ratio": 0.5}, "at least"),
+        ({"batch_size": 63}, "batch_size=63.*multiple"),
+        ({"parallel": "threads"}, r"parallel='threads'.*\['jit', 'pmap'\]"),
+        ({"dense_epochs": -1.0}, "dense_epochs=-1"),
+        (
+            {"dense_epochs": 0.0, "prune_epochs": 0.0, "finetune_epochs": 0.0},
+            "long enough for a step",
+        ),
+        ({"model": "cn"}, "Did you mean"),
+        ({"dataset": "digit"}, "digits"),
+    ],
+)
+def test_bad_fields_are_refused_before_anything_is_written(
+    changes, message, data_dir, tmp_path
+):
+    config = _config(data_dir, **changes)
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"cannot be written.*Choose a folder"):
+        train.train_and_evaluate(_config(data_dir), tmp_path / "file" / "run")
+
+
+def test_the_command_says_what_is_wrong_without_a_traceback(data_dir, tmp_path):
+    process = _start(data_dir, tmp_path / "run", sparsity=1.5)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "sparsity=1.5" in errors
+    assert "Traceback" not in errors
