@@ -121,8 +121,13 @@ def wide_copy(params: Any) -> Any:
 
 
 def moved(params: Any, updates: Any) -> Any:
-    """Return ``params + updates`` in float32 or better."""
-    return jax.tree.map(lambda p, u: wide(p) + u, params, updates)
+    """Return ``params + updates`` in the wider of the parameter's dtype and float32."""
+
+    def leaf(p, u):
+        p = wide(p)
+        return p + u.astype(p.dtype)
+
+    return jax.tree.map(leaf, params, updates)
 
 
 def updates_to(target: Any, params: Any) -> Any:

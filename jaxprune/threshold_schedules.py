@@ -118,15 +118,14 @@ def from_learning_rate(
     steps = check_positive_int(call, "steps", steps)
     rates = _values(call, "learning_rate", learning_rate, steps)
     weights = rates * _values(call, "coefficient", coefficient, steps)
-    total = np.sum(weights)
-    if not total > 0:
+    sums = np.cumsum(weights)
+    if not sums[-1] > 0:
         raise ValueError(
             f"`{call}(learning_rate, ...)` must be positive at some of its"
             f" {steps} steps, got 0 at all of them. Pass the schedule that the"
             " optimizer uses, and the number of its steps."
         )
-    table = np.concatenate([[0.0], np.cumsum(weights) / total])
-    table[-1] = 1.0
+    table = np.concatenate([[0.0], sums / sums[-1]])
 
     def schedule(step):
         index = jnp.clip(jnp.asarray(step, jnp.int32), 0, steps)
