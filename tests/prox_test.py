@@ -185,14 +185,13 @@ def test_derivatives_equal_finite_differences_away_from_corners(name):
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("s", [0.0, 0.5])
 @pytest.mark.parametrize("name", PENALTIES)
-def test_gradients_are_finite_at_the_corners(name, s, dtype):
+def test_gradients_are_finite_at_the_corners(name, s):
     operator = COMPILED[name]
     edge = np.sqrt(2 * s)
     corners = [[0.0] * 4, [s, -s, 0, 1], [edge, -edge, 0, -1], [-0.5, 0.8, 1e-30, 0]]
-    x = jnp.asarray(corners, dtype).T
+    x = jnp.asarray(corners, jnp.float32).T
 
     @jax.jit
     def gradients(x, s):

@@ -9,12 +9,12 @@ learning and may return. One threshold serves all layers; it grows from 0 to D.
 
 Two forms of the same method, with the same trajectory:
 
-=====================================  ============================================
-:func:`lats`                           around the optimizer; the network's
-                                       parameters are w, exact zeros after each step
-:func:`straight_through_soft_threshold`  inside the forward pass; the network's
-                                       parameters are theta
-=====================================  ============================================
+=======================================  =========================================
+:func:`lats`                             around the optimizer: the network's
+                                         parameters are w, exact zeros every step
+:func:`straight_through_soft_threshold`  inside the forward pass: the network's
+                                         parameters are theta
+=======================================  =========================================
 
 >>> import optax
 >>> from jaxprune import threshold_schedules
