@@ -1,0 +1,95 @@
+"""Checks of configuration numbers, made once, when a factory is called.
+
+Only plain Python and NumPy numbers are looked at. A JAX array (a traced one under
+``optax.inject_hyperparams``, say) and a schedule pass unchecked: reading the first
+would stop a trace or wait for a device, and the second has no value yet.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_static_number(value: Any) -> bool:
+    """Return whether ``value`` is a plain number whose value may be looked at."""
+    return isinstance(value, numbers.Real | np.ndarray) and not isinstance(value, bool)
+
+
+def check_non_negative(call: str, name: str, value: Any) -> None:
+    """Refuse a negative or undefined number, and what is no number at all.
+
+    Args:
+      call: the function called, as the user wrote it: ``"ista"``.
+      name: the argument's name.
+      value: a number >= 0 or an array.
+
+    Raises:
+      ValueError: a plain number is negative or not finite.
+      TypeError: ``value`` is neither a number nor an array.
+    """
+    if isinstance(value, jax.Array):
+        return
+    if not is_static_number(value):
+        raise TypeError(
+            f"`{call}(..., {name}=...)` must be a number, got {value!r} of type"
+            f" {type(value).__name__}. Pass a float (a function of the step only"
+            " where the documentation asks for a schedule)."
+        )
+    if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) >= 0)):
+        raise ValueError(
+            f"`{call}(..., {name}=...)` must be finite and at least 0, got {value!r}."
+            " Pass the magnitude: the sign of the step is added inside."
+        )
+
+
+def check_scalar_or_schedule(call: str, name: str, value: Any) -> None:
+    """As :func:`check_non_negative`, with functions of the step let through."""
+    if not callable(value):
+        check_non_negative(call, name, value)
+
+
+def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
+    """Refuse a plain number outside [0, 1] (``closed``) or (0, 1)."""
+    if isinstance(value, jax.Array):
+        return
+    interval = "[0, 1]" if closed else "(0, 1)"
+    inside = is_static_number(value) and (
+        0 <= float(value) <= 1 if closed else 0 < float(value) < 1
+    )
+    if not inside:
+        raise ValueError(
+            f"`{call}(..., {name}=...)` must be a number in {interval}, got {value!r}."
+        )
+
+
+def check_momentum(call: str, value: Any) -> None:
+    """Refuse a plain momentum outside [0, 1): 1 would never forget a gradient."""
+    if isinstance(value, jax.Array):
+        return
+    if not (is_static_number(value) and 0 <= float(value) < 1):
+        raise ValueError(
+            f"`{call}(..., momentum=...)` must be a number in [0, 1), got {value!r}."
+            " Pass the decay of the optimizer's momentum, 0.0 for plain SGD."
+        )
+
+
+def check_positive_int(call: str, name: str, value: Any) -> int:
+    """Return ``value`` as an int, refusing what is not a whole number >= 1."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(
+            f"`{call}(..., {name}=...)` must be a whole number, at least 1, got"
+            f" {value!r}. Count optimizer steps (or epochs) as a Python int, e.g."
+            f" `{name}={_rounded(value)}`."
+        )
+    return int(value)
+
+
+def _rounded(value: Any) -> int:
+    """Return the nearest usable step count to what was passed, for a message."""
+    if is_static_number(value) and math.isfinite(value) and value >= 1:
+        return round(value)
+    return 1000

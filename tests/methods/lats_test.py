@@ -1,0 +1,210 @@
+"""LATS as an optimizer and in the forward pass: the authors' numbers, twice."""
+
+import doctest
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxprune import threshold_schedules
+from jaxprune.methods import lats as module
+from jaxprune.methods.lats import (
+    inverse_soft_threshold,
+    lats,
+    straight_through_soft_threshold,
+)
+from jaxprune.prox import soft_threshold
+
+GOLDEN = json.loads(
+    (pathlib.Path(__file__).parent.parent / "golden" / "lats.json").read_text()
+)
+
+
+class Golden:
+    """A trajectory of one convolution, its inputs drawn again from the seed."""
+
+    def __init__(self, name):
+        golden = GOLDEN[name]
+        rng = np.random.default_rng(golden["seed"])
+        drawn = {}
+        for key, scale in (("theta0", 0.2), ("x", 1.0), ("y", 1.0)):
+            drawn[key] = scale * rng.standard_normal(golden[key]["shape"])
+            assert drawn[key].ravel()[0] == golden[key]["first"]
+            assert drawn[key].ravel()[-1] == golden[key]["last"]
+            assert drawn[key].sum() == pytest.approx(golden[key]["sum"], abs=1e-10)
+        self.theta0, self.x, self.y = (jnp.asarray(v) for v in drawn.values())
+        self.steps = golden["N"]
+        self.thresholds = np.array(golden["thresholds"])
+        self.zeros = np.array(golden["zeros"])
+        self.final_theta = np.array(golden["final_theta"])
+        self.final_sparse = np.array(golden["final_sparse"])
+        self.threshold = threshold_schedules.s_lats(golden["D"], self.steps)
+        self.optimizer = optax.chain(
+            optax.add_decayed_weights(golden["weight_decay"]),
+            optax.sgd(
+                optax.cosine_decay_schedule(golden["lr"], self.steps),
+                golden["momentum"] or None,
+            ),
+        )
+
+
+def loss(kernel, x, y):
+    out = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW")
+    )
+    return jnp.mean(jnp.square(out - y))
+
+
+def train_with_optimizer(optimizer, threshold, w, batches):
+    """Return the network's weights after every step, and the last latent ones."""
+    wrapped = lats(optimizer, threshold=threshold)
+
+    def step(carry, batch):
+        w, state = carry
+        updates, state = wrapped.update(jax.grad(loss)(w, *batch), state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    carry = (w, wrapped.init(w))
+    (_, state), path = jax.jit(lambda c: jax.lax.scan(step, c, batches))(carry)
+    return np.asarray(path), np.asarray(state.latent)
+
+
+def train_with_forward_pass(optimizer, threshold, theta, batches):
+    """The same from the form that thresholds theta inside the loss."""
+
+    def step(carry, batch):
+        theta, state, t = carry
+
+        def objective(theta):
+            w = straight_through_soft_threshold(theta, threshold(t))
+            return loss(w, *batch)
+
+        updates, state = optimizer.update(jax.grad(objective)(theta), state, theta)
+        theta = optax.apply_updates(theta, updates)
+        w = soft_threshold(theta, threshold(t + 1))
+        return (theta, state, t + 1), w
+
+    carry = (theta, optimizer.init(theta), jnp.zeros([], jnp.int32))
+    (theta, *_), path = jax.jit(lambda c: jax.lax.scan(step, c, batches))(carry)
+    return np.asarray(path), np.asarray(theta)
+
+
+FORMS = {"optimizer": train_with_optimizer, "forward pass": train_with_forward_pass}
+OPTIMIZERS = {
+    "sgd": optax.sgd(0.3),
+    "momentum": optax.sgd(0.1, 0.9),
+    "adam": optax.adam(0.02),
+    "adamw": optax.adamw(0.02, weight_decay=0.05),
+    "sgd with weight decay": optax.chain(
+        optax.add_decayed_weights(0.05), optax.sgd(0.3, 0.5)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["trajectory", "trajectory_momentum"])
+def test_both_forms_reproduce_the_authors_trajectory(name, form):
+    with jax.enable_x64(True):
+        golden = Golden(name)
+        thresholds = [float(golden.threshold(t + 1)) for t in range(golden.steps)]
+        path, theta = FORMS[form](
+            golden.optimizer, golden.threshold, golden.theta0, (golden.x, golden.y)
+        )
+    np.testing.assert_allclose(thresholds, golden.thresholds, atol=1e-12)
+    np.testing.assert_array_equal(np.sum(path == 0, axis=(1, 2, 3, 4)), golden.zeros)
+    np.testing.assert_allclose(theta, golden.final_theta, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(path[-1], golden.final_sparse, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, "float64") for name in OPTIMIZERS]
+    + [("momentum", "float32"), ("adamw", "float32")],
+)
+def test_both_forms_take_the_same_trajectory(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        golden = Golden("trajectory")
+        batches = tuple(a.astype(dtype) for a in (golden.x, golden.y))
+        start = golden.theta0.astype(dtype)
+        args = OPTIMIZERS[name], golden.threshold, start, batches
+        (ours, latent), (theirs, theta) = (form(*args) for form in FORMS.values())
+    tolerance = 1e-14 if dtype == "float64" else 2e-7  # one rounding per step
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(latent, theta, rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(ours == 0, theirs == 0)
+    assert 0 < np.mean(ours[-1] == 0) < 1
+
+
+def test_a_constant_threshold_starts_from_the_inverse_map_in_both_forms():
+    with jax.enable_x64(True):
+        golden = Golden("trajectory")
+        batches, threshold = (golden.x, golden.y), optax.constant_schedule(0.05)
+        latent0 = inverse_soft_threshold(golden.theta0, 0.05)
+        ours, latent = train_with_optimizer(
+            golden.optimizer, threshold, golden.theta0, batches
+        )
+        theirs, theta = train_with_forward_pass(
+            golden.optimizer, threshold, latent0, batches
+        )
+        first = np.asarray(soft_threshold(latent0, 0.05))
+    np.testing.assert_allclose(first, golden.theta0, atol=1e-15)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(latent, theta, rtol=0, atol=1e-12)
+
+
+def test_pruned_weights_come_back_as_the_authors_say():
+    zeros = GOLDEN["trajectory_momentum"]["zeros"]
+    assert np.any(np.diff(zeros) < 0)  # while the threshold rises
+    with jax.enable_x64(True):
+        golden = Golden("trajectory_momentum")
+        path, _ = train_with_optimizer(
+            golden.optimizer, golden.threshold, golden.theta0, (golden.x, golden.y)
+        )
+    assert np.any((path[:-1] == 0) & (path[1:] != 0))
+
+
+def test_the_derivative_is_the_authors_except_at_zero():
+    golden = GOLDEN["schedules"]["soft_threshold"]
+    with jax.enable_x64(True):
+        x, cotangent = (jnp.asarray(golden[key]) for key in ("x", "cotangent"))
+        y, pull_back = jax.vjp(straight_through_soft_threshold, x, golden["d"])
+        grad_x, grad_d = map(np.asarray, pull_back(cotangent))
+    np.testing.assert_allclose(y, golden["y"], rtol=0, atol=1e-15)
+    zero = np.abs(np.array(golden["x"])) < 1e-12
+    assert np.sum(zero) == 1
+    np.testing.assert_array_equal(grad_x[~zero], np.array(golden["grad_x"])[~zero])
+    np.testing.assert_array_equal(grad_x[zero], cotangent[zero])
+    assert grad_d == 0.0
+
+
+def test_the_straight_through_function_takes_trees_and_keeps_dtypes():
+    tree = {"a": jnp.ones(3, jnp.bfloat16), "b": (jnp.full((2, 2), -0.1),)}
+    y, pull_back = jax.vjp(straight_through_soft_threshold, tree, 0.5)
+    grads, _ = pull_back(jax.tree.map(jnp.ones_like, tree))
+    assert jax.tree.structure(y) == jax.tree.structure(tree)
+    assert y["a"].dtype == grads["a"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y["b"][0], 0.0)
+    np.testing.assert_array_equal(grads["b"][0], 1.0)
+
+
+def test_a_weight_that_starts_at_zero_learns():
+    optimizer = lats(optax.sgd(1.0), threshold=0.25)
+    w = jnp.zeros(2)
+    updates, _ = optimizer.update(jnp.array([-1.0, 0.1]), optimizer.init(w), w)
+    np.testing.assert_array_equal(optax.apply_updates(w, updates), [0.75, 0.0])
+
+
+def test_a_negative_threshold_is_refused():
+    with pytest.raises(ValueError, match=r"`lats\(..., threshold=...\)`.*got -0.1"):
+        lats(optax.sgd(0.1), threshold=-0.1)
+
+
+def test_docstring_examples_run():
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
