@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxprune._leaves import broadcast_scaling, floating_leaf, leaf_name, map_leaves
 from jaxprune._numbers import check_fraction, is_static_number
+from jaxprune._ranking import keep_count, largest, traced_count
 
 
 def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
@@ -15,7 +15,7 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
 
     .. math::
        y_i = x_i \;\text{if}\; |x_i| \;\text{is among the}\; k \;\text{largest, else}\;
-       0, \qquad k = \mathrm{round}(\mathrm{keep\_ratio} \cdot n)
+       0, \qquad k = \lfloor \mathrm{keep\_ratio} \cdot n \rfloor
 
     Exactly k entries of each leaf are kept; among equals the first in row-major order
     (entries that are zero anyway count as kept). A NaN counts as the largest.
@@ -26,8 +26,8 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
       scaling: without effect (a constraint has no strength); for the common
         signature.
       keep_ratio: the fraction kept, a number in [0, 1] or a traced scalar. A plain
-        number gives k exactly; a traced one within one float32 rounding of the
-        product. A half is rounded to the even count.
+        number gives k exactly, in decimal arithmetic; a traced one within one float32
+        rounding of the product.
 
     Returns:
       y, as ``params``. The derivative is 1 where kept, 0 elsewhere.
@@ -44,8 +44,8 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
     check_fraction("top_k", "keep_ratio", keep_ratio, closed=True)
 
     def rule(x, *_):
-        kept = _largest(_magnitudes(x), _count(keep_ratio, x.size))
-        return jnp.where(kept.reshape(x.shape), x, 0)
+        (kept,) = largest([_magnitudes(x)], _count(keep_ratio, x.size))
+        return jnp.where(kept, x, 0)
 
     return map_leaves("top_k", rule, params, scaling)
 
@@ -85,37 +85,19 @@ def global_top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
     ]
     if not leaves:
         return params
-    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in leaves))
-    magnitudes = jnp.concatenate([_magnitudes(x.astype(dtype)) for x in leaves])
-    kept = _largest(magnitudes, _count(keep_ratio, magnitudes.size))
-    ends = np.cumsum([x.size for x in leaves])
-    seen = [
-        jnp.where(mask.reshape(x.shape), x, 0)
-        for x, mask in zip(leaves, jnp.split(kept, ends[:-1]), strict=True)
-    ]
+    size = sum(x.size for x in leaves)
+    masks = largest([_magnitudes(x) for x in leaves], _count(keep_ratio, size))
+    seen = [jnp.where(mask, x, 0) for x, mask in zip(leaves, masks, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(params), seen)
 
 
 def _magnitudes(x: jax.Array) -> jax.Array:
-    """Return the flat magnitudes by which entries are ranked, NaN as infinity."""
-    return jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x)).reshape(-1)
+    """Return the magnitudes by which entries are ranked, NaN as infinity."""
+    return jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
 
 
 def _count(keep_ratio: Any, size: int) -> Any:
-    """Return ``round(keep_ratio * size)``, exact for a plain number."""
+    """Return ``floor(keep_ratio * size)``, exact for a plain number."""
     if is_static_number(keep_ratio):
-        return round(float(keep_ratio) * size)
-    product = jnp.asarray(keep_ratio) * size
-    return jnp.clip(jnp.round(product), 0, size).astype(jnp.int32)
-
-
-def _largest(magnitudes: jax.Array, count: Any) -> jax.Array:
-    """Return the mask of the ``count`` largest, the first ones among equals."""
-    size = magnitudes.size
-    if size == 0:
-        return jnp.zeros_like(magnitudes, bool)
-    smallest_kept = jnp.sort(magnitudes)[jnp.clip(size - count, 0, size - 1)]
-    above = magnitudes > smallest_kept
-    equal = magnitudes == smallest_kept
-    room = count - jnp.sum(above, dtype=jnp.int32)
-    return above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= room))
+        return keep_count(float(keep_ratio), size) if keep_ratio else 0
+    return traced_count(keep_ratio, size)

@@ -14,27 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import tree as jtree
+from jaxprune._ranking import keep_count as keep_count
+from jaxprune._ranking import largest, traced_count
 from jaxprune.base import Masks, Params
-
-
-def keep_count(keep_ratio: float, size: int) -> int:
-    """Returns `floor(keep_ratio * size)`, in exact decimal arithmetic.
-
-    `0.29 * 100` is 28.999999999999996 in floating point; asked to keep 0.29 of 100
-    weights, the count is 29.
-
-    Raises:
-      ValueError: if `keep_ratio` is not in (0, 1].
-
-    >>> keep_count(0.29, 100)
-    29
-    """
-    if not 0 < keep_ratio <= 1:
-        raise ValueError(
-            f"`keep_ratio={keep_ratio}`: the fraction kept must be in (0, 1]; a "
-            "sparsity of s is a keep ratio of 1 - s."
-        )
-    return math.floor(Fraction(str(keep_ratio)) * size)
 
 
 def keep_ratio_of(sparsity: float) -> float:
@@ -55,43 +37,6 @@ def keep_ratio_of(sparsity: float) -> float:
             "zeros pass 0.95."
         )
     return float(1 - Fraction(str(sparsity)))
-
-
-def _sortable(scores: jax.Array) -> jax.Array:
-    """Maps floats to uint32 in the same order. NaN is lowest; -0.0 equals 0.0."""
-    scores = scores.astype(jnp.float32)
-    scores = jnp.where(scores == 0, 0.0, scores)  # Adding 0.0 would be optimised away.
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    bits = jax.lax.bitcast_convert_type(scores, jnp.uint32)
-    sign = jnp.uint32(1 << 31)
-    return jnp.where(bits >= sign, ~bits, bits | sign)
-
-
-@jax.jit
-def _top_k(codes: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
-    """Masks of the k largest codes of all arrays together, by bisection on the bits.
-
-    32 counting passes find the k-th largest value whatever the number of arrays and
-    their layout: nothing is sorted, concatenated or gathered, so arrays that are
-    sharded over devices stay where they are.
-    """
-
-    def count(predicate):
-        return sum(jnp.sum(predicate(c), dtype=jnp.int32) for c in codes)
-
-    def set_bit(i, value):
-        candidate = value | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
-        return jnp.where(count(lambda c: c >= candidate) >= k, candidate, value)
-
-    kth = jax.lax.fori_loop(0, 32, set_bit, jnp.uint32(0))
-    room = k - count(lambda c: c > kth)
-    masks = []
-    for c in codes:
-        ties = c == kth
-        earlier = jnp.cumsum(ties.ravel(), dtype=jnp.int32).reshape(c.shape)
-        masks.append((c > kth) | (ties & (earlier <= room)))
-        room = room - jnp.sum(ties, dtype=jnp.int32)
-    return masks
 
 
 def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
@@ -128,7 +73,7 @@ def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
             f"`top_k_masks(keep={keep})`: `keep` must be from 0 to the number of "
             f"entries, {size}."
         )
-    return jax.tree.unflatten(treedef, _top_k([_sortable(x) for x in leaves], keep))
+    return jax.tree.unflatten(treedef, largest(leaves, keep) if leaves else [])
 
 
 def layer_floor(size: int, min_keep_ratio: float) -> int:
@@ -246,9 +191,7 @@ def uniform_masks(
 def _count(keep_ratio, size, least, min_keep_ratio):
     """How many of `size` entries to keep, at least `least`."""
     if not isinstance(keep_ratio, float | int):
-        # Half of one in a million against float32 rounding just below a whole count.
-        asked = jnp.floor(keep_ratio * size * (1 + 5e-7)).astype(jnp.int32)
-        return jnp.clip(asked, least, size)
+        return jnp.maximum(traced_count(keep_ratio, size), least)
     keep = keep_count(keep_ratio, size)
     if least > keep:
         raise ValueError(
