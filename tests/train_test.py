@@ -140,6 +140,15 @@ def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
     assert summary["final"]["keep_ratio"] < 0.5
 
 
+@pytest.fixture
+def compiles_fast():
+    """For two steps of a large network, optimising them costs more than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("compiles_fast")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
     """Of its pruning phase, where it has one: the others are the same for all."""
