@@ -28,8 +28,8 @@ CONFIGS = sorted(
     for p in (ROOT / "experiments/configs").glob("*.py")
     if p.stem not in ("__init__", "default")
 )
-# 2 + 8 + 4 steps of 64 images.
-SHORT = {"dense_epochs": 0.1, "prune_epochs": 0.35, "finetune_epochs": 0.2}
+# 2 + 8 + 4 steps of 32 images.
+SHORT = {"dense_epochs": 0.05, "prune_epochs": 0.18, "finetune_epochs": 0.09}
 
 
 def _config(data_dir, **changes):

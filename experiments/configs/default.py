@@ -30,8 +30,8 @@ def get_config() -> plans.Config:
     config.finetune_epochs = 12.0
 
     # Weights: SGD with Nesterov momentum, cosine learning rates.
-    config.batch_size = 64
-    config.learning_rate = 0.05
+    config.batch_size = 32
+    config.learning_rate = 0.03
     config.end_learning_rate_factor = 0.1  # At the end of pruning, of learning_rate.
     config.finetune_learning_rate = 0.02
     config.momentum = 0.9
