@@ -1,9 +1,22 @@
 """From a config to a `Plan`: one function for each method.
 
 A config refers to one of these functions by `config.plan`. Each takes the config, the
-(possibly abstract) parameters and the number of steps of the pruning phase.
+(possibly abstract) parameters and the number of steps of the pruning phase, and the
+loss of a sample of the training data as a function of the parameters.
+
+Three families, all of the same phases (dense, prune, finetune) and the same total:
+
+| family | prune phase | then |
+|---|---|---|
+| during training | most of training | fine-tune what is left |
+| early pruning (`pgh` over a prefix) | a prefix of training | freeze the mask, train on |
+| at initialisation (`pgh` over a short phase with `config.rewind`) | a short phase that \
+is thrown away | the mask, the initial weights, all of training |
+| at initialisation by a score (`snip`, `grasp`, `random_erk`) | one step that moves \
+nothing | the mask, the initial weights, all of training |
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +24,13 @@ import optax
 
 import jaxprune
 from experiments.steps import Plan
+from jaxprune import threshold_schedules
 
 Config = Any
 """A `ConfigDict` with the fields of `configs/default.py`; they have no static types."""
+
+Loss = Callable[[Any], jax.Array]
+"""The mean loss of a fixed sample of the training data, of the parameters."""
 
 
 def weights_optimizer(
@@ -62,8 +79,9 @@ def keep_ratio_ramp(config: Config, steps: int) -> optax.Schedule:
     )
 
 
-def ltp(config: Config, params, steps: int) -> Plan:
+def ltp(config: Config, params, steps: int, loss: Loss) -> Plan:
     """Learned threshold pruning, to a size (`sparsity`) or for a fixed `price`."""
+    del loss
     pruner = jaxprune.ltp(
         temperature=config.temperature,
         init_threshold=config.init_threshold,
@@ -78,20 +96,25 @@ def ltp(config: Config, params, steps: int) -> Plan:
         budget = jaxprune.weighted(cost, config.price)
     weights = weights_optimizer(config, pruning_learning_rate(config, steps))
     thresholds = optax.adam(config.threshold_learning_rate)
-    optimizer = optax.partition(
+    return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
+
+
+def _weights_and_thresholds(weights, thresholds) -> optax.GradientTransformation:
+    return optax.partition(
         {"weights": weights, "thresholds": thresholds},
         {"params": "weights", "variables": "thresholds"},
     )
-    return Plan(pruner, budget, optimizer)
 
 
-def magnitude(config: Config, params, steps: int) -> Plan:
+def magnitude(config: Config, params, steps: int, loss: Loss) -> Plan:
     """Magnitude pruning with the same share of every layer, along the same ramp."""
+    del loss
     return _magnitude(jaxprune.magnitude, config, params, steps)
 
 
-def global_magnitude(config: Config, params, steps: int) -> Plan:
+def global_magnitude(config: Config, params, steps: int, loss: Loss) -> Plan:
     """Magnitude pruning with one threshold for all layers, along the same ramp."""
+    del loss
     return _magnitude(jaxprune.global_magnitude, config, params, steps)
 
 
@@ -105,9 +128,57 @@ def _magnitude(method, config, params, steps) -> Plan:
     return Plan(pruner, jaxprune.unlimited(), optimizer)
 
 
+def lats(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Soft thresholds; the L1 coefficient is constant under the learning rate in use."""
+    del loss
+    rate = pruning_learning_rate(config, steps)
+    shape = threshold_schedules.from_learning_rate(rate, 1.0, steps)
+    return _soft_thresholding(config, params, rate, shape)
+
+
+def s_lats(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Soft thresholds along the published closed form, that of a bare cosine."""
+    del loss
+    rate = pruning_learning_rate(config, steps)
+    return _soft_thresholding(
+        config, params, rate, threshold_schedules.s_lats(1.0, steps)
+    )
+
+
+def pgh(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Soft thresholds with an L1 coefficient that fades to `homotopy_beta` of itself."""
+    del loss
+    rate = pruning_learning_rate(config, steps)
+    shape = threshold_schedules.pgh_from_learning_rate(
+        rate, 1.0, steps, beta=config.homotopy_beta
+    )
+    return _soft_thresholding(config, params, rate, shape)
+
+
+def _soft_thresholding(config, params, rate, shape) -> Plan:
+    """A size (`sparsity`), an L1 coefficient (`price`) or a `final_threshold`."""
+    pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
+    weights = weights_optimizer(config, rate)
+    if config.price is not None:
+        budget = jaxprune.weighted(jaxprune.parameter_ratio(params), config.price)
+        optimizer = _weights_and_thresholds(weights, optax.sgd(rate))
+        return Plan(pruner, budget, optimizer)
+    if config.final_threshold is not None:
+        optimizer = jaxprune.follow_threshold(
+            weights, threshold=lambda step: config.final_threshold * shape(step)
+        )
+    else:
+        optimizer = jaxprune.reach_keep_ratio(
+            weights,
+            keep_ratio=jaxprune.masks.keep_ratio_of(config.sparsity),
+            shape=shape,
+        )
+    return Plan(pruner, jaxprune.unlimited(), optimizer)
+
+
 def asked_keep_ratio(config: Config) -> float | None:
     """The keep ratio to harden to, or None where a fixed price decides the size."""
-    if config.price is not None:
+    if config.price is not None or config.final_threshold is not None:
         return None
     return jaxprune.masks.keep_ratio_of(config.sparsity)
 

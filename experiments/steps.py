@@ -148,6 +148,32 @@ def make_train_step(
     return train_step
 
 
+def make_loss(
+    model: nn.Module, batch_stats: Any, sample: Callable[[], Batch]
+) -> Callable[[Any], jax.Array]:
+    """Returns `params -> float32`, the mean loss of a sample, for scores of weights.
+
+    Args:
+      model: a module called as `model(image, train=True)`.
+      batch_stats: of the right shapes; batch statistics are used, not these.
+      sample: `() -> batch`, called when the loss is.
+    """
+
+    def loss(params):
+        batch = sample()
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        )
+
+    return loss
+
+
 def make_count_correct(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Array]:
     """Returns `(params, batch_stats, batch) -> int32`, the correct among the valid."""
 

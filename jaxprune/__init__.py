@@ -26,6 +26,8 @@ from jaxprune import masks as masks
 from jaxprune.masks import apply_masks as apply_masks
 from jaxprune.masks import nonzero_masks as nonzero_masks
 from jaxprune.masks import top_k_masks as top_k_masks
+from jaxprune.threshold_control import follow_threshold as follow_threshold
+from jaxprune.threshold_control import reach_keep_ratio as reach_keep_ratio
 from jaxprune.transforms import freeze_pruned as freeze_pruned
 
 # isort: split
@@ -44,6 +46,7 @@ from jaxprune.methods import identity as identity
 from jaxprune.methods import ltp as ltp
 from jaxprune.methods import ltp_as_published as ltp_as_published
 from jaxprune.methods import magnitude as magnitude
+from jaxprune.methods import soft_thresholding as soft_thresholding
 
 # isort: split
 # Storey 5: leaving the house.

@@ -190,7 +190,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
     setting = train.prepare(config, pathlib.Path("unused"))
     network = jax.device_get(setting.init())
-    plan = plans.ltp(config, network["params"], 20)
+    plan = plans.ltp(config, network["params"], 20, None)
     batches = [next(setting.batches) for _ in range(20)]
     cost = jaxprune.parameter_ratio(network["params"])
 

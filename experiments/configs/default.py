@@ -47,6 +47,18 @@ def get_config() -> ConfigDict:
     config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
     config.ramp_end = 0.7  # of the pruning phase.
 
+    # Soft thresholds; see `jaxprune.soft_thresholding`. If `final_threshold` is a number
+    # it is the threshold to end with, and `sparsity` is ignored.
+    config.final_threshold = config_dict.placeholder(float)
+    config.homotopy_beta = 0.01  # L1 coefficient at the end / at the start, of `pgh`.
+
+    # Scores of weights by their effect on the loss; see `jaxprune.snip`.
+    config.score_batches = 8
+
+    # What the fine-tuning starts from: the weights that pruning left, or, with
+    # `rewind`, those that pruning started from, under the masks.
+    config.rewind = False
+
     # Learned thresholds; see `jaxprune.ltp`.
     config.temperature = 0.1
     config.init_threshold = 0.05
