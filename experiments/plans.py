@@ -6,14 +6,12 @@ loss of a sample of the training data as a function of the parameters.
 
 Three families, all of the same phases (dense, prune, finetune) and the same total:
 
-| family | prune phase | then |
-|---|---|---|
-| during training | most of training | fine-tune what is left |
-| early pruning (`pgh` over a prefix) | a prefix of training | freeze the mask, train on |
-| at initialisation (`pgh` over a short phase with `config.rewind`) | a short phase that \
-is thrown away | the mask, the initial weights, all of training |
-| at initialisation by a score (`snip`, `grasp`, `random_erk`) | one step that moves \
-nothing | the mask, the initial weights, all of training |
+- during training: most epochs prune, the others fine-tune what is left;
+- early pruning: the prune phase is a prefix of training; then the mask is frozen and
+  the weights train on (`pgh`);
+- at initialisation: the prune phase is short and thrown away but for its mask, under
+  which the initial weights are trained (`pgh` with `config.rewind`), or it is one step
+  that moves nothing, at whose end weights are scored (`snip`, `grasp`, `random_erk`).
 """
 
 from collections.abc import Callable
@@ -36,10 +34,11 @@ Loss = Callable[[Any], jax.Array]
 def weights_optimizer(
     config: Config, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum; weight decay on the kernels."""
+    """SGD with momentum and weight decay, as the config says."""
+    decayed = None if config.decay_everything else jaxprune.kernels
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, mask=jaxprune.kernels),
-        optax.sgd(learning_rate, momentum=config.momentum, nesterov=True),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.sgd(learning_rate, momentum=config.momentum, nesterov=config.nesterov),
     )
 
 
@@ -87,6 +86,24 @@ def ltp(config: Config, params, steps: int, loss: Loss) -> Plan:
         init_threshold=config.init_threshold,
         min_keep_ratio=config.min_keep_ratio,
     )
+    return _learned_thresholds(pruner, config, params, steps)
+
+
+def soft_threshold_reparameterization(
+    config: Config, params, steps: int, loss: Loss
+) -> Plan:
+    """A trainable soft threshold for every layer, to a size or for a fixed `price`."""
+    del loss
+    pruner = jaxprune.soft_threshold_reparameterization(
+        init_value=config.init_threshold_logit,
+        temperature=config.temperature,
+        min_keep_ratio=config.min_keep_ratio,
+    )
+    return _learned_thresholds(pruner, config, params, steps)
+
+
+def _learned_thresholds(pruner, config, params, steps) -> Plan:
+    """Thresholds trained by Adam beside the weights, against the price of a budget."""
     cost = jaxprune.parameter_ratio(params)
     if config.price is None:
         budget = jaxprune.dual_ascent(
@@ -129,7 +146,7 @@ def _magnitude(method, config, params, steps) -> Plan:
 
 
 def lats(config: Config, params, steps: int, loss: Loss) -> Plan:
-    """Soft thresholds; the L1 coefficient is constant under the learning rate in use."""
+    """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
     del loss
     rate = pruning_learning_rate(config, steps)
     shape = threshold_schedules.from_learning_rate(rate, 1.0, steps)
@@ -146,7 +163,7 @@ def s_lats(config: Config, params, steps: int, loss: Loss) -> Plan:
 
 
 def pgh(config: Config, params, steps: int, loss: Loss) -> Plan:
-    """Soft thresholds with an L1 coefficient that fades to `homotopy_beta` of itself."""
+    """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
     del loss
     rate = pruning_learning_rate(config, steps)
     shape = threshold_schedules.pgh_from_learning_rate(
@@ -174,6 +191,30 @@ def _soft_thresholding(config, params, rate, shape) -> Plan:
             shape=shape,
         )
     return Plan(pruner, jaxprune.unlimited(), optimizer)
+
+
+def snip(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Prunes at the end of the phase by the sensitivity of the loss."""
+    del params, steps
+    return _prune_once(jaxprune.snip(loss, min_keep_ratio=config.min_keep_ratio))
+
+
+def grasp(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Prunes at the end of the phase, keeping the flow of gradients."""
+    del params, steps
+    return _prune_once(jaxprune.grasp(loss, min_keep_ratio=config.min_keep_ratio))
+
+
+def random_erk(config: Config, params, steps: int, loss: Loss) -> Plan:
+    """Prunes at the end of the phase, at random, with densities by shape."""
+    del params, steps, loss
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return _prune_once(jaxprune.random_erk(key, min_keep_ratio=config.min_keep_ratio))
+
+
+def _prune_once(pruner) -> Plan:
+    """Moves no weight: the phase is there for the masks at its end."""
+    return Plan(pruner, jaxprune.unlimited(), optax.set_to_zero())
 
 
 def asked_keep_ratio(config: Config) -> float | None:

@@ -171,9 +171,7 @@ def reach_keep_ratio(
         left = 1 - now
         share = jnp.where(left > 0, (then - now) / jnp.where(left > 0, left, 1), 1)
         share = jnp.clip(share, 0, 1)
-        return jax.tree.map(
-            lambda d: (share * (goal - d)).astype(d.dtype), thresholds
-        )
+        return jax.tree.map(lambda d: (share * (goal - d)).astype(d.dtype), thresholds)
 
     return _with_thresholds("reach_keep_ratio", optimizer, move)
 

@@ -3,6 +3,8 @@
 Command:
     python -m experiments.main --config=experiments/configs/lats_digits.py \
         --workdir=runs/lats_digits
+
+Expected: EXPECTED
 """
 
 from experiments import plans

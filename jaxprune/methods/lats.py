@@ -202,8 +202,8 @@ def soft_thresholding(
 
     The count has no derivative; the one put in its place makes the price of a budget
     an L1 coefficient. Under ``weighted(parameter_ratio(params), price)`` and
-    ``optax.sgd(eta)`` for the variables, :math:`D_{t+1} = D_t + \eta_t\,\mathrm{price}`:
-    constant :math:`\lambda = \mathrm{price}` for whatever learning rate. Under another
+    ``optax.sgd(eta)`` for the variables, :math:`D_{t+1} = D_t + \eta_t p` with the
+    price p: constant :math:`\lambda = p`, whatever the learning rate. Under another
     cost the coefficient of a leaf is the price times what one of its weights costs,
     relative to the average.
 
