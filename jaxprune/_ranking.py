@@ -75,7 +75,9 @@ def largest(scores: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
         candidate = value | (jnp.ones((), unsigned) << (bits - 1 - i).astype(unsigned))
         return jnp.where(count(lambda c: c >= candidate) >= k, candidate, value)
 
-    kth = jax.lax.fori_loop(0, bits, set_bit, jnp.zeros((), unsigned))
+    # A zero that varies over the devices of a `shard_map` as the scores do.
+    zero = count(lambda c: c != c).astype(unsigned)
+    kth = jax.lax.fori_loop(0, bits, set_bit, zero)
     room = k - count(lambda c: c > kth)
     masks = []
     for c in codes:

@@ -191,10 +191,10 @@ def _with_thresholds(call: str, optimizer: Any, move):
     """The optimizer on the weights, and ``move`` on the thresholds after it."""
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(both):
-        # optax asks where parameter-shaped trees are with a placeholder for `both`.
-        params = both["params"] if isinstance(both, dict) else both
-        return ThresholdState(jnp.zeros([], jnp.int32), inner.init(params))
+    def init(params):
+        # optax asks where the parameter-shaped trees are with a placeholder for both.
+        weights = params["params"] if isinstance(params, dict) else params
+        return ThresholdState(jnp.zeros([], jnp.int32), inner.init(weights))
 
     def update(updates, state, params=None, **extra_args):
         if params is None:

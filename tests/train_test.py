@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import parallel, plans, train
+from experiments import models, parallel, plans, train
 from experiments.configs import default
 from experiments.metrics import read_metrics
 from experiments.steps import init_state, make_train_step
@@ -140,11 +140,73 @@ def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
     assert summary["final"]["keep_ratio"] < 0.5
 
 
+def _networks_of_the_trail(config, workdir):
+    like = _network_like(config)
+    entries = checkpoint.entries(workdir / "trail")
+    return [(e.metadata, checkpoint.load(e, like)["params"]) for e in entries]
+
+
+@pytest.mark.parametrize("rewind", [False, True])
+def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
+    rewind, data_dir, tmp_path
+):
+    config = _config(
+        data_dir,
+        plan=plans.pgh,
+        rewind=rewind,
+        dense_epochs=0.0,
+        finetune_learning_rate=0.0,  # What it starts from is what it ends with.
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    (pruned, found), *_, (_, final) = _networks_of_the_trail(config, tmp_path)[-2:]
+    count = jaxprune.masks.keep_count(0.05, 50_200)
+    assert pruned["kept_weights"] == count
+    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        want = jaxprune.tree.named_leaves(start if rewind else found)[name]
+        kept = np.asarray(kernel != 0)
+        np.testing.assert_array_equal(np.asarray(kernel)[kept], np.asarray(want)[kept])
+        assert not np.asarray(jaxprune.tree.named_leaves(found)[name] != 0)[~kept].any()
+    assert summary["final"]["kept_weights"] == count
+
+
+@pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
+def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
+    config = _config(
+        data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["final"]["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
+    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    start = jaxprune.tree.named_leaves(start)
+    _, final = _networks_of_the_trail(config, tmp_path)[-1]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        kept = np.asarray(kernel != 0)
+        assert kept.any()
+        np.testing.assert_array_equal(
+            np.asarray(kernel)[kept], np.asarray(start[name])[kept]
+        )
+
+
+@pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
+def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
+    changes, data_dir, tmp_path
+):
+    config = _config(data_dir, plan=plans.lats, finetune_epochs=0.0, **changes)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] is None
+    assert 0 < summary["final"]["keep_ratio"] < 0.5
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_two_steps_of_each_phase(
     name, data_dir, tmp_path, monkeypatch
 ):
     config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    try:
+        models.create(config.model, 10)
+    except ValueError:
+        pytest.skip(f"the model {config.model!r} is not in this checkout")
     fake = config.dataset != "digits"
     if fake:  # Images of noise in the shape of the data set: nothing is downloaded.
         monkeypatch.setattr(train.data, "load", _noise)
@@ -154,6 +216,7 @@ def test_every_config_runs_two_steps_of_each_phase(
             "data_dir": str(data_dir),
             "eval_batch_size": 40,
             "batch_size": 16,
+            "image_size": 32 if config.dataset == "imagenet2012" else config.image_size,
             "progress": False,
             **{
                 f"{phase}_epochs": steps * 16 / config.batch_size

@@ -12,7 +12,7 @@ from experiments.configs import default
 
 
 def get_config():
-    """Returns the config: 4 epochs find the mask, 36 train the initial weights under it."""
+    """Returns the config: 4 epochs find the mask, 36 train initial weights under it."""
     config = default.get_config()
     config.plan = plans.pgh
     config.rewind = True
