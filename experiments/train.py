@@ -387,25 +387,30 @@ def _run_phase(
     )
     first = int(state.step)
     state = ways.replicate(state)
-    late = None
+    late, stop = None, False
+
+    def write_late():
+        if late is not None and not _write(setting, phase, record, writer, *late):
+            _check_finite(setting, ways.collect(state))
+
     for step in range(first + 1, phase.end + 1):
         state, metrics = step_fn(state, ways.shard(next(setting.batches)))
         # Numbers are read one step late, so that the device need not wait for us.
-        if late is not None:
-            _write(setting, phase, record, writer, *late)
+        write_late()
         late = (step, metrics)
         if step == phase.end:
             break
+        stop = interrupted()
         rung = None
         if phase.name == "prune" and step % config.trail_every == 0:
-            keep_ratio = float(np.mean(metrics["keep_ratio"]))
+            keep_ratio = float(metrics["keep_ratio"])
             rung = trail.next_rung(ladder, record.points, keep_ratio)
         if rung is not None:
             _add_point(setting, plan, see, ways.collect(state), record, rung)
         evaluates = step % config.eval_every == 0
-        saves = step % config.checkpoint_every == 0 or interrupted()
+        saves = step % config.checkpoint_every == 0 or stop
         if evaluates or saves:
-            _write(setting, phase, record, writer, *late)
+            write_late()
             late = None
         if evaluates:
             now = ways.collect(state)
@@ -413,13 +418,12 @@ def _run_phase(
             writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
         if saves:
             save(ways.collect(state))
-        if interrupted():
+        if stop:
             break
-    if late is not None:
-        _write(setting, phase, record, writer, *late)
+    write_late()
     state = ways.collect(state)
     _check_finite(setting, state)
-    if interrupted():
+    if stop:
         return state, None
     final = _close_phase(setting, phase, plan, see, state, record)
     accuracy = {"test_accuracy": final["accuracy_hard"], "phase": phase.name}
@@ -427,35 +431,31 @@ def _run_phase(
     return state, final
 
 
-def _write(setting, phase, record, writer, step: int, metrics) -> None:
+def _write(setting, phase, record, writer, step: int, metrics) -> bool:
+    """Shows and logs the numbers of a step; returns whether its loss is finite."""
     config = setting.config
     if phase.name == "finetune" and record.points:
         metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
-    # Not converted here: the display reads a number only when it is due. Under pmap
-    # every number has an axis of devices, all equal.
     shown = ("keep_ratio", "accuracy", "loss")
-    writer.progress(step, **{k: jnp.ravel(metrics[k])[0] for k in shown})
+    writer.progress(step, **{name: metrics[name] for name in shown})
     if step % config.log_every == 0 or step in (phase.begin + 1, phase.end):
+        # A variable may be a vector, one entry for each stacked layer.
         numbers = {name: np.mean(value) for name, value in metrics.items()}
         writer.write(step, {**numbers, "phase": phase.name})
-        if not np.isfinite(numbers["loss"]):
-            raise _non_finite(setting, step)
+        return bool(np.isfinite(numbers["loss"]))
+    return True  # Not looked at: the state remembers the first step that was not.
 
 
 def _check_finite(setting: Setting, state: TrainState) -> None:
-    if int(state.bad_step) >= 0:
-        raise _non_finite(setting, int(state.bad_step) + 1)
-
-
-def _non_finite(setting: Setting, step: int) -> NonFiniteLossError:
+    step = int(state.bad_step) + 1
+    if step == 0:
+        return
     good = checkpoint.latest(setting.workdir / _CHECKPOINTS)
-    kept = (
-        f"The last good checkpoint is {good.path}." if good else "None was saved yet."
-    )
-    return NonFiniteLossError(
-        f"The loss of step {step} is not finite; the run stops. {kept} Lower "
-        "`config.learning_rate` (now "
-        f"{setting.config.learning_rate}) and start again in a new workdir."
+    kept = f"The last good checkpoint is {good.path}" if good else "None is saved yet"
+    raise NonFiniteLossError(
+        f"The loss of step {step} is not finite; the run stops. {kept}. Lower "
+        f"`config.learning_rate={setting.config.learning_rate}`, or look at the data "
+        "of that step, and start again in a new workdir."
     )
 
 
@@ -471,6 +471,7 @@ def _add_point(
     keep_ratio: float | None,
 ) -> None:
     """Hardens a copy of the network to a rung, measures it and saves it."""
+    _check_finite(setting, state)
     masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
     hard = plan.pruner.harden(state.params, state.variables, masks)
     point = trail.point_of(

@@ -99,8 +99,14 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
     return tuple(
         _entry(path)
         for path in sorted(paths, key=lambda p: int(p.name))
-        if _orbax().is_orbax_checkpoint(path)
+        if _is_finished(path)
     )
+
+
+def _is_finished(path: Path) -> bool:
+    # Orbax takes any folder for a checkpoint of its first kind, even an empty one.
+    marked = (path / "_CHECKPOINT_METADATA").is_file()
+    return marked and _orbax().is_orbax_checkpoint(path)
 
 
 def _entry(path: Path) -> Entry:
@@ -135,7 +141,7 @@ def load(checkpoint: Entry | str | Path, like: Any) -> Any:
     path = checkpoint.path if isinstance(checkpoint, Entry) else Path(checkpoint)
     path = path.resolve()
     orbax = _orbax()
-    if not path.is_dir() or not orbax.is_orbax_checkpoint(path):
+    if not _is_finished(path):
         siblings = [entry.step for entry in entries(path.parent)]
         raise FileNotFoundError(
             f"`load({str(path)!r})`: no finished checkpoint there. Steps beside it: "

@@ -277,7 +277,9 @@ def test_the_library_neither_prints_nor_logs(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_only_checkpoint_knows_the_disk_and_orbax(name):
     text = MODULES[name].read_text()
-    touches = re.search(r"^\s*(?:from|import) (pathlib|shutil|os|io|orbax)\b", text, re.M)
+    touches = re.search(
+        r"^\s*(?:from|import) (pathlib|shutil|os|io|orbax)\b", text, re.M
+    )
     assert not touches or name == "checkpoint"
     assert not re.search(r"^\s*(?:from|import) (flax|chex)\b", text, re.M)
 

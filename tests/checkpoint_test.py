@@ -427,7 +427,10 @@ def test_a_write_that_the_system_refuses_is_an_os_error_and_loses_nothing(tmp_pa
 
 def test_a_full_disk_is_an_os_error_and_loses_nothing(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("a small file system can be mounted by root only")
     try:
         message = _save_to_a_full_disk(tmp_path, "mount")

@@ -424,7 +424,7 @@ def test_extra_arguments_reach_the_wrapped_optimizer(name):
     spy = optax.GradientTransformationExtraArgs(
         lambda params: optax.EmptyState(), update
     )
-    ones = lambda state: {"w": jnp.ones(2)}  # noqa: E731
+    ones = lambda state: {"w": jnp.ones(2)}
     optimizer = {
         "latent_proximal": proximal.latent_proximal(spy, soft, 0.1),
         "preconditioned_proximal": proximal.preconditioned_proximal(

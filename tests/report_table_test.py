@@ -85,9 +85,7 @@ def test_a_scalar_mask_stands_for_the_whole_leaf():
 
 
 def test_what_is_prunable_is_asked_with_where():
-    counts = jaxprune.summarize(
-        _params(), _masks(), where=jaxprune.by_name("dense/*")
-    )
+    counts = jaxprune.summarize(_params(), _masks(), where=jaxprune.by_name("dense/*"))
     assert [leaf.name for leaf in counts.leaves] == ["dense/bias", "dense/kernel"]
     assert (counts.kept, counts.size, counts.other_size) == (1011, 2010, 40)
 

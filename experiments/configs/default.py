@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, config_dict
 from experiments import plans
 
 
-def get_config() -> ConfigDict:
+def get_config() -> plans.Config:
     """Returns the default config: LTP on digits, to a twentieth of the weights."""
     config = ConfigDict()
 

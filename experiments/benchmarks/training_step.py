@@ -1,0 +1,129 @@
+"""A training step with a pruning method against the same dense step.
+
+    python -m experiments.benchmarks.training_step [--model=resnet20] [--batch_size=128]
+        [--rounds=15] [--json=FILE]
+
+Both steps are compiled by `jit` for one device and timed in turns, dense, pruned,
+dense, pruned, ...; the figure is the median of the ratios of neighbours, so that a
+machine that slows down for a while slows both. What does not depend on the machine's
+mood is taken from the compiler: FLOPs from `cost_analysis`, temporary memory from
+`memory_analysis`.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxprune
+from experiments import models, plans
+from experiments.configs import default
+from experiments.steps import init_state, make_train_step
+
+_METHODS = {
+    "ltp": plans.ltp,
+    "magnitude": plans.magnitude,
+    "global_magnitude": plans.global_magnitude,
+}
+
+
+def _compile(model, plan, params, batch_stats, batch) -> tuple[Any, Any]:
+    state = init_state(plan, params, batch_stats, 0)
+    cost = jaxprune.parameter_ratio(params)
+    step = jax.jit(make_train_step(model, plan, size_cost=cost), donate_argnums=0)
+    compiled = step.lower(state, batch).compile()
+    return compiled, jax.tree.map(jnp.copy, state)
+
+
+def _seconds(compiled, state, batch):
+    begin = time.perf_counter()
+    state, _ = jax.block_until_ready(compiled(state, batch))
+    return time.perf_counter() - begin, state
+
+
+def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> Any:
+    """Returns one row for each method: the ratios of its step to the dense step."""
+    config = default.get_config()
+    model = models.create(model_name, 10)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(batch_size, image_size, image_size, 3))
+    batch = {
+        "image": jnp.asarray(images, jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 10, batch_size)),
+    }
+    network = model.init(jax.random.key(0), batch["image"][:1], train=False)
+    network = (network["params"], network.get("batch_stats", {}))
+    dense_plan = plans.dense(config, network[0], 1000, config.learning_rate)
+    dense, dense_state = _compile(model, dense_plan, *network, batch)
+    kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
+    copy = sum(leaf.nbytes for leaf in kernels.values())
+    rows = []
+    for name, plan in _METHODS.items():
+        pruned, state = _compile(model, plan(config, network[0], 1000), *network, batch)
+        ratios = []
+        for turn in range(rounds + 1):
+            dense_seconds, dense_state = _seconds(dense, dense_state, batch)
+            pruned_seconds, state = _seconds(pruned, state, batch)
+            if turn:  # The first turn warms up.
+                ratios.append(pruned_seconds / dense_seconds)
+        temporary = [c.memory_analysis().temp_size_in_bytes for c in (dense, pruned)]
+        rows.append(
+            {
+                "method": name,
+                "time_ratio": statistics.median(ratios),
+                "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
+                "flops_ratio": pruned.cost_analysis()["flops"]
+                / dense.cost_analysis()["flops"],
+                "temporary_bytes_dense": temporary[0],
+                "temporary_bytes": temporary[1],
+                "temporary_ratio": temporary[1] / temporary[0],
+                "bytes_of_one_copy_of_the_kernels": copy,
+                "temporary_ratio_less_one_copy": (temporary[1] - copy) / temporary[0],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Prints a table; writes the numbers with what made them if asked."""
+    parser = argparse.ArgumentParser(description="Time a training step.")
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = measure(
+        options.model, options.image_size, options.batch_size, options.rounds
+    )
+    print(
+        f"{options.model}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
+    )
+    print("method            time    (quartiles)     FLOPs   temporary memory")
+    for row in rows:
+        low, high = row["time_ratio_quartiles"]
+        print(
+            f"{row['method']:16}  {row['time_ratio']:.3f}x  ({low:.3f}-{high:.3f})  "
+            f"{row['flops_ratio']:.4f}x  {row['temporary_ratio']:.4f}x, less one copy "
+            f"of the kernels {row['temporary_ratio_less_one_copy']:.4f}x"
+        )
+    if options.json:
+        context = {
+            "device": jax.devices()[0].device_kind,
+            "machine": platform.machine(),
+            "jax": jax.__version__,
+            **{k: v for k, v in vars(options).items() if k != "json"},
+        }
+        text = json.dumps({**context, "rows": rows}, indent=2)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
