@@ -14,6 +14,7 @@ Three families, all of the same phases (dense, prune, finetune) and the same tot
   that moves nothing, at whose end weights are scored (`snip`, `grasp`, `random_erk`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,8 @@ from jaxprune import threshold_schedules
 Config = Any
 """A `ConfigDict` with the fields of `configs/default.py`; they have no static types."""
 
-Loss = Callable[[Any], jax.Array]
-"""The mean loss of a fixed sample of the training data, of the parameters."""
+Loss = Callable[..., jax.Array]
+"""`params, temperature=1.0` to the loss of a sample; see `steps.make_loss`."""
 
 
 def weights_optimizer(
@@ -202,7 +203,9 @@ def snip(config: Config, params, steps: int, loss: Loss) -> Plan:
 def grasp(config: Config, params, steps: int, loss: Loss) -> Plan:
     """Prunes at the end of the phase, keeping the flow of gradients."""
     del params, steps
-    return _prune_once(jaxprune.grasp(loss, min_keep_ratio=config.min_keep_ratio))
+    # The paper's temperature: near-uniform outputs, whatever the initialisation says.
+    flat = functools.partial(loss, temperature=200.0)
+    return _prune_once(jaxprune.grasp(flat, min_keep_ratio=config.min_keep_ratio))
 
 
 def random_erk(config: Config, params, steps: int, loss: Loss) -> Plan:

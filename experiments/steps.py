@@ -150,8 +150,10 @@ def make_train_step(
 
 def make_loss(
     model: nn.Module, batch_stats: Any, sample: Callable[[], Batch]
-) -> Callable[[Any], jax.Array]:
-    """Returns `params -> float32`, the mean loss of a sample, for scores of weights.
+) -> Callable[..., jax.Array]:
+    """Returns `params, temperature=1.0 -> float32`, for scores of weights.
+
+    It is the mean cross-entropy of a sample, its logits divided by the temperature.
 
     Args:
       model: a module called as `model(image, train=True)`.
@@ -159,7 +161,7 @@ def make_loss(
       sample: `() -> batch`, called when the loss is.
     """
 
-    def loss(params):
+    def loss(params, temperature=1.0):
         batch = sample()
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
@@ -168,7 +170,9 @@ def make_loss(
             mutable=["batch_stats"],
         )
         return jnp.mean(
-            optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            optax.softmax_cross_entropy_with_integer_labels(
+                logits / temperature, batch["label"]
+            )
         )
 
     return loss

@@ -66,7 +66,7 @@ class Setting:
       model: the module that is trained.
       init: `() -> variables`, the initialised network.
       blank: parameters and statistics of the right shapes, all zero.
-      loss: `params -> float32`, the loss of a sample of the training data.
+      loss: `params, temperature=1.0 -> float32`, of a sample of the training data.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       keep_ratio: the keep ratio to harden to, or None where a price decides.
       phases: the phases that are not empty.
@@ -80,7 +80,7 @@ class Setting:
     model: nn.Module
     init: Callable[[], dict[str, Any]]
     blank: tuple[Any, Any]
-    loss: Callable[[Any], jax.Array]
+    loss: plans.Loss
     evaluate: Callable[[Any, Any], float]
     keep_ratio: float | None
     phases: tuple[Phase, ...]

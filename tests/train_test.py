@@ -172,9 +172,7 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
 
 @pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
 def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
-    config = _config(
-        data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0
-    )
+    config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["final"]["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
     start = train.prepare(config, pathlib.Path("unused")).init()["params"]
