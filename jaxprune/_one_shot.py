@@ -53,7 +53,14 @@ def by_score(
     min_keep_ratio: float,
     where: tree.Where,
 ) -> Pruner:
-    """A pruner that keeps the highest scores of the whole network."""
+    """A pruner that keeps the highest scores of the whole network.
+
+    Args:
+      call: see `prune_once`.
+      scores: parameters to scores of the selected leaves by name.
+      min_keep_ratio: what every leaf keeps at the least.
+      where: which leaves are pruned.
+    """
 
     def named_masks(params, keep_ratio):
         return masks.global_masks(

@@ -271,7 +271,9 @@ def test_the_library_neither_prints_nor_logs(name):
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
     }
-    assert not imported & {"logging", "absl", "warnings"}
+    # Weights too coarse for their steps fail silently: the one thing to warn of.
+    warns = {"warnings"} if name == "_proximal_step" else set()
+    assert not imported & ({"logging", "absl", "warnings"} - warns)
 
 
 @pytest.mark.parametrize("name", MODULES)
