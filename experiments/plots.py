@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from experiments.metrics import percent
 
@@ -43,6 +43,14 @@ _DEPTH = LinearSegmentedColormap.from_list(
 # More layers than this get a colour scale instead of a label each.
 _MOST_LABELS = 40
 _WIDTH = 6.5  # inches
+_WIDE = 10.5
+
+# For methods side by side; of similar lightness, as above.
+_QUALITATIVE = (
+    *("#3b78e7", "#e07a1f", "#23966a", "#d1495b", "#8a5fd0", "#1593a8"),
+    *("#b0891a", "#c2529b", "#6f8f2a", "#9a6a4b", "#5c7fa8", "#4a9d9c"),
+)
+_MARKS = "osD^vPXph"
 
 _style = mpl.rc_context(
     {
@@ -368,6 +376,132 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     return figure
 
 
+@_style
+def accuracy_by_method(
+    methods: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    dense: Mapping[str, Any] | None = None,
+) -> Figure:
+    """Draw accuracy against sparsity, a line for every method.
+
+    Both axes are logarithmic, in the weights kept and in the errors made, so that
+    99.0 and 99.5 % are as far apart as 90 and 95 %.
+
+    Args:
+      methods: By name, points with `sparsity` in (0, 1), `mean` and `spread` of the
+        accuracy (a spread of `None` has no bar), and the single `accuracies`, drawn
+        faintly.
+      dense: `mean` and `spread` of the accuracy without pruning.
+
+    Returns:
+      The figure. Names stand beside the ends of the lines.
+    """
+    figure = _blank("Accuracy against sparsity", height=5.4, width=_WIDE)
+    axes = figure.subplots()
+    points = [point for line in methods.values() for point in line]
+    _error_scale(axes, [*points, *([dense] if dense else [])])
+    sparsities = sorted({point["sparsity"] for point in points})
+    span = (1 - sparsities[0]) / (1 - sparsities[-1]) if sparsities else 1.0
+    axes.set_xscale("log")
+    if sparsities:
+        room = max(span, 2.0) ** (0.04 + 0.005 * len(methods))
+        axes.set_xlim(1 / (1 - sparsities[0]) / room, room / (1 - sparsities[-1]))
+    ends, colours = [], {}
+    for number, (name, line) in enumerate(methods.items()):
+        colour = colours[name] = _QUALITATIVE[number % len(_QUALITATIVE)]
+        line = sorted(line, key=lambda point: point["sparsity"])
+        # Beside each other, or the bars would hide one another.
+        aside = max(span, 2.0) ** (0.009 * (number - (len(methods) - 1) / 2))
+        xs = [aside / (1 - point["sparsity"]) for point in line]
+        means = [point["mean"] for point in line]
+        axes.errorbar(
+            xs,
+            means,
+            yerr=[math.nan if (s := p["spread"]) is None else s for p in line],
+            color=colour,
+            linewidth=1.8,
+            elinewidth=1.4,
+            capsize=2.5,
+            marker=_MARKS[number % len(_MARKS)],
+            markersize=7,
+            markeredgecolor=_PAPER,
+            markeredgewidth=1.0,
+            zorder=3,
+        )
+        for x, point in zip(xs, line, strict=True):
+            values = point["accuracies"]
+            axes.plot([x] * len(values), values, ".", color=colour, alpha=0.4, ms=4.5)
+        ends.append((xs[-1], means[-1], name))
+    if dense:
+        low, high = (dense["mean"] + sign * (dense["spread"] or 0) for sign in (-1, 1))
+        axes.axhspan(low, high, color=_MUTED, alpha=0.13, linewidth=0)
+        axes.axhline(
+            dense["mean"],
+            color=_MUTED,
+            linestyle=(0, (4, 3)),
+            linewidth=1.3,
+            label=f"dense {100 * dense['mean']:.2f}%",
+        )
+    axes.set_xticks(
+        [1 / (1 - s) for s in sparsities],
+        [f"{100 * s:.6g}%\n{1 / (1 - s):.4g}×" for s in sparsities],
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sparsity and compression asked for")
+    axes.set_ylabel("test accuracy")
+    _legend(axes)
+    _label_ends(axes, ends, colours)
+    return figure
+
+
+@_style
+def l1_coefficients(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], learning_rate: np.ndarray
+) -> Figure:
+    """Draw learning rate, thresholds and L1 coefficients, one above the other.
+
+    Args:
+      curves: By name: the threshold at the begin of every epoch and at the end of the
+        last, and the L1 coefficient of every epoch, both relative. A coefficient that
+        is not positive is left out; the axis ends at a tenth and at ten.
+      learning_rate: Of every epoch.
+
+    Returns:
+      The figure. Names stand beside the ends of the lines.
+    """
+    figure = _blank("Every threshold schedule is an L1 coefficient", 8.6, width=_WIDE)
+    heights = (0.7, 1.5, 2.4)
+    top, middle, bottom = figure.subplots(
+        3, sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    epochs = np.arange(len(learning_rate) + 1)
+    top.stairs(learning_rate, epochs, color=_MUTED, linewidth=1.6)
+    top.set_ylabel("learning rate")
+    low, high = 1 / 12, 12
+    colours, ends = {}, []
+    for number, (name, (thresholds, values)) in enumerate(curves.items()):
+        colours[name] = _QUALITATIVE[number % len(_QUALITATIVE)]
+        # Every second line is broken and lies on top, so that none hides another.
+        look = {"color": colours[name], "linestyle": "solid", "zorder": 2.0}
+        if number % 2:
+            look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
+        middle.plot(epochs, thresholds, **look)
+        shown = np.where(values > 0, values, np.nan)
+        bottom.plot(epochs[:-1] + 0.5, shown, **look)
+        ends.append((epochs[-1] - 0.5, float(np.clip(values[-1], low, high)), name))
+    middle.set_ylabel("threshold / final threshold")
+    bottom.set_yscale("log")
+    bottom.set_ylim(low, high)
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    bottom.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
+    bottom.yaxis.set_minor_locator(NullLocator())
+    bottom.set_ylabel("L1 coefficient / the constant one")
+    bottom.set_xlabel("epoch")
+    bottom.margins(x=0.01)
+    _label_ends(bottom, ends, colours, height=7.4 * heights[-1] / sum(heights))
+    return figure
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a recorded value is a finite number, as `None` and lacks are not."""
     return (
@@ -437,10 +571,14 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LEARNING = ("loss", "accuracy", "test_accuracy")
 
 
-def _blank(title: str, height: float) -> Figure:
-    figure = Figure(figsize=(_WIDTH, height))
+def _blank(title: str, height: float, *, width: float = _WIDTH) -> Figure:
+    figure = Figure(figsize=(width, height))
     figure.suptitle(
-        title, x=0.012, horizontalalignment="left", fontsize=12.5, fontweight="bold"
+        title,
+        x=0.078 / width,
+        horizontalalignment="left",
+        fontsize=12.5,
+        fontweight="bold",
     )
     return figure
 
@@ -555,6 +693,33 @@ def _steps(
             )
 
 
+def _error_scale(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Make the y axis of accuracies logarithmic in the errors, fitted to the points."""
+    seen = [a for point in points for a in point.get("accuracies", ())]
+    for point in points:
+        seen += [point["mean"] - (point["spread"] or 0), point["mean"]]
+        seen += [point["mean"] + (point["spread"] or 0)]
+    errors = [1 - value for value in seen if value < 1]
+    floor = 0.7 * min(errors, default=0.01)  # where no error at all is drawn
+    worst = max([*errors, 1.5 * floor])
+    axes.set_yscale(
+        "function",
+        functions=(
+            lambda accuracy: -np.log10(np.maximum(1 - np.asarray(accuracy), floor)),
+            lambda height: 1 - 10.0 ** -np.asarray(height),
+        ),
+    )
+    axes.set_ylim(1 - worst * (worst / floor) ** 0.06, 1 - floor)
+    if worst < 5 * floor:
+        ticks = MaxNLocator(6).tick_values(floor, worst)
+    else:
+        subs = (1, 2, 5) if worst < 200 * floor else (1,)
+        ticks = LogLocator(10, subs).tick_values(floor, worst)
+    ticks = [1 - tick for tick in ticks if floor <= tick <= min(worst, 1)]
+    axes.set_yticks(ticks, [f"{100 * tick:.6g}%" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def _percent_ticks(axis: Any, low: float, high: float) -> None:
     decades = math.log10(high / low)
     subs = (1, 2, 5) if decades < 2.6 else (1,) if decades > 4 else (1, 3)
@@ -594,9 +759,16 @@ def _shorten(name: str, most: int = 30) -> str:
 
 
 def _label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float, str]], colours: Mapping[str, str]
+    axes: Axes,
+    ends: Sequence[tuple[float, float, str]],
+    colours: Mapping[str, str],
+    *,
+    height: float | None = None,
 ) -> None:
-    """Name every line beside its end, the names spread so that none overlap."""
+    """Name every line beside its end, the names spread so that none overlap.
+
+    `height` is that of the axes in inches; without it they are alone in the figure.
+    """
     ends = sorted(ends, key=lambda end: end[1])
     if not ends:
         return
@@ -607,12 +779,12 @@ def _label_ends(
     figure = axes.get_figure(root=True)
     assert figure is not None  # every plot here makes its axes in one
     # 0.15 inches a line of text; the axes take about an inch less than the figure.
-    gap = min(0.15 / (figure.get_figheight() - 1.1), 1.04 / len(ends))
-    for (x, y, name), height in zip(ends, _spread(heights, gap), strict=True):
+    gap = min(0.15 / (height or figure.get_figheight() - 1.1), 1.04 / len(ends))
+    for (x, y, name), place in zip(ends, _spread(heights, gap), strict=True):
         axes.annotate(
             _shorten(name),
             (x, y),
-            (1.045, height),
+            (1.045, place),
             textcoords=axes.transAxes,
             va="center",
             fontsize=8.5,

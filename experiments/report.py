@@ -12,18 +12,16 @@ python -m experiments.report --workdir=DIR
 """
 
 import argparse
-import html
 import io
 import json
 import math
 import shlex
-import string
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import plots
+from experiments import page, plots
 from experiments.metrics import METRICS_FILE, percent, read_metrics, write_atomically
 from experiments.plots import is_number
 
@@ -42,6 +40,11 @@ _METHODS = {
     "ltp": "Learned threshold pruning",
     "magnitude": "Magnitude pruning",
 }
+
+_FOOTER = (
+    "Made by jaxprune from <code>summary.json</code> and\n"
+    "<code>metrics.jsonl</code>; the pictures are in <code>plots/</code> too."
+)
 
 _CAPTIONS = {
     "accuracy": (
@@ -210,27 +213,25 @@ def _page(
     status = str(summary.get("status", "finished"))
     sections = [
         _stopped() if status != "finished" else "",
-        _section("The trail", _trail_html(summary), "trail"),
-        _section("Pictures", _pictures(figures), "pictures") if figures else "",
+        page.section("The trail", _trail_html(summary), "trail"),
+        page.section("Pictures", _pictures(figures), "pictures") if figures else "",
         _layers((summary.get("final") or {}).get("layers") or {}),
-        _section("Run it again", _command(summary, workdir), "again"),
+        page.section("Run it again", _command(summary, workdir), "again"),
         _details("Configuration", summary.get("config")),
         _details("Versions", summary.get("versions")),
     ]
-    return _PAGE.substitute(
-        title=_text(f"{title}: {subject}" if subject else title),
-        heading=_text(title),
-        subject=_text(subject),
-        facts=_text(" · ".join(filter(None, facts))),
-        status=_text(status),
-        status_class="good" if status == "finished" else "warn",
+    return page.render(
+        title,
+        subject=subject,
+        facts=" · ".join(filter(None, facts)),
+        badge=(status, "good" if status == "finished" else "warn"),
         cards=_cards(summary),
-        sections="\n".join(filter(None, sections)),
-        style=_STYLE,
+        sections=sections,
+        footer=_FOOTER,
     )
 
 
-def _cards(summary: Mapping[str, Any]) -> str:
+def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
     """Show the four numbers that a reader looks for first."""
     final = summary.get("final") or {}
     budget = summary.get("budget") or {}
@@ -252,17 +253,12 @@ def _cards(summary: Mapping[str, Any]) -> str:
             points = f"{100 * (accuracy - dense):+.2f}".replace("-", "−")
             against += f", {points} points"
     total = _count(final.get("total_weights"))
-    cards = [
+    return [
         ("Keep ratio", _fraction(kept), note, kind),
         ("Compression", _times(final.get("compression")), "all / kept weights", ""),
         ("Accuracy", _score(accuracy), against, ""),
         ("Weights kept", _count(final.get("kept_weights")), f"of {total}", ""),
     ]
-    return "\n".join(
-        f'<div class="card"><dt>{_text(name)}</dt><dd>{_text(value)}</dd>'
-        f'<dd class="note {kind}">{_text(below)}</dd></div>'
-        for name, value, below, kind in cards
-    )
 
 
 def _stopped() -> str:
@@ -272,52 +268,19 @@ def _stopped() -> str:
     )
 
 
-def _section(title: str, body: str, name: str) -> str:
-    return f'<section id="{name}"><h2>{_text(title)}</h2>\n{body}</section>'
-
-
 def _trail_html(summary: Mapping[str, Any]) -> str:
     header, rows = _trail(summary)
     if not rows:
         return "<p>No point was reached.</p>"
     kinds = [row[0] if row[0] in ("dense", "final") else "" for row in rows]
     left = {column for column, name in enumerate(header) if name == "checkpoint"}
-    return _table(header, rows, kinds, left=left)
-
-
-def _table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    kinds: Sequence[str],
-    *,
-    left: set[int],
-) -> str:
-    """Make a table of texts, numbers to the right, that scrolls if it is wide."""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="left">{_text(cell)}</{tag}>'
-            if column in left
-            else f"<{tag}>{_text(cell)}</{tag}>"
-            for column, cell in enumerate(row)
-        )
-
-    body = "\n".join(
-        f'<tr class="{kind}">{cells("td", row)}</tr>'
-        if kind
-        else f"<tr>{cells('td', row)}</tr>"
-        for row, kind in zip(rows, kinds, strict=True)
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    return page.table(header, rows, kinds, left=left)
 
 
 def _pictures(figures: Mapping[str, plots.Figure]) -> str:
     drawn = [
         f"<figure>{plots.inline_svg(figure, name, label=_CAPTIONS[name])}"
-        f"<figcaption>{_text(_CAPTIONS[name])}</figcaption></figure>"
+        f"<figcaption>{page.text(_CAPTIONS[name])}</figcaption></figure>"
         for name, figure in figures.items()
     ]
     return '<div class="pictures">' + "\n".join(drawn) + "</div>"
@@ -337,8 +300,8 @@ def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for name, layer in layers.items()
     ]
-    table = _table(header, rows, [""] * len(rows), left={0})
-    return _section("Layers", table, "layers")
+    table = page.table(header, rows, [""] * len(rows), left={0})
+    return page.section("Layers", table, "layers")
 
 
 def _command(summary: Mapping[str, Any], workdir: Path) -> str:
@@ -350,10 +313,12 @@ def _command(summary: Mapping[str, Any], workdir: Path) -> str:
             ("\\\n  " if str(word).startswith("--") else "") + shlex.quote(str(word))
             for word in command
         )
-    page = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
-    named = {"The run:": command, "This page, from the files of the run:": page}
+    again = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
+    named = {"The run:": command, "This page, from the files of the run:": again}
     return "\n".join(
-        f"<p>{name}</p><pre>{_text(line)}</pre>" for name, line in named.items() if line
+        f"<p>{name}</p><pre>{page.text(line)}</pre>"
+        for name, line in named.items()
+        if line
     )
 
 
@@ -361,8 +326,8 @@ def _details(title: str, tree: Any) -> str:
     if not tree:
         return ""
     rows = [[key, value] for key, value in _flatten(tree)]
-    table = _table(["name", "value"], rows, [""] * len(rows), left={0, 1})
-    return f"<details><summary>{_text(title)}</summary>\n{table}</details>"
+    table = page.table(["name", "value"], rows, [""] * len(rows), left={0, 1})
+    return f"<details><summary>{page.text(title)}</summary>\n{table}</details>"
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -372,10 +337,6 @@ def _flatten(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         return
     for key, value in tree.items():
         yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def _score(value: Any) -> str:
@@ -404,135 +365,6 @@ def _duration(seconds: Any) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans",
-    Arial, sans-serif;
-  --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  --ink: #1c2530; --muted: #5d6977; --grid: #e3e7ec; --paper: #ffffff;
-  --ground: #f5f7f9; --accent: #2563c9; --good: #17804f; --warn: #b4540a;
-  --good-ground: #e2f4ea; --warn-ground: #fdeedd;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ink: #e7ebf0; --muted: #9aa6b4; --grid: #2d3642; --paper: #171d25;
-    --ground: #0f1319; --accent: #7aa7ff; --good: #57c994; --warn: #f0a35e;
-    --good-ground: #14342a; --warn-ground: #3d2a17;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--ground); color: var(--ink);
-  font: 16px/1.5 var(--sans); -webkit-text-size-adjust: 100%;
-}
-main { max-width: 1160px; margin: 0 auto; padding: 40px 24px 56px; }
-h1 { font-size: 32px; line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 6px; }
-h2 { font-size: 19px; letter-spacing: -0.01em; margin: 40px 0 12px; }
-.eyebrow { color: var(--accent); font-weight: 600; margin: 0 0 4px; }
-.facts { color: var(--muted); margin: 0; }
-.badge {
-  border-radius: 99px; padding: 2px 11px; font-size: 13px; font-weight: 600;
-  margin-right: 8px; display: inline-block;
-}
-.badge.good { background: var(--good-ground); color: var(--good); }
-.badge.warn { background: var(--warn-ground); color: var(--warn); }
-.banner {
-  background: var(--warn-ground); border-left: 4px solid var(--warn);
-  border-radius: 6px; padding: 10px 16px; margin: 24px 0 0;
-}
-.cards {
-  display: grid; gap: 14px; margin: 28px 0 0;
-  grid-template-columns: repeat(4, 1fr);
-}
-.card, .scroll, figure, pre, details {
-  background: var(--paper); border: 1px solid var(--grid); border-radius: 12px;
-}
-.card { padding: 16px 20px; }
-.card dt { color: var(--muted); font-size: 14px; }
-.card dd:not(.note) {
-  margin: 2px 0; font-size: 34px; font-weight: 650; line-height: 1.2;
-  letter-spacing: -0.025em; font-variant-numeric: tabular-nums;
-}
-.note { margin: 0; font-size: 14px; color: var(--muted); }
-.note.good { color: var(--good); }
-.note.warn { color: var(--warn); }
-.scroll { overflow-x: auto; }
-table {
-  border-collapse: collapse; width: 100%; font-size: 14.5px;
-  font-variant-numeric: tabular-nums;
-}
-th, td { padding: 7px 16px; text-align: right; white-space: nowrap; }
-th { color: var(--muted); font-weight: 500; font-size: 13.5px; }
-td { border-top: 1px solid var(--grid); }
-.left { text-align: left; }
-td.left { font-family: var(--mono); font-size: 13px; }
-tr.final td { font-weight: 650; background: var(--good-ground); }
-tr.dense td { color: var(--muted); }
-.pictures { columns: 2; column-gap: 14px; }
-figure { margin: 0 0 14px; padding: 16px 16px 12px; break-inside: avoid; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-figcaption { color: var(--muted); font-size: 13.5px; margin-top: 8px; }
-pre {
-  font: 13.5px/1.55 var(--mono); padding: 12px 16px; margin: 0 0 14px;
-  white-space: pre-wrap; overflow-wrap: anywhere;
-}
-#again p { color: var(--muted); margin: 0 0 6px; font-size: 14px; }
-details { margin: 14px 0 0; overflow: hidden; }
-summary { cursor: pointer; padding: 12px 16px; font-weight: 600; }
-details .scroll { border: 0; border-top: 1px solid var(--grid); border-radius: 0; }
-details td { white-space: normal; overflow-wrap: anywhere; }
-footer { color: var(--muted); font-size: 13.5px; margin-top: 36px; }
-@media (max-width: 860px) {
-  main { padding: 26px 16px 40px; }
-  .pictures { columns: 1; }
-  .cards { grid-template-columns: repeat(2, 1fr); gap: 10px; }
-  .card { padding: 12px 16px; }
-  .card dd:not(.note) { font-size: 28px; }
-  table { font-size: 13.5px; }
-  th, td { padding: 6px 8px; }
-  td.left { font-size: 12px; }
-}
-@media print {
-  body { background: none; }
-  main { max-width: none; padding: 0; }
-}
-"""
-
-# The policy lets a browser prove that the page loads and runs nothing. Colour scales
-# are images inside the markup, hence `data:`.
-_PAGE = string.Template(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<header>
-<p class="eyebrow">$subject</p>
-<h1>$heading</h1>
-<p class="facts"><span class="badge $status_class">$status</span>$facts</p>
-<dl class="cards">
-$cards
-</dl>
-</header>
-$sections
-<footer>Made by jaxprune from <code>summary.json</code> and
-<code>metrics.jsonl</code>; the pictures are in <code>plots/</code> too.</footer>
-</main>
-</body>
-</html>
-"""
-)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def largest(scores: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
         candidate = value | (jnp.ones((), unsigned) << (bits - 1 - i).astype(unsigned))
         return jnp.where(count(lambda c: c >= candidate) >= k, candidate, value)
 
-    # A zero that varies over the devices of a `shard_map` as the scores do.
-    zero = count(lambda c: c != c).astype(unsigned)
+    # Zero, but varying over devices as the scores do (inside `shard_map`).
+    zero = jnp.zeros_like(sum(jnp.max(c, initial=0) for c in codes))
     kth = jax.lax.fori_loop(0, bits, set_bit, zero)
     room = k - count(lambda c: c > kth)
     masks = []

@@ -102,4 +102,8 @@ def soft_prune(
     temperature = jnp.broadcast_to(
         jnp.asarray(temperature, jnp.float32), threshold.shape
     )
+    # Inside `shard_map` all three must vary over the same axes for their derivatives
+    # to have the right types; adding a zero that varies as the others do sees to it.
+    threshold = threshold + jnp.zeros_like(weights, jnp.float32, shape=())
+    temperature = temperature + jnp.zeros_like(threshold)
     return _soft_prune_vjp(weights, threshold, temperature)

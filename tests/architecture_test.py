@@ -21,22 +21,22 @@ PACKAGE = ROOT / "jaxprune"
 # storey; rooms of one storey that lean on a neighbour stand a little higher.
 STOREYS = {
     "base": 0.0,
+    "_numbers": 0.0,
     "tree": 0.1,
     "schedules": 1.0,
     "gates": 1.0,
-    "_numbers": 1.0,
     "_ranking": 1.0,
-    "_leaves": 1.1,
-    "_closed_thresholds": 1.1,
-    "threshold_schedules": 1.2,
-    "_top_k": 1.2,
-    "prox": 1.3,
+    "_leaves": 1.0,
+    "_top_k": 1.1,
+    "prox": 1.2,
+    "_closed_thresholds": 1.0,
+    "threshold_schedules": 1.1,
     "masks": 2.0,
     "transforms": 2.1,
-    "_proximal_step": 2.1,
-    "_accelerated": 2.2,
-    "_preconditioned": 2.2,
-    "proximal": 2.3,
+    "_proximal_step": 2.0,
+    "_accelerated": 2.1,
+    "_preconditioned": 2.1,
+    "proximal": 2.2,
     "threshold_control": 2.1,
     "_one_shot": 2.1,
     "costs": 3.0,
@@ -54,8 +54,8 @@ STOREYS = {
     "report": 5.0,
     "": 6.0,  # the door
 }
-# Storey 1 is the mathematics of one array and knows nothing of ours.
-FOREIGN_TO_US = {"base", "schedules", "gates"}
+# What can be read against a paper with nothing else open.
+ALONE = {"base", "_numbers", "schedules", "gates", "_ranking"}
 DOORS = {"", "methods"}
 
 
@@ -143,7 +143,7 @@ def test_every_module_has_a_storey_and_every_storey_its_module():
 def test_imports_point_downward(name):
     upward = {t for t in _imports(name) if STOREYS[t] >= STOREYS[name]}
     assert not upward
-    if name in FOREIGN_TO_US:
+    if name in ALONE:
         assert not _imports(name)
 
 
@@ -157,7 +157,7 @@ def test_methods_do_not_know_each_other():
     methods = {name for name in MODULES if name.startswith("methods.")}
     for name in methods:
         assert not _imports(name) & {*methods, "methods"}
-    assert _imports("methods") == methods
+    assert _imports("methods") <= methods
 
 
 def test_no_room_but_the_door_enters_the_exits():
@@ -213,6 +213,7 @@ def test_everything_public_is_documented(name):
         name
         for name, value in PUBLIC.items()
         if inspect.isfunction(value)
+        and "._" not in name
         and "KEYWORD_ONLY"
         in {p.kind.name for p in inspect.signature(value).parameters.values()}
     ],
@@ -271,9 +272,7 @@ def test_the_library_neither_prints_nor_logs(name):
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
     }
-    # Weights too coarse for their steps fail silently: the one thing to warn of.
-    warns = {"warnings"} if name == "_proximal_step" else set()
-    assert not imported & ({"logging", "absl", "warnings"} - warns)
+    assert not imported & {"logging", "absl"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,6 +1,7 @@
 """Models of the experiments: sizes, names, the NNX twin, statistics over an axis."""
 
 import functools
+import math
 
 import flax
 import jax
@@ -35,6 +36,37 @@ _SIZES = {
     ("resnet56", (32, 32, 3)): 855_770,
 }
 
+# As above, for images of (224, 224, 3) and 1000 classes: parameters, and the
+# multiplications of convolutions and dense layers, which tell strides apart.
+_IMAGENET = {
+    # conv0 and bn0       49 * 3 * 64 + 2 * 64                             = 9536
+    # first block of f filters on c channels (each later stage has stride 2):
+    #   9 * c * f + 2 * f + 9 * f * f + 2 * f (+ c * f + 2 * f where c != f)
+    # stage 1  73984 + 73984                                               = 147968
+    # stage 2  230144 + 295424, stage 3  919040 + 1180672                  = 2625280
+    # stage 4  3673088 + 4720640                                           = 8393728
+    # dense    512 * 1000 + 1000                                           = 513000
+    "resnet18": (11_689_512, 1_814_073_344),
+    # A bottleneck of f filters on c channels, e = 4 * f:
+    #   c * f + 2 * f + 9 * f * f + 2 * f + f * e + 2 * e, and c * e + 2 * e more
+    #   for the shortcut of the first one
+    # conv0 and bn0                                                        = 9536
+    # stage 1  75008 + 2 * 70400                                           = 215808
+    # stage 2  379392 + 3 * 280064                                         = 1219584
+    # stage 3  1512448 + 5 * 1117184                                       = 7098368
+    # stage 4  6039552 + 2 * 4462592                                       = 14964736
+    # dense    2048 * 1000 + 1000                                          = 2049000
+    "resnet50": (25_557_032, 4_089_184_256),
+    # conv0 and bn0       27 * 32 + 2 * 32                                 = 928
+    # a block from c to f channels: 9 * c + 2 * c + c * f + 2 * f
+    #   32 -> 64, 64 -> 128, 128 -> 128, 128 -> 256, 256 -> 256, 256 -> 512:
+    #   2528 + 9152 + 18048 + 34688 + 68864 + 134912                       = 268192
+    #   5 times 512 -> 512                             5 * 268800          = 1344000
+    #   512 -> 1024, 1024 -> 1024                      531968 + 1061888    = 1593856
+    # dense               1024 * 1000 + 1000                               = 1025000
+    "mobilenetv1": (4_231_976, 568_740_352),
+}
+
 
 def sizes(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -51,6 +83,44 @@ def test_parameter_count(name, image_shape):
         lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
     )
     assert sizes(variables["params"]) == _SIZES[name, image_shape]
+
+
+def multiplications(jaxpr):
+    """Of all convolutions and matrix products of one traced image."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            # The kernel's (height, width, in / groups, out) without its last axis.
+            kernel = equation.invars[1].aval.shape
+            total += equation.outvars[0].aval.size * math.prod(kernel[:-1])
+        elif equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            rows = (equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += equation.outvars[0].aval.size * math.prod(rows)
+        total += sum(multiplications(inner) for inner in jaxprs_in(equation))
+    return total
+
+
+def jaxprs_in(equation):
+    inner = (equation.params.get(name) for name in ("jaxpr", "call_jaxpr"))
+    return [closed.jaxpr for closed in inner if closed is not None]
+
+
+@pytest.mark.parametrize("name", _IMAGENET)
+def test_imagenet_models_have_the_published_sizes(name):
+    model = models.create(name, 1000)
+    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), x
+    )
+    params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    assert sizes(params) == _IMAGENET[name][0]
+    # No bias in front of a batch normalisation: those of the norms and the last layer.
+    biases = {leaf for leaf in params if leaf.endswith("bias")}
+    assert all("bn" in leaf or leaf == "dense/bias" for leaf in biases)
+    traced = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, x)
+    assert multiplications(traced.jaxpr) == _IMAGENET[name][1]
+    assert [(out.shape, out.dtype) for out in traced.out_avals] == [((1, 1000), "f4")]
 
 
 @pytest.mark.parametrize("blocks", [3, 5, 9])
@@ -75,6 +145,10 @@ _SMALL = {
     "mlp": models.MLP,
     "cnn": models.CNN,
     "resnet8": functools.partial(models.ResNet, blocks_per_stage=1),
+    "bottleneck": functools.partial(
+        models.ImageNetResNet, block=models.Bottleneck, blocks=(1, 1)
+    ),
+    "mobilenetv1": models.MobileNetV1,
 }
 
 
@@ -157,7 +231,7 @@ def test_the_nnx_twin_has_the_same_names_outputs_and_statistics():
     assert (moved["bn1"]["mean"] != variables["batch_stats"]["bn1"]["mean"]).all()
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet8"])
+@pytest.mark.parametrize("name", ["cnn", "resnet8", "bottleneck"])
 def test_statistics_over_an_axis_are_those_of_the_whole_batch(name):
     x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
     whole, parts = _SMALL[name](10), _SMALL[name](10, axis_name="batch")

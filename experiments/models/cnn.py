@@ -9,8 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_HIDDEN_INIT = nn.initializers.kaiming_normal()  # fan-in
-
 
 class CNN(nn.Module):
     """Two 3x3 convolutions with batch normalisation, one pooling, two dense layers.
@@ -41,7 +39,6 @@ class CNN(nn.Module):
             nn.Conv,
             kernel_size=(3, 3),
             use_bias=False,
-            kernel_init=_HIDDEN_INIT,
             dtype=jnp.float32,
         )
         norm = functools.partial(
@@ -56,6 +53,6 @@ class CNN(nn.Module):
         x = nn.relu(norm(name="bn2")(conv(64, name="conv2")(x)))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape((x.shape[0], -1))
-        x = nn.Dense(128, kernel_init=_HIDDEN_INIT, dtype=jnp.float32, name="dense1")(x)
+        x = nn.Dense(128, dtype=jnp.float32, name="dense1")(x)
         x = nn.relu(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense2")(x)

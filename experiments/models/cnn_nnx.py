@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-_HIDDEN_INIT = nnx.initializers.kaiming_normal()  # fan-in
-
 
 class CNN(nnx.Module):
     """Two 3x3 convolutions with batch normalisation, one pooling, two dense layers.
@@ -38,7 +36,6 @@ class CNN(nnx.Module):
             nnx.Conv,
             kernel_size=(3, 3),
             use_bias=False,
-            kernel_init=_HIDDEN_INIT,
             dtype=jnp.float32,
             rngs=rngs,
         )
@@ -57,7 +54,6 @@ class CNN(nnx.Module):
         self.dense1 = nnx.Linear(
             (height // 2) * (width // 2) * 64,
             128,
-            kernel_init=_HIDDEN_INIT,
             dtype=jnp.float32,
             rngs=rngs,
         )

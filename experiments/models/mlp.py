@@ -11,8 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_HIDDEN_INIT = nn.initializers.kaiming_normal()  # fan-in
-
 
 class MLP(nn.Module):
     """Dense 300, ReLU, dense 100, ReLU, dense `num_classes`.
@@ -42,7 +40,6 @@ class MLP(nn.Module):
         for index, width in enumerate((300, 100), start=1):
             x = nn.Dense(
                 width,
-                kernel_init=_HIDDEN_INIT,
                 dtype=jnp.float32,
                 name=f"dense{index}",
             )(x)

@@ -1,0 +1,205 @@
+"""Draws the L1 coefficient that each threshold schedule stands for.
+
+Command:
+    python -m experiments.l1_coefficients --workdir=runs/l1_coefficients
+
+Soft-thresholding at a threshold that rises while an optimizer trains is ISTA with the
+L1 coefficient λ_t = (D_{t+1} - D_t) / η_t, whatever the threshold was meant to be. The
+picture shows this for the published schedules under the learning rate that was
+published with them: five epochs of warm-up, then a cosine, both constant inside an
+epoch. All thresholds end at the same D, and λ is shown in units of the constant
+coefficient that ends there too, so neither D nor the height of the learning rate
+matters, and momentum scales all alike.
+
+The closed forms assume a bare cosine, so their coefficient is five times too large in
+the first epoch. The lines called exact are `from_learning_rate` and
+`pgh_from_learning_rate`, which take the learning rate itself.
+
+References:
+    Chen et al., A Unified Framework for Soft Threshold Pruning, 2023,
+    arXiv:2302.13019, with the authors' code.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import page, plots
+from experiments.metrics import write_atomically
+from jaxprune import threshold_schedules
+
+NAME = "l1_coefficients"
+
+# The published recipe. The number of steps does not change the curves.
+EPOCHS, WARM_UP, PEAK = 100, 5, 0.256
+_STEPS_PER_EPOCH = 40
+_BETA = 0.1  # the authors publish none
+
+_DRAWN = (
+    "Learning rate, thresholds in units of the final one, and L1 coefficients in units"
+    " of the constant one that ends at the same threshold, as means over an epoch."
+    " Exact: made from the learning rate itself; the others in closed form."
+)
+
+
+def published_learning_rate(steps_per_epoch: int) -> optax.Schedule:
+    """Return the learning rate of the published recipe, constant inside an epoch.
+
+    Args:
+      steps_per_epoch: at least 1.
+
+    Returns:
+      A schedule over `EPOCHS * steps_per_epoch` steps.
+    """
+
+    def schedule(step):
+        epoch = jnp.asarray(step) // steps_per_epoch
+        x = (epoch - WARM_UP) / (EPOCHS - WARM_UP)
+        warm = PEAK * (epoch + 1) / WARM_UP
+        return jnp.where(
+            epoch < WARM_UP, warm, PEAK * (1 + jnp.cos(jnp.pi * jnp.clip(x, 0, 1))) / 2
+        )
+
+    return schedule
+
+
+def schedules(steps_per_epoch: int) -> dict[str, optax.Schedule]:
+    """Return the threshold schedules by name, each with the final threshold 1."""
+    steps = EPOCHS * steps_per_epoch
+    rate = published_learning_rate(steps_per_epoch)
+    return {
+        "constant, exact": threshold_schedules.from_learning_rate(rate, 1.0, steps),
+        "LATS": threshold_schedules.lats(1.0, EPOCHS, steps_per_epoch),
+        "S-LATS": threshold_schedules.s_lats(1.0, steps),
+        "geometric, exact": threshold_schedules.pgh_from_learning_rate(
+            rate, 1.0, steps, beta=_BETA
+        ),
+        "PGH": threshold_schedules.pgh(1.0, steps, beta=_BETA),
+        "STDS sine": threshold_schedules.sine(1.0, steps),
+        "STDS linear": threshold_schedules.linear(1.0, steps),
+    }
+
+
+def coefficients(steps_per_epoch: int) -> dict[str, np.ndarray]:
+    """Return λ of every schedule and epoch, relative to the constant one.
+
+    Args:
+      steps_per_epoch: at least 1.
+
+    Returns:
+      By name, shape (EPOCHS,), float64: the mean of λ_t over the steps of an epoch.
+    """
+    steps = EPOCHS * steps_per_epoch
+    rate = published_learning_rate(steps_per_epoch)
+    unit = 1 / threshold_schedules.final_threshold(1.0, rate, steps)
+    found = {}
+    for name, schedule in schedules(steps_per_epoch).items():
+        values = threshold_schedules.l1_coefficient(schedule, rate, steps) / unit
+        found[name] = values.reshape(EPOCHS, steps_per_epoch).mean(axis=1)
+    return found
+
+
+def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> plots.Figure:
+    """Draw learning rate, thresholds and L1 coefficients over the epochs."""
+    begins = jnp.arange(EPOCHS + 1) * steps_per_epoch
+    values = coefficients(steps_per_epoch)
+    curves = {
+        name: (np.asarray(jax.vmap(schedule)(begins)), values[name])
+        for name, schedule in schedules(steps_per_epoch).items()
+    }
+    rate = published_learning_rate(steps_per_epoch)
+    return plots.l1_coefficients(curves, np.asarray(jax.vmap(rate)(begins[:-1])))
+
+
+def write(workdir: str | Path) -> list[Path]:
+    """Write the picture and a page with it.
+
+    Args:
+      workdir: the folder; made if needed.
+
+    Returns:
+      The files written: a PNG and an HTML page that stands alone.
+
+    Raises:
+      OSError: if one cannot be written.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    drawn = figure()
+    buffer = io.BytesIO()
+    plots.save_png(drawn, buffer)
+    picture = plots.inline_svg(drawn, NAME, label=_DRAWN)
+    by_epoch = coefficients(_STEPS_PER_EPOCH)
+    epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
+    rows = [
+        [name, *(f"{values[epoch - 1]:.2f}" for epoch in epochs)]
+        for name, values in by_epoch.items()
+    ]
+    header = ["schedule", *(f"epoch {epoch}" for epoch in epochs)]
+    text = page.render(
+        "Every threshold schedule is an L1 coefficient",
+        subject="Soft-threshold pruning",
+        facts=(
+            f"{EPOCHS} epochs, {WARM_UP} of them warm-up, then a cosine, as published;"
+            f" β = {_BETA}; λ = ΔD / η in units of the constant coefficient"
+        ),
+        badge=("float64", "good"),
+        cards=[
+            (f"{name}, first epoch", f"{by_epoch[name][0]:.2f}×", "the constant λ", "")
+            for name in ("constant, exact", "S-LATS", "PGH", "STDS sine")
+        ],
+        sections=[
+            page.section(
+                "Picture",
+                f"<figure>{picture}<figcaption>{_DRAWN}</figcaption></figure>",
+                "picture",
+            ),
+            page.section(
+                "Coefficients by epoch",
+                page.table(header, rows, [""] * len(rows), left={0}),
+                "table",
+            ),
+        ],
+        footer=(
+            "Made by <code>python -m experiments.l1_coefficients</code> with"
+            " <code>jaxprune.threshold_schedules.l1_coefficient</code>."
+        ),
+    )
+    files = {f"{NAME}.png": buffer.getvalue(), f"{NAME}.html": text}
+    for file, data in files.items():
+        write_atomically(workdir / file, data)
+    return [workdir / file for file in files]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw from the command line.
+
+    Args:
+      arguments: those of the process if not given.
+
+    Returns:
+      The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.l1_coefficients",
+        description="Draw the L1 coefficient of every threshold schedule.",
+    )
+    parser.add_argument("--workdir", required=True, help="where the picture goes")
+    try:
+        files = write(parser.parse_args(arguments).workdir)
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(map(str, files)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

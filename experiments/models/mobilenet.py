@@ -1,0 +1,110 @@
+"""MobileNet-V1: convolutions factored into one per channel and one per pixel.
+
+A 3x3 convolution with 32 filters and stride 2, thirteen blocks, global average pooling
+and one dense layer: 4 231 976 parameters, 569 million multiplications an image of
+224x224 pixels. The kernels of the depthwise convolutions are 1 % of the weights.
+Padding is symmetric, also where the stride is 2.
+
+References:
+    Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile
+    Vision Applications, 2017, arXiv:1704.04861, Table 1 (the stride of its last block
+    is read as 1, since the table's own map stays 7x7 there).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_CONV_INIT = nn.initializers.kaiming_normal()  # fan-in
+
+# Filters and stride of every block.
+_BLOCKS = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *((512, 1),) * 5,
+    *((1024, 2), (1024, 1)),
+)
+
+
+class Separable(nn.Module):
+    """A 3x3 convolution of every channel by itself, then a 1x1 one across them.
+
+    Attributes:
+        filters: Output channels.
+        stride: Stride of the 3x3 convolution.
+        axis_name: Mapped axis over which batch statistics are averaged.
+    """
+
+    filters: int
+    stride: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        channels = x.shape[-1]
+        x = _conv(
+            channels, 3, stride=self.stride, groups=channels, name="depthwise_conv"
+        )(x)
+        x = nn.relu(_norm(train, self.axis_name, name="depthwise_bn")(x))
+        x = _conv(self.filters, 1, name="pointwise_conv")(x)
+        return nn.relu(_norm(train, self.axis_name, name="pointwise_bn")(x))
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet-V1 of full width.
+
+    Attributes:
+        num_classes: Number of logits.
+        axis_name: Mapped axis over which batch statistics are averaged.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes logits.
+
+        Args:
+            x: Images, shape (B, H, W, C); the paper's are (B, 224, 224, 3).
+            train: Whether to normalise with the statistics of this batch and to update
+                the collection `batch_stats`, which must then be mutable.
+
+        Returns:
+            Logits, shape (B, num_classes), float32.
+        """
+        x = _conv(32, 3, stride=2, name="conv0")(x)
+        x = nn.relu(_norm(train, self.axis_name, name="bn0")(x))
+        for index, (filters, stride) in enumerate(_BLOCKS, start=1):
+            x = Separable(filters, stride, self.axis_name, name=f"block{index}")(
+                x, train=train
+            )
+        x = jnp.mean(x, axis=(1, 2))
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
+
+
+def _conv(
+    filters: int, size: int, *, stride: int = 1, groups: int = 1, name: str
+) -> nn.Conv:
+    return nn.Conv(
+        filters,
+        (size, size),
+        strides=(stride, stride),
+        padding=size // 2,
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=_CONV_INIT,
+        dtype=jnp.float32,
+        name=name,
+    )
+
+
+def _norm(train: bool, axis_name: str | None, *, name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        axis_name=axis_name,
+        dtype=jnp.float32,
+        name=name,
+    )
