@@ -148,6 +148,36 @@ def make_train_step(
     return train_step
 
 
+def make_loss(
+    model: nn.Module, batch_stats: Any, sample: Callable[[], Batch]
+) -> Callable[..., jax.Array]:
+    """Returns `params, temperature=1.0 -> float32`, for scores of weights.
+
+    It is the mean cross-entropy of a sample, its logits divided by the temperature.
+
+    Args:
+      model: a module called as `model(image, train=True)`.
+      batch_stats: of the right shapes; batch statistics are used, not these.
+      sample: `() -> batch`, called when the loss is.
+    """
+
+    def loss(params, temperature=1.0):
+        batch = sample()
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(
+                logits / temperature, batch["label"]
+            )
+        )
+
+    return loss
+
+
 def make_count_correct(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Array]:
     """Returns `(params, batch_stats, batch) -> int32`, the correct among the valid."""
 

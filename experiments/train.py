@@ -31,6 +31,7 @@ from experiments.steps import (
     TrainState,
     init_state,
     make_count_correct,
+    make_loss,
     make_train_step,
 )
 from experiments.workdir import claim, config_as_json
@@ -65,6 +66,7 @@ class Setting:
       model: the module that is trained.
       init: `() -> variables`, the initialised network.
       blank: parameters and statistics of the right shapes, all zero.
+      loss: `params, temperature=1.0 -> float32`, of a sample of the training data.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       keep_ratio: the keep ratio to harden to, or None where a price decides.
       phases: the phases that are not empty.
@@ -78,6 +80,7 @@ class Setting:
     model: nn.Module
     init: Callable[[], dict[str, Any]]
     blank: tuple[Any, Any]
+    loss: plans.Loss
     evaluate: Callable[[Any, Any], float]
     keep_ratio: float | None
     phases: tuple[Phase, ...]
@@ -153,22 +156,32 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init))
     blank = (zeros["params"], zeros.get("batch_stats", {}))
     plans.check_feasible(config, blank[0])
+    training_batches = functools.partial(
+        data.train_batches,
+        dataset,
+        batch_size=config.batch_size // jax.process_count(),
+        seed=config.seed,
+        image_size=config.image_size or None,
+        augment=config.augment,
+        **process,
+    )
+
+    @functools.cache
+    def sample():
+        batches = training_batches()
+        several = [next(batches) for _ in range(config.score_batches)]
+        return shard(jax.tree.map(lambda *x: np.concatenate(x), *several))
+
     return Setting(
         config=config,
         workdir=workdir,
         parallel=ways,
         dataset=dataset,
-        batches=data.train_batches(
-            dataset,
-            batch_size=config.batch_size // jax.process_count(),
-            seed=config.seed,
-            image_size=config.image_size or None,
-            augment=config.augment,
-            **process,
-        ),
+        batches=training_batches(),
         model=model(axis_name=ways.axis_name),
         init=init,
         blank=blank,
+        loss=make_loss(unmapped, blank[1], sample),
         evaluate=evaluate,
         keep_ratio=plans.asked_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
@@ -261,7 +274,7 @@ def _plan(setting: Setting, phase: Phase, masks: Any = None) -> Plan:
     if phase.name == "dense":
         return plans.dense(config, params, steps, config.learning_rate)
     if phase.name == "prune":
-        return config.plan(config, params, steps)
+        return config.plan(config, params, steps, setting.loss)
     if masks is None:  # Shapes are all that is needed: the state holds the masks.
         masks = _nonzero_masks(params)
     return plans.finetune(config, params, masks, steps)
@@ -286,7 +299,12 @@ def _begin_phase(setting, phase, previous: TrainState | None, record) -> TrainSt
     masks = None
     if phase.name == "finetune":
         masks = _hard_masks(setting, params, previous)
-        params = jaxprune.apply_masks(params, masks)
+        if setting.config.rewind:
+            params, batch_stats = _initial_network(setting, record)
+        if previous is None or setting.config.rewind:
+            params = jaxprune.apply_masks(params, masks)
+        else:
+            params = _harden(setting, previous, masks)
     return init_state(_plan(setting, phase, masks), params, batch_stats, phase.begin)
 
 
@@ -315,6 +333,15 @@ def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
             pruner = _plan(setting, phase).pruner
             return pruner.masks(params, state.variables, keep_ratio=setting.keep_ratio)
     return _nonzero_masks(params)
+
+
+def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
+    """What is left of the network when the pruning phase ends in these masks."""
+    for phase in setting.phases:
+        if phase.name == "prune":
+            pruner = _plan(setting, phase).pruner
+            return pruner.harden(state.params, state.variables, masks)
+    return jaxprune.apply_masks(state.params, masks)
 
 
 def _make_see(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
@@ -446,7 +473,7 @@ def _add_point(
     """Hardens a copy of the network to a rung, measures it and saves it."""
     _check_finite(setting, state)
     masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
-    hard = jaxprune.apply_masks(state.params, masks)
+    hard = plan.pruner.harden(state.params, state.variables, masks)
     point = trail.point_of(
         state.params,
         masks,

@@ -26,6 +26,8 @@ from jaxprune import masks as masks
 from jaxprune.masks import apply_masks as apply_masks
 from jaxprune.masks import nonzero_masks as nonzero_masks
 from jaxprune.masks import top_k_masks as top_k_masks
+from jaxprune.threshold_control import follow_threshold as follow_threshold
+from jaxprune.threshold_control import reach_keep_ratio as reach_keep_ratio
 from jaxprune.transforms import freeze_pruned as freeze_pruned
 
 # isort: split
@@ -40,10 +42,18 @@ from jaxprune.costs import parameter_ratio as parameter_ratio
 # isort: split
 # Storey 4: methods.
 from jaxprune.methods import global_magnitude as global_magnitude
+from jaxprune.methods import grasp as grasp
 from jaxprune.methods import identity as identity
+from jaxprune.methods import lats as lats
 from jaxprune.methods import ltp as ltp
 from jaxprune.methods import ltp_as_published as ltp_as_published
 from jaxprune.methods import magnitude as magnitude
+from jaxprune.methods import random_erk as random_erk
+from jaxprune.methods import snip as snip
+from jaxprune.methods import (
+    soft_threshold_reparameterization as soft_threshold_reparameterization,
+)
+from jaxprune.methods import soft_thresholding as soft_thresholding
 
 # isort: split
 # Storey 5: leaving the house.

@@ -52,7 +52,17 @@ def check_scalar_or_schedule(call: str, name: str, value: Any) -> None:
 
 
 def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
-    """Refuse a plain number outside [0, 1] (``closed``) or (0, 1)."""
+    """Refuse a plain number outside [0, 1] or (0, 1).
+
+    Args:
+      call: see :func:`check_non_negative`.
+      name: the argument's name.
+      value: a number or an array.
+      closed: whether 0 and 1 are allowed.
+
+    Raises:
+      ValueError: ``value`` is outside, or neither a number nor an array.
+    """
     if isinstance(value, jax.Array):
         return
     interval = "[0, 1]" if closed else "(0, 1)"

@@ -17,6 +17,7 @@ All three are NamedTuples of pure functions, so one training step serves every m
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Params = Any
 """A pytree of arrays: a Linen dict, a FrozenDict, an `nnx.State`, a tuple."""
@@ -75,8 +76,25 @@ class _Masks(Protocol):
     ) -> Masks: ...
 
 
+class _Harden(Protocol):
+    def __call__(
+        self, params: Params, variables: Variables, masks: Masks, /
+    ) -> Params: ...
+
+
+def keep(params: Params, masks: Masks) -> Params:
+    """Sets to zero what is not kept; `masks.apply_masks` checks the masks first."""
+    return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, masks)
+
+
+def keep_weights(params: Params, variables: Variables, masks: Masks, /) -> Params:
+    """The usual `Pruner.harden`: the weights themselves, where they are kept."""
+    del variables
+    return keep(params, masks)
+
+
 class Pruner(NamedTuple):
-    """What the network sees: three pure functions.
+    """What the network sees: three pure functions, and a fourth that is seldom given.
 
     Attributes:
       init: `params -> variables`. Accepts abstract parameters.
@@ -87,11 +105,16 @@ class Pruner(NamedTuple):
         `keep_ratio=None` the method decides by its own rule; with a number exactly
         `floor(keep_ratio * n)` of the n selected weights are kept, in the method's
         own order, ties settled by position.
+      harden: `params, variables, masks -> params`, the network that is left when the
+        masks become final. The weights where they are kept, if nothing else is said;
+        a method whose network sees something else than its kept weights (soft
+        thresholds shrink them) gives what it saw.
     """
 
     init: _Init
     apply: _Apply
     masks: _Masks
+    harden: _Harden = keep_weights
 
 
 class _BudgetInit(Protocol):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxprune import tree as jtree
 from jaxprune._ranking import keep_count as keep_count
 from jaxprune._ranking import largest, traced_count
-from jaxprune.base import Masks, Params
+from jaxprune.base import Masks, Params, keep
 
 
 def keep_ratio_of(sparsity: float) -> float:
@@ -259,9 +259,7 @@ def apply_masks(params: Params, masks: Masks) -> Params:
     [1.0, 0.0]
     """
     validate(params, masks)
-    return jax.tree.map(
-        lambda leaf, mask: jnp.where(mask, leaf, jnp.zeros_like(leaf)), params, masks
-    )
+    return keep(params, masks)
 
 
 def nonzero_masks(params: Params) -> Masks:

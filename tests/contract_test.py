@@ -36,6 +36,14 @@ def _ramp(step):
     return 0.1 * jnp.minimum(step, 5)
 
 
+def _loss(params):
+    """Curved, and of leaves in their order, whatever holds them."""
+    return sum(
+        jnp.sum(jnp.sin((i + 1) * leaf.astype(jnp.float32)))
+        for i, leaf in enumerate(jax.tree.leaves(params))
+    )
+
+
 PRUNERS = {
     "identity": Row(jaxprune.identity(), ordered=False),
     "magnitude": Row(jaxprune.magnitude(sparsity=0.7)),
@@ -51,6 +59,13 @@ PRUNERS = {
     "ltp_as_published": Row(
         jaxprune.ltp_as_published(temperature=0.3, init_threshold=0.2)
     ),
+    "soft_thresholding": Row(jaxprune.soft_thresholding(init_threshold=0.7)),
+    "soft_threshold_reparameterization": Row(
+        jaxprune.soft_threshold_reparameterization(init_value=0.5)
+    ),
+    "snip": Row(jaxprune.snip(_loss), own_rule=False),
+    "grasp": Row(jaxprune.grasp(_loss), own_rule=False),
+    "random_erk": Row(jaxprune.random_erk(jax.random.key(0)), own_rule=False),
 }
 
 

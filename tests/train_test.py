@@ -140,6 +140,62 @@ def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
     assert summary["final"]["keep_ratio"] < 0.5
 
 
+def _networks_of_the_trail(config, workdir):
+    like = _network_like(config)
+    entries = checkpoint.entries(workdir / "trail")
+    return [(e.metadata, checkpoint.load(e, like)["params"]) for e in entries]
+
+
+@pytest.mark.parametrize("rewind", [False, True])
+def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
+    rewind, data_dir, tmp_path
+):
+    config = _config(
+        data_dir,
+        plan=plans.pgh,
+        rewind=rewind,
+        dense_epochs=0.0,
+        finetune_learning_rate=0.0,  # What it starts from is what it ends with.
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    (pruned, found), *_, (_, final) = _networks_of_the_trail(config, tmp_path)[-2:]
+    count = jaxprune.masks.keep_count(0.05, 50_200)
+    assert pruned["kept_weights"] == count
+    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        want = jaxprune.tree.named_leaves(start if rewind else found)[name]
+        kept = np.asarray(kernel != 0)
+        np.testing.assert_array_equal(np.asarray(kernel)[kept], np.asarray(want)[kept])
+        assert not np.asarray(jaxprune.tree.named_leaves(found)[name] != 0)[~kept].any()
+    assert summary["final"]["kept_weights"] == count
+
+
+@pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
+def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
+    config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["final"]["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
+    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    start = jaxprune.tree.named_leaves(start)
+    _, final = _networks_of_the_trail(config, tmp_path)[-1]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        kept = np.asarray(kernel != 0)
+        assert kept.any()
+        np.testing.assert_array_equal(
+            np.asarray(kernel)[kept], np.asarray(start[name])[kept]
+        )
+
+
+@pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
+def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
+    changes, data_dir, tmp_path
+):
+    config = _config(data_dir, plan=plans.lats, finetune_epochs=0.0, **changes)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] is None
+    assert 0 < summary["final"]["keep_ratio"] < 0.5
+
+
 @pytest.fixture
 def compiles_fast():
     """For two steps of a large network, optimising them costs more than it saves."""
@@ -165,6 +221,8 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
             "data_dir": str(data_dir),
             "eval_batch_size": 40,
             "batch_size": 16,
+            # ImageNet's own size takes minutes on a CPU; smaller ones leave as it is.
+            "image_size": 32 if config.dataset == "imagenet2012" else config.image_size,
             "progress": False,
             **epochs,
             f"{phases[0]}_epochs": 2 / (examples // 16),
@@ -195,7 +253,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
     setting = train.prepare(config, pathlib.Path("unused"))
     network = jax.device_get(setting.init())
-    plan = plans.ltp(config, network["params"], 20)
+    plan = plans.ltp(config, network["params"], 20, None)
     batches = [next(setting.batches) for _ in range(20)]
     cost = jaxprune.parameter_ratio(network["params"])
 

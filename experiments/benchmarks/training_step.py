@@ -28,10 +28,15 @@ from experiments.configs import default
 from experiments.steps import init_state, make_train_step
 
 _METHODS = {
+    "lats": plans.lats,
     "ltp": plans.ltp,
     "magnitude": plans.magnitude,
     "global_magnitude": plans.global_magnitude,
 }
+
+
+def _unused_loss(params, temperature=1.0):
+    raise AssertionError("these methods score no weights by the loss")
 
 
 def _compile(model, plan, params, batch_stats, batch) -> tuple[Any, Any]:
@@ -65,8 +70,9 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
     copy = sum(leaf.nbytes for leaf in kernels.values())
     rows = []
-    for name, plan in _METHODS.items():
-        pruned, state = _compile(model, plan(config, network[0], 1000), *network, batch)
+    for name, make_plan in _METHODS.items():
+        plan = make_plan(config, network[0], 1000, _unused_loss)
+        pruned, state = _compile(model, plan, *network, batch)
         ratios = []
         for turn in range(rounds + 1):
             dense_seconds, dense_state = _seconds(dense, dense_state, batch)

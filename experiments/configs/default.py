@@ -29,13 +29,15 @@ def get_config() -> plans.Config:
     config.prune_epochs = 22.0
     config.finetune_epochs = 12.0
 
-    # Weights: SGD with Nesterov momentum, cosine learning rates.
+    # Weights: SGD with momentum, cosine learning rates.
     config.batch_size = 32
     config.learning_rate = 0.03
     config.end_learning_rate_factor = 0.1  # At the end of pruning, of learning_rate.
     config.finetune_learning_rate = 0.02
     config.momentum = 0.9
-    config.weight_decay = 5e-4  # On kernels.
+    config.nesterov = True
+    config.weight_decay = 5e-4  # On kernels,
+    config.decay_everything = False  # or on everything.
     config.label_smoothing = 0.1
 
     # Pruning. `sparsity` is the fraction of zeros to end with; if `price` is a number
@@ -47,9 +49,22 @@ def get_config() -> plans.Config:
     config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
     config.ramp_end = 0.7  # of the pruning phase.
 
-    # Learned thresholds; see `jaxprune.ltp`.
+    # Soft thresholds; see `jaxprune.soft_thresholding`. If `final_threshold` is a
+    # number it is the threshold to end with, and `sparsity` is ignored.
+    config.final_threshold = config_dict.placeholder(float)
+    config.homotopy_beta = 0.01  # L1 coefficient at the end / at the start, of `pgh`.
+
+    # Scores of weights by their effect on the loss; see `jaxprune.snip`.
+    config.score_batches = 8
+
+    # What the fine-tuning starts from: the weights that pruning left, or, with
+    # `rewind`, those that pruning started from, under the masks.
+    config.rewind = False
+
+    # Learned thresholds; see `jaxprune.ltp` and `soft_threshold_reparameterization`.
     config.temperature = 0.1
     config.init_threshold = 0.05
+    config.init_threshold_logit = -5.0  # Of STR.
     config.threshold_learning_rate = 0.05
     config.price_rate = 0.1
 

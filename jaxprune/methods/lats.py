@@ -9,12 +9,21 @@ learning and may return. One threshold serves all layers; it grows from 0 to D.
 
 Two forms of the same method, with the same trajectory:
 
-=======================================  =========================================
-:func:`lats`                             around the optimizer: the network's
-                                         parameters are w, exact zeros every step
-:func:`straight_through_soft_threshold`  inside the forward pass: the network's
-                                         parameters are theta
-=======================================  =========================================
+========================  ========================================================
+:func:`lats`              around the optimizer: the network's parameters are w, exact
+                          zeros every step
+:func:`soft_thresholding`  inside the forward pass, as a `Pruner`: the parameters are
+                          theta, the thresholds its variables
+========================  ========================================================
+
+What moves the thresholds of the forward form:
+
+=====================================================  ===========================
+:func:`jaxprune.threshold_control.follow_threshold`    a given schedule, open loop
+:func:`jaxprune.threshold_control.reach_keep_ratio`    a size, no trials
+``optax.sgd(eta)`` and ``weighted(cost, lambda)``      a given L1 coefficient
+``optax.sgd(eta)`` and ``dual_ascent(cost, limit)``    a limit on any cost
+=====================================================  ===========================
 
 >>> import optax
 >>> from jaxprune import threshold_schedules
@@ -43,7 +52,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune._numbers import check_scalar_or_schedule
+from jaxprune import masks, tree
+from jaxprune._numbers import check_non_negative, check_scalar_or_schedule
+from jaxprune.base import Pruned, Pruner
 from jaxprune.prox import soft_threshold
 from jaxprune.proximal import latent_proximal
 
@@ -172,3 +183,102 @@ def _backward(threshold, cotangents):
 
 
 straight_through_soft_threshold.defvjp(_forward, _backward)
+
+
+def soft_thresholding(
+    *,
+    init_threshold: float = 0.0,
+    min_keep_ratio: float = 1e-3,
+    where: tree.Where = tree.kernels,
+) -> Pruner:
+    r"""Show the network the soft threshold of its weights, straight through.
+
+    .. math::
+       w_l = S(\theta_l, D_l), \qquad k_l = \frac{|\{i : |\theta_{li}| > D_l\}|}{n_l},
+       \qquad \frac{\partial k_l}{\partial D_l} := -\frac{n}{n_l}
+
+    for every selected leaf l of :math:`n_l` weights, n together. The variables are the
+    thresholds, all equal in LATS; the optimizer moves them, see the table above.
+
+    The count has no derivative; the one put in its place makes the price of a budget
+    an L1 coefficient. Under ``weighted(parameter_ratio(params), price)`` and
+    ``optax.sgd(eta)`` for the variables, :math:`D_{t+1} = D_t + \eta_t p` with the
+    price p: constant :math:`\lambda = p`, whatever the learning rate. Under another
+    cost the coefficient of a leaf is the price times what one of its weights costs,
+    relative to the average.
+
+    Args:
+      init_threshold: D_0 >= 0; unit: weight.
+      min_keep_ratio: what every leaf keeps at the least when masks are made, in
+        [0, 1], rounded up to whole weights.
+      where: which leaves are pruned; the kernels by default.
+
+    Returns:
+      A pruner whose variables are D_l, ``{leaf name: float32 ()}``. Its masks are the
+      nonzero entries of w; for a keep ratio, the largest :math:`|\theta| - D`. What it
+      hardens to is w, so weights that the masks keep beyond it start at 0.
+
+    Raises:
+      ValueError: if an argument is out of range.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> pruner = soft_thresholding(init_threshold=1.0)
+      >>> params = {"kernel": jnp.array([[0.5, 3.0], [-2.0, 0.25]])}
+      >>> pruned = pruner.apply(params, pruner.init(params))
+      >>> pruned.params["kernel"].tolist(), float(pruned.keep_ratios["kernel"])
+      ([[0.0, 2.0], [-1.0, 0.0]], 0.5)
+
+    References:
+      [LATS]; the link of price and L1 coefficient is ours.
+    """
+    check_non_negative("soft_thresholding", "init_threshold", init_threshold)
+    masks.layer_floor(0, min_keep_ratio)  # checks the range
+
+    def init(params, /):
+        return {
+            name: jnp.full((), init_threshold, jnp.float32)
+            for name in tree.select(params, where)
+        }
+
+    def thresholded(params, variables):
+        return {
+            name: straight_through_soft_threshold(leaf, jnp.maximum(variables[name], 0))
+            for name, leaf in tree.select(params, where).items()
+        }
+
+    def apply(params, variables, /, *, key=None, step=None):
+        del key, step
+        pruned = thresholded(params, variables)
+        size = sum(leaf.size for leaf in pruned.values())
+        ratios = {}
+        for name, leaf in pruned.items():
+            threshold = variables[name]
+            fall = (threshold - jax.lax.stop_gradient(threshold)) * (size / leaf.size)
+            kept = jnp.mean(jax.lax.stop_gradient(leaf) != 0, dtype=jnp.float32)
+            ratios[name] = kept - fall.astype(jnp.float32)
+        return Pruned(tree.replace(params, pruned), ratios)
+
+    def hard_masks(params, variables, /, *, keep_ratio=None):
+        leaves = tree.select(params, where)
+        scores = {
+            name: jnp.abs(leaf.astype(jnp.float32)) - jnp.maximum(variables[name], 0)
+            for name, leaf in leaves.items()
+        }
+        if keep_ratio is None:
+            kept = {
+                name: (leaf != 0)
+                | masks.floor_masks(scores[name], min_keep_ratio=min_keep_ratio)
+                for name, leaf in thresholded(params, variables).items()
+            }
+        else:
+            kept = masks.global_masks(
+                scores, keep_ratio=keep_ratio, min_keep_ratio=min_keep_ratio
+            )
+        return masks.fill(params, kept)
+
+    def harden(params, variables, kept, /):
+        left = tree.replace(params, thresholded(params, variables))
+        return masks.apply_masks(left, kept)
+
+    return Pruner(init, apply, hard_masks, harden)

@@ -1,6 +1,7 @@
 """LATS as an optimizer and in the forward pass: the authors' numbers, twice."""
 
 import doctest
+import importlib
 import json
 import pathlib
 
@@ -10,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
+import jaxprune
 from jaxprune import threshold_schedules
-from jaxprune.methods import lats as module
 from jaxprune.methods.lats import (
     inverse_soft_threshold,
     lats,
@@ -94,7 +95,33 @@ def train_with_forward_pass(optimizer, threshold, theta, batches):
     return np.asarray(path), np.asarray(theta)
 
 
-FORMS = {"optimizer": train_with_optimizer, "forward pass": train_with_forward_pass}
+def train_with_pruner(optimizer, threshold, theta, batches):
+    """The same through the step that serves all methods: pruner, optimizer, budget."""
+    pruner = jaxprune.soft_thresholding()
+    wrapped = jaxprune.follow_threshold(optimizer, threshold=threshold)
+
+    def step(carry, batch):
+        both, state = carry
+
+        def objective(both):
+            seen, _ = pruner.apply({"w": both["params"]["w"]}, both["variables"])
+            return loss(seen["w"], *batch)
+
+        updates, state = wrapped.update(jax.grad(objective)(both), state, both)
+        both = optax.apply_updates(both, updates)
+        return (both, state), pruner.apply(*both.values()).params["w"]
+
+    both = {"params": {"w": theta}, "variables": {"w": jnp.zeros((), theta.dtype)}}
+    carry = (both, wrapped.init(both))
+    (both, _), path = jax.jit(lambda c: jax.lax.scan(step, c, batches))(carry)
+    return np.asarray(path), np.asarray(both["params"]["w"])
+
+
+FORMS = {
+    "optimizer": train_with_optimizer,
+    "forward pass": train_with_forward_pass,
+    "pruner": train_with_pruner,
+}
 OPTIMIZERS = {
     "sgd": optax.sgd(0.3),
     "momentum": optax.sgd(0.1, 0.9),
@@ -108,7 +135,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["trajectory", "trajectory_momentum"])
-def test_both_forms_reproduce_the_authors_trajectory(name, form):
+def test_every_form_reproduces_the_authors_trajectory(name, form):
     with jax.enable_x64(True):
         golden = Golden(name)
         thresholds = [float(golden.threshold(t + 1)) for t in range(golden.steps)]
@@ -126,17 +153,18 @@ def test_both_forms_reproduce_the_authors_trajectory(name, form):
     [(name, "float64") for name in OPTIMIZERS]
     + [("momentum", "float32"), ("adamw", "float32")],
 )
-def test_both_forms_take_the_same_trajectory(name, dtype):
+def test_all_forms_take_the_same_trajectory(name, dtype):
     with jax.enable_x64(dtype == "float64"):
         golden = Golden("trajectory")
         batches = tuple(a.astype(dtype) for a in (golden.x, golden.y))
         start = golden.theta0.astype(dtype)
         args = OPTIMIZERS[name], golden.threshold, start, batches
-        (ours, latent), (theirs, theta) = (form(*args) for form in FORMS.values())
+        (ours, latent), *others = (form(*args) for form in FORMS.values())
     tolerance = 1e-14 if dtype == "float64" else 2e-7  # one rounding per step
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(latent, theta, rtol=0, atol=tolerance)
-    np.testing.assert_array_equal(ours == 0, theirs == 0)
+    for theirs, theta in others:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(latent, theta, rtol=0, atol=tolerance)
+        np.testing.assert_array_equal(ours == 0, theirs == 0)
     assert 0 < np.mean(ours[-1] == 0) < 1
 
 
@@ -204,7 +232,122 @@ def test_a_negative_threshold_is_refused():
         lats(optax.sgd(0.1), threshold=-0.1)
 
 
+# As a pruner -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def params(rng):
+    return {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(20, 6)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(0.3 * rng.normal(size=(4, 20)), jnp.float32)},
+        "bias": jnp.full(3, 0.1),
+    }
+
+
+def at(threshold):
+    return {name: jnp.float32(threshold) for name in ("a/kernel", "b/kernel")}
+
+
+def test_keep_ratios_count_what_is_not_zero_and_masks_are_what_is_not_zero(params):
+    pruner = jaxprune.soft_thresholding(min_keep_ratio=0)
+    seen, ratios = jax.jit(pruner.apply)(params, at(0.5))
+    kept = pruner.masks(params, at(0.5))
+    for name in "ab":
+        want = np.abs(params[name]["kernel"]) > 0.5
+        np.testing.assert_array_equal(seen[name]["kernel"] != 0, want)
+        np.testing.assert_array_equal(kept[name]["kernel"], want)
+        assert float(ratios[f"{name}/kernel"]) == pytest.approx(want.mean())
+    np.testing.assert_array_equal(seen["bias"], params["bias"])
+
+
+def test_it_hardens_to_what_the_network_saw(params):
+    pruner = jaxprune.soft_thresholding()
+    kept = pruner.masks(params, at(0.5), keep_ratio=0.1)
+    hard, seen = pruner.harden(params, at(0.5), kept), pruner.apply(params, at(0.5))[0]
+    for name in "ab":
+        mask = np.asarray(kept[name]["kernel"])
+        np.testing.assert_array_equal(
+            hard[name]["kernel"], np.where(mask, seen[name]["kernel"], 0)
+        )
+    assert jaxprune.summarize(params, kept).kept == 20
+    # Others harden to their weights.
+    plain = jaxprune.magnitude(sparsity=0.5).harden(params, {}, kept)
+    np.testing.assert_array_equal(
+        plain["a"]["kernel"], np.where(kept["a"]["kernel"], params["a"]["kernel"], 0)
+    )
+
+
+@pytest.mark.parametrize("keep_ratio", [None, 0.2])
+def test_every_leaf_keeps_its_floor(keep_ratio, params):
+    pruner = jaxprune.soft_thresholding(min_keep_ratio=0.15)
+    kept = pruner.masks(params, at(1.5), keep_ratio=keep_ratio)
+    assert int(kept["b"]["kernel"].sum()) == 12
+
+
+def test_the_price_of_a_budget_is_the_l1_coefficient(params):
+    rate, steps = optax.warmup_cosine_decay_schedule(0.0, 0.2, 5, 40), 40
+    pruner, price = jaxprune.soft_thresholding(), 0.3
+    budget = jaxprune.weighted(jaxprune.parameter_ratio(params), price)
+    final = threshold_schedules.final_threshold(price, rate, steps)
+    want = threshold_schedules.from_learning_rate(rate, final, steps)
+    optimizer, variables = optax.sgd(rate), pruner.init(params)
+    state = optimizer.init(variables)
+
+    @jax.jit
+    def step(variables, state):
+        cost = lambda v: budget.penalty(pruner.apply(params, v).keep_ratios, ())
+        updates, state = optimizer.update(jax.grad(cost)(variables), state)
+        return optax.apply_updates(variables, updates), state
+
+    for t in range(steps):
+        for threshold in variables.values():
+            assert float(threshold) == pytest.approx(float(want(t)), abs=1e-6)
+        variables, state = step(variables, state)
+
+
+def test_dearer_weights_feel_a_stronger_coefficient(params):
+    pruner = jaxprune.soft_thresholding()
+    # A weight of b costs three times as much as one of a.
+    total = 120 + 3 * 80
+    cost = lambda k: (120 * k["a/kernel"] + 3 * 80 * k["b/kernel"]) / total
+    slope = jax.grad(lambda v: cost(pruner.apply(params, v).keep_ratios))(at(0.1))
+    assert float(slope["b/kernel"] / slope["a/kernel"]) == pytest.approx(3)
+
+
+def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
+    pruner = jaxprune.soft_thresholding()
+    budget = jaxprune.dual_ascent(
+        jaxprune.parameter_ratio(params), optax.linear_schedule(1.0, 0.1, 150)
+    )
+
+    def step(carry, _):
+        variables, state = carry
+
+        def price(v):
+            ratios = pruner.apply(params, v).keep_ratios
+            return budget.penalty(ratios, state), ratios
+
+        grads, ratios = jax.grad(price, has_aux=True)(variables)
+        variables = jax.tree.map(lambda v, g: v - 0.1 * g, variables, grads)
+        return (variables, budget.update(ratios, state)), None
+
+    carry = pruner.init(params), budget.init()
+    (variables, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=250))(carry)
+    ratios = pruner.apply(params, variables).keep_ratios
+    kept = float(jaxprune.parameter_ratio(params)(ratios))
+    # These weights stand still: what the threshold passes over does not grow back.
+    assert 0.04 < kept <= 0.1 + 1e-6
+
+
+def test_bad_configuration_of_the_pruner_is_refused():
+    with pytest.raises(ValueError, match=r"init_threshold=.*got -0\.1"):
+        jaxprune.soft_thresholding(init_threshold=-0.1)
+    with pytest.raises(ValueError, match="min_keep_ratio=2"):
+        jaxprune.soft_thresholding(min_keep_ratio=2)
+
+
 def test_docstring_examples_run():
-    result = doctest.testmod(module)
+    # The door of the methods calls the function by the name of its module.
+    result = doctest.testmod(importlib.import_module("jaxprune.methods.lats"))
     assert result.attempted > 0
     assert result.failed == 0

@@ -1,0 +1,23 @@
+"""Random pruning at initialisation on handwritten digits, densities by ERK.
+
+Command:
+    python -m experiments.main --config=experiments/configs/erk_digits.py \
+        --workdir=runs/erk_digits
+
+Expected: EXPECTED
+"""
+
+from experiments import plans
+from experiments.configs import default
+
+
+def get_config():
+    """Returns the config: the mask comes first, then 40 epochs under it."""
+    config = default.get_config()
+    config.plan = plans.random_erk
+    config.rewind = True
+    config.dense_epochs = 0.0
+    config.prune_epochs = 1 / 22  # One step, which moves nothing.
+    config.finetune_epochs = 40.0
+    config.finetune_learning_rate = 0.05
+    return config
