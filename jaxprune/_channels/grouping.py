@@ -1,0 +1,75 @@
+"""From identities to groups: channels of one kind, that are used in the same places."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxprune._channels.flow import Flow, Value
+
+Place = tuple[int, int]  # (leaf, axis)
+
+
+class RawGroup(NamedTuple):
+    """The channels that occur on the same axes of the same leaves.
+
+    Attributes:
+      atoms: the representative of each channel, in the order of the first place.
+      places: (leaf, axis) of all members, the naming one first.
+    """
+
+    atoms: np.ndarray
+    places: tuple[Place, ...]
+
+
+def resolved_leaves(flow: Flow, args: list[Value]) -> dict[Place, np.ndarray]:
+    """Returns the rows of every axis of every leaf in representatives."""
+    return {
+        (i, d): flow.atoms.resolve(axis)
+        for i, value in enumerate(args)
+        for d, axis in enumerate(value.axes)
+        if isinstance(axis, np.ndarray)
+    }
+
+
+def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
+    """Collects channels by the set of places in which they occur, in program order."""
+    places = list(rows)
+    homes: dict[int, list[int]] = {}
+    for number, place in enumerate(places):
+        atoms = np.unique(rows[place])
+        for atom in atoms[atoms > 0].tolist():
+            homes.setdefault(atom, []).append(number)
+    sets: dict[tuple[int, ...], list[int]] = {}
+    for atom, home in homes.items():
+        sets.setdefault(tuple(home), []).append(atom)
+    groups = []
+    for home, atoms in sets.items():
+        ordered = sorted((places[n] for n in home), key=lambda p: _rank(flow, p))
+        groups.append(RawGroup(_in_order(rows[ordered[0]], atoms), tuple(ordered)))
+    return sorted(
+        groups,
+        key=lambda g: (_rank(flow, g.places[0]), _first(rows[g.places[0]], g.atoms[0])),
+    )
+
+
+def _rank(flow: Flow, place: Place):
+    """Producers first, in the order in which the program meets them."""
+    leaf, axis = place
+    return place not in flow.makers, flow.first_use.get(leaf, 1 << 60), leaf, axis
+
+
+def _first(rows, atom) -> int:
+    return int((rows == atom).any(axis=1).argmax())
+
+
+def _in_order(rows, atoms) -> np.ndarray:
+    values, first = np.unique(rows.ravel(), return_index=True)
+    position = dict(zip(values.tolist(), first.tolist(), strict=True))
+    return np.array(sorted(atoms, key=position.__getitem__))
+
+
+def channel_of(rows: np.ndarray, atoms: np.ndarray, count: int) -> np.ndarray:
+    """For every row the position in `atoms` of the atom it holds, -1 if it holds none."""
+    number = np.full(count, -1, np.int32)
+    number[atoms] = np.arange(len(atoms))
+    return number[rows].max(axis=1)

@@ -1,0 +1,64 @@
+"""Rules of primitives that treat channels alike and apart: one rule for all of them.
+
+The result has the axes of its operands. Operands may have axes of size 1 that are
+broadcast, or be scalars.
+"""
+
+from jaxprune._channels.flow import Flow, Source, Value, pin_all, rule, shape_of
+
+ELEMENTWISE = """
+abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
+ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
+eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag
+integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul mulhi name
+ne neg nextafter not or polygamma population_count pow real reduce_precision
+regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
+shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeros_like
+zeta
+""".split()
+
+
+@rule(*ELEMENTWISE)
+def elementwise(flow: Flow, equation, *values: Value) -> list[Value]:
+    """Joins the axes of all operands, axis by axis."""
+    shape = equation.outvars[0].aval.shape
+    shapes = [shape_of(atom) for atom in equation.invars]
+    axes = []
+    for d, size in enumerate(shape):
+        joined = None
+        for value, own in zip(values, shapes, strict=True):
+            if not own:
+                continue
+            if own[d] != size:
+                flow.pin(value.axes[d], "broadcasts it")
+            elif joined is None:
+                joined = value.axes[d]
+            else:
+                joined = flow.unify(joined, value.axes[d])
+        axes.append(flow.fresh(size) if joined is None else joined)
+    return [Value(tuple(axes), _source(values, shapes, shape))]
+
+
+def _source(values, shapes, shape) -> Source | None:
+    """The leaf of which all operands of full shape are views."""
+    full = [v.source for v, own in zip(values, shapes, strict=True) if own == shape]
+    if not full or full[0] is None:
+        return None
+    same = all(s is not None and s.leaf == full[0].leaf for s in full)
+    return full[0] if same else None
+
+
+@rule("bitcast_convert_type")
+def bitcast_convert_type(flow: Flow, equation, value: Value) -> list[Value]:
+    """Elementwise between types of equal width."""
+    if shape_of(equation.invars[0]) != equation.outvars[0].aval.shape:
+        return pin_all(flow, equation, value)
+    return elementwise(flow, equation, value)
+
+
+@rule("optimization_barrier", "psum", "psum_invariant", "pmax", "pmin", "pvary")
+def each_alike(flow: Flow, equation, *values: Value) -> list[Value]:
+    """Every operand passes by itself; sums over named axes are between devices."""
+    if any(isinstance(axis, int) for axis in equation.params.get("axes", ())):
+        return pin_all(flow, equation, *values)
+    return list(values)
