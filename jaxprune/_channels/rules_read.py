@@ -8,6 +8,7 @@ sort or a look-up along an axis reads all its channels, so they stay.
 import numpy as np
 
 from jaxprune._channels import atoms as atoms_lib
+from jaxprune._channels.atoms import Fixed
 from jaxprune._channels.flow import Flow, Source, Value, Work, pin_all, rule, shape_of
 
 
@@ -18,7 +19,7 @@ def _contract(flow: Flow, lhs: Value, i: int, rhs: Value, j: int) -> None:
         if value.source is not None:
             leaf = value.source.leaf
             flow.readers.update((leaf, axis) for axis in value.source.axes[d])
-    if lhs.source is None and rhs.source is None:
+    if lhs.source is rhs.source is None and not isinstance(lhs.axes[i], Fixed):
         flow.unguarded.append(lhs.axes[i])
 
 
@@ -92,7 +93,8 @@ def conv_general_dilated(flow: Flow, equation, lhs: Value, rhs: Value) -> list[V
         _contract(flow, lhs, c, rhs, i)
     else:
         _groups(flow, equation, lhs, c, rhs, i, o)
-    _makes(flow, rhs, o)
+    if params["feature_group_count"] == 1 or shapes[1][i] > 1:
+        _makes(flow, rhs, o)
     fixed = flow.atoms.fixed("a spatial axis of a convolution")
     axes = [fixed] * len(lhs.axes)
     out_b, out_c, *out_space = numbers.out_spec
@@ -109,7 +111,7 @@ def conv_general_dilated(flow: Flow, equation, lhs: Value, rhs: Value) -> list[V
 
 def _groups(flow, equation, lhs, c, rhs, i, o):
     count = equation.params["feature_group_count"]
-    _, inputs = shape_of(equation.invars[0])[c], shape_of(equation.invars[1])[i]
+    inputs = shape_of(equation.invars[1])[i]
     outputs = shape_of(equation.invars[1])[o] // count
     groups = lhs.axes[c] if inputs == 1 else flow.fresh(count)
     if inputs > 1:
@@ -117,7 +119,7 @@ def _groups(flow, equation, lhs, c, rhs, i, o):
         flow.unify(lhs.axes[c], merged)
         if rhs.source is not None:
             flow.readers.update((rhs.source.leaf, d) for d in rhs.source.axes[i])
-        else:
+        elif not isinstance(rhs.axes[i], Fixed):
             flow.unguarded.append(rhs.axes[i])
     per_group = [groups, flow.fresh(outputs)]
     merged = atoms_lib.product(per_group, [count, outputs]) if outputs > 1 else groups
