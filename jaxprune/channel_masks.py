@@ -145,7 +145,9 @@ def _from_tree(graph, masks) -> dict[str, np.ndarray]:
     gone = {name: _gone(graph, name, mask) for name, mask in leaves.items()}
     for pin in graph.pinned:
         _check_pinned(pin, gone[pin.leaf][pin.axis])
-    return {name: ~_vote(group, gone) for name, group in graph.groups.items()}
+    removed = {name: _vote(group, gone) for name, group in graph.groups.items()}
+    _check_whole(graph, gone, removed)
+    return {name: ~lost for name, lost in removed.items()}
 
 
 def _gone(graph, name, mask) -> list[np.ndarray]:
@@ -181,25 +183,49 @@ def _vote(group: Group, gone) -> np.ndarray:
     said: tuple[Any, np.ndarray] | None = None
     for member in group.members:
         here = member.channels >= 0
-        removed = np.zeros(group.size, bool)
-        stays = np.zeros(group.size, bool)
-        mine = gone[member.leaf][member.axis]
-        removed[member.channels[here & mine]] = True
-        stays[member.channels[here & ~mine]] = True
-        split = removed & stays
+        left = np.bincount(
+            member.channels[here & ~gone[member.leaf][member.axis]],
+            minlength=group.size,
+        )
+        removed = left == 0
         if not removed.any():
             continue
-        if split.any() or (said is not None and (removed != said[1]).any()):
-            other = member if said is None else said[0]
+        if said is not None and (removed != said[1]).any():
             raise ValueError(
-                f"masks split group {group.name!r}: leaf {member.leaf!r}, axis "
-                f"{member.axis}, removes channels {np.flatnonzero(removed).tolist()}, "
-                f"leaf {other.leaf!r}, axis {other.axis}, removes "
-                f"{np.flatnonzero(~stays if said is None else said[1]).tolist()}. The "
-                "program couples them, so the same channels must go everywhere."
+                f"masks split group {group.name!r}: {_say(member, removed)}, "
+                f"{_say(*said)}. The program couples them, so the same channels must "
+                "go everywhere."
             )
         said = member, removed
     return np.zeros(group.size, bool) if said is None else said[1]
+
+
+def _say(member, removed) -> str:
+    channels = np.flatnonzero(removed).tolist()
+    return f"leaf {member.leaf!r}, axis {member.axis}, removes channels {channels}"
+
+
+def _check_whole(graph, gone, removed) -> None:
+    """Checks that what the leaves remove is removed channels, and nothing else."""
+    lost: dict[tuple[str, int], np.ndarray] = {}
+    for name, group in graph.groups.items():
+        for member in group.members:
+            channels = member.channels
+            mine = (channels >= 0) & removed[name][np.maximum(channels, 0)]
+            place = member.leaf, member.axis
+            lost[place] = lost.get(place, np.zeros(len(channels), bool)) | mine
+    for name, group in graph.groups.items():
+        for member in group.members:
+            place = member.leaf, member.axis
+            here = gone[member.leaf][member.axis] & (member.channels >= 0)
+            wrong = here & ~lost[place]
+            if wrong.any():
+                raise ValueError(
+                    f"masks split group {name!r}: leaf {place[0]!r}, axis {place[1]}, "
+                    f"removes indices {np.flatnonzero(wrong).tolist()} without the "
+                    "others of their channels. The program couples them, so all must "
+                    "go together."
+                )
 
 
 def removed_atoms(graph: ChannelGraph, masks: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -43,6 +43,20 @@ def cut_after(ev: Evaluation, site: Site, *arrays):
     ]
 
 
+@rule("concatenate", table=SMALL_RULES)
+def concatenate(ev: Evaluation, site: Site, *arrays):
+    """Operands of size 1 that were made whole are left out here."""
+    d, start, parts = site.params["dimension"], 0, []
+    kept = ev.kept(site.result().axes[d])
+    for i, array in enumerate(arrays):
+        size = shape_of(site.equation.invars[i])[d]
+        whole = array.shape[d] == 1 and ev.kept(site.operand(i).axes[d]) is None
+        if kept is None or size != 1 or not whole or start in kept:
+            parts.append(array)
+        start += size
+    return site.bind(*parts) if len(parts) > 1 else parts
+
+
 @rule("split", table=SMALL_RULES)
 def split(ev: Evaluation, site: Site, array):
     """Every part keeps what is left of it."""

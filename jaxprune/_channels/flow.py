@@ -61,6 +61,7 @@ class Work(NamedTuple):
       name: where in the program.
       macs: multiply-accumulate operations when nothing is removed.
       trips: how often it runs, more than once in a scan.
+      leaves: the leaves that are multiplied with.
       axes: the axes over whose product they run, with their sizes.
       arrays: of both operands and the result, axes, sizes and bytes per entry.
     """
@@ -68,6 +69,7 @@ class Work(NamedTuple):
     name: str
     macs: int
     trips: int
+    leaves: frozenset[int]
     axes: tuple[tuple[Axis, int], ...]
     arrays: tuple[tuple[tuple[Axis, ...], tuple[int, ...], int], ...]
 

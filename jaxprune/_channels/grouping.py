@@ -1,4 +1,4 @@
-"""From identities to groups: channels of one kind, that are used in the same places."""
+"""From identities to groups: channels of one kind, used in the same places."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ Place = tuple[int, int]  # (leaf, axis)
 
 
 class RawGroup(NamedTuple):
-    """The channels that occur on the same axes of the same leaves.
+    """Channels of one kind.
 
     Attributes:
       atoms: the representative of each channel, in the order of the first place.
@@ -32,24 +32,55 @@ def resolved_leaves(flow: Flow, args: list[Value]) -> dict[Place, np.ndarray]:
 
 
 def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
-    """Collects channels by the set of places in which they occur, in program order."""
+    """Collects channels of one kind, in program order.
+
+    Channels are of one kind if they lie on the same axes, with the same number of
+    indices on each, and no index belongs to two of them (as to a head and a feature).
+    """
     places = list(rows)
-    homes: dict[int, list[int]] = {}
+    homes: dict[int, list[tuple[int, int]]] = {}
     for number, place in enumerate(places):
-        atoms = np.unique(rows[place])
-        for atom in atoms[atoms > 0].tolist():
-            homes.setdefault(atom, []).append(number)
-    sets: dict[tuple[int, ...], list[int]] = {}
+        atoms, counts = np.unique(rows[place], return_counts=True)
+        for atom, count in zip(atoms.tolist(), counts.tolist(), strict=True):
+            homes.setdefault(atom, []).append((number, count))
+    homes.pop(0, None)
+    kinds: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for atom, home in homes.items():
-        sets.setdefault(tuple(home), []).append(atom)
+        kinds.setdefault(tuple(home), []).append(atom)
     groups = []
-    for home, atoms in sets.items():
-        ordered = sorted((places[n] for n in home), key=lambda p: _rank(flow, p))
-        groups.append(RawGroup(_in_order(rows[ordered[0]], atoms), tuple(ordered)))
+    for home, atoms in kinds.items():
+        ordered = sorted((places[n] for n, _ in home), key=lambda p: _rank(flow, p))
+        for part in _factors(rows[ordered[0]], atoms):
+            groups.append(RawGroup(_in_order(rows[ordered[0]], part), tuple(ordered)))
     return sorted(
         groups,
-        key=lambda g: (_rank(flow, g.places[0]), _first(rows[g.places[0]], g.atoms[0])),
+        key=lambda g: (
+            _rank(flow, g.places[0]),
+            _first(rows[g.places[0]], g.atoms[0]),
+            int(g.atoms[0]),
+        ),
     )
+
+
+def _factors(rows, atoms) -> list[list[int]]:
+    """Parts atoms so that no row holds two atoms of one part."""
+    if rows.shape[1] == 1:
+        return [atoms]
+    met: dict[int, set[int]] = {atom: set() for atom in atoms}
+    for row in rows.tolist():
+        for atom in row:
+            if atom in met:
+                met[atom].update(row)
+    parts: list[list[int]] = []
+    for atom in sorted(atoms):
+        others = met[atom] - {atom}
+        for part in parts:
+            if not others.intersection(part):
+                part.append(atom)
+                break
+        else:
+            parts.append([atom])
+    return parts
 
 
 def _rank(flow: Flow, place: Place):

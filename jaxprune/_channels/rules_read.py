@@ -42,9 +42,15 @@ def _record(flow: Flow, equation, axes, values) -> None:
     sizes = [size for _, size in axes]
     if not all(isinstance(size, (int, np.integer)) for size in sizes):
         return
-    macs = flow.trips * int(np.prod(sizes, dtype=object))
     flow.work.append(
-        Work(flow.where, macs, flow.trips, tuple(axes), _arrays(equation, values))
+        Work(
+            name=flow.where,
+            macs=flow.trips * int(np.prod(sizes, dtype=object)),
+            trips=flow.trips,
+            leaves=frozenset(v.source.leaf for v in values if v.source is not None),
+            axes=tuple(axes),
+            arrays=_arrays(equation, values),
+        )
     )
 
 

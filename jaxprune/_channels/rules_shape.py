@@ -77,7 +77,10 @@ def born(flow: Flow, equation, *values: Value) -> list[Value]:
 
 @rule("concatenate")
 def concatenate(flow: Flow, equation, *values: Value) -> list[Value]:
-    """Puts the rows of one axis end to end, joins the others."""
+    """Puts the rows of one axis end to end, joins the others.
+
+    A single index can be left out here, though it cannot be removed where it is made.
+    """
     d = equation.params["dimension"]
     sizes = [shape_of(atom)[d] for atom in equation.invars]
     axes = list(values[0].axes)
@@ -85,7 +88,11 @@ def concatenate(flow: Flow, equation, *values: Value) -> list[Value]:
         for e, axis in enumerate(value.axes):
             axes[e] = axes[e] if e == d else flow.unify(axes[e], axis)
     if all(isinstance(size, (int, np.integer)) for size in sizes):
-        axes[d] = atoms_lib.concatenate([v.axes[d] for v in values], sizes)
+        parts = [
+            flow.atoms.fresh(1) if size == 1 and isinstance(v.axes[d], Fixed) else v.axes[d]
+            for v, size in zip(values, sizes, strict=True)
+        ]
+        axes[d] = atoms_lib.concatenate(parts, sizes)
     else:
         for value in values:
             flow.pin(value.axes[d], "joins it to an axis of symbolic size")
