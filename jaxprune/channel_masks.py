@@ -244,8 +244,8 @@ def consumer_masks(
     Masked are the weights that read a removed channel: the input rows of every kernel
     that contracts over it. This equals removing it, whatever its bias or norm. Where
     two activations meet in a product (queries and keys), no weight stands there; then
-    all members of the group are masked, so that the activations are zero, which is
-    exact as long as what lies between (a bias is a member too) maps zero to zero.
+    all members of the group are masked, so that one of the activations is zero, which
+    is exact if all that lies between (a bias is a member too) maps zero to zero.
 
     Args:
       graph: the channel graph.
@@ -255,12 +255,24 @@ def consumer_masks(
     Returns:
       A tree of bool arrays of the structure of `params`: of the parameter's shape
       where something is masked, else the scalar True.
+
+    Raises:
+      ValueError: if two activations meet over removed channels, and neither needs to be
+        zero when its parameters are; `compaction.masked` masks there too.
+      TypeError: as `channel_masks`.
     """
     masks = channel_masks(graph, masks)
     traced = graph._traced
     program = traced.program
     atoms = program.flow.atoms
     run = Evaluation(program, removed_atoms(graph, masks), small=False)
+    for where, axis in program.flow.unmaskable.items():
+        if run.kept(axis) is not None:
+            raise ValueError(
+                f"`consumer_masks`: {where} multiplies two activations over removed "
+                "channels, and neither is zero when its parameters are, so no mask of "
+                "parameters is exact. Mask the program, with `compaction.masked`."
+            )
     open_atoms = [atoms.resolve(axis).ravel() for axis in program.flow.unguarded]
     exposed = np.zeros(atoms.count, bool)
     exposed[np.concatenate([*open_atoms, np.zeros(1, np.int64)])] = True

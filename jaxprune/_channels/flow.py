@@ -32,10 +32,18 @@ class Source(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is known of one array in the program."""
+    """What is known of one array in the program.
+
+    Attributes:
+      axes: its axes.
+      source: the leaf that it is a view of, if it is one.
+      silent: the axes along which it is zero at removed indices, once the parameters of
+        the removed channels are zero.
+    """
 
     axes: tuple[Axis, ...]
     source: Source | None = None
+    silent: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(eq=False)
@@ -99,6 +107,7 @@ class Flow:
         self.readers: set[tuple[int, int]] = set()  # (leaf, axis) contracted over
         self.makers: set[tuple[int, int]] = set()  # (leaf, axis) made by a product
         self.unguarded: list[Axis] = []  # contracted between two activations
+        self.unmaskable: dict[str, Axis] = {}  # of these, not silent on either side
         self.first_use: dict[int, int] = {}
         self.unknown: dict[str, str] = {}
         self.work: list[Work] = []

@@ -65,7 +65,8 @@ def scan(flow: Flow, equation, *values: Value) -> list[Value]:
         source = value.source
         if source is not None:
             source = Source(source.leaf, source.axes[1:])
-        slices.append(Value(value.axes[1:], source))
+        silent = frozenset(d - 1 for d in value.silent if d > 0)
+        slices.append(Value(value.axes[1:], source, silent))
     trips = params["length"]
     flow.trips *= trips
     outs = flow.closed(params["jaxpr"], [*consts, *carry, *slices], "body")

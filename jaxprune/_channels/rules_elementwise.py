@@ -4,6 +4,8 @@ The result has the axes of its operands. Operands may have axes of size 1 that a
 broadcast, or be scalars.
 """
 
+from jax.extend import core as jex
+
 from jaxprune._channels.flow import Flow, Source, Value, pin_all, rule, shape_of
 
 ELEMENTWISE = """
@@ -16,6 +18,16 @@ regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arit
 shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeros_like
 zeta
 """.split()
+
+# f(0) = 0, and f(0, 0) = 0; a product is zero if one factor is.
+ZERO_TO_ZERO = frozenset(
+    """
+abs add add_any asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf
+erf_inv expm1 floor imag log1p max min name neg real reduce_precision round sign
+sin sinh sqrt square stop_gradient sub tan tanh
+""".split()
+)
+PRODUCTS = frozenset({"mul", "and"})
 
 
 @rule(*ELEMENTWISE)
@@ -36,7 +48,29 @@ def elementwise(flow: Flow, equation, *values: Value) -> list[Value]:
             else:
                 joined = flow.unify(joined, value.axes[d])
         axes.append(flow.fresh(size) if joined is None else joined)
-    return [Value(tuple(axes), _source(values, shapes, shape))]
+    silent = _silent(equation, values, shapes, shape)
+    return [Value(tuple(axes), _source(values, shapes, shape), silent)]
+
+
+def _silent(equation, values, shapes, shape) -> frozenset[int]:
+    """The axes along which the result is zero at removed indices."""
+    name, quiet = equation.primitive.name, []
+    for atom, value, own in zip(equation.invars, values, shapes, strict=True):
+        if isinstance(atom, jex.Literal) and not own and atom.val == 0:
+            quiet.append(frozenset(range(len(shape))))
+        else:
+            quiet.append(
+                frozenset(d for d in value.silent if own and own[d] == shape[d])
+            )
+    if name in PRODUCTS:
+        return frozenset.union(*quiet)
+    if name == "div" or (name == "integer_pow" and equation.params["y"] > 0):
+        return quiet[0]
+    if name == "select_n":
+        return frozenset.intersection(*quiet[1:])
+    if name in ZERO_TO_ZERO:
+        return frozenset.intersection(*quiet)
+    return frozenset()
 
 
 def _source(values, shapes, shape) -> Source | None:

@@ -21,6 +21,8 @@ def _contract(flow: Flow, lhs: Value, i: int, rhs: Value, j: int) -> None:
             flow.readers.update((leaf, axis) for axis in value.source.axes[d])
     if lhs.source is rhs.source is None and not isinstance(lhs.axes[i], Fixed):
         flow.unguarded.append(lhs.axes[i])
+        if i not in lhs.silent and j not in rhs.silent:
+            flow.unmaskable[flow.where] = lhs.axes[i]
 
 
 def _makes(flow: Flow, value: Value, d: int) -> None:
@@ -65,16 +67,23 @@ def dot_general(flow: Flow, equation, lhs: Value, rhs: Value) -> list[Value]:
         _contract(flow, lhs, i, rhs, j)
     shapes = [shape_of(atom) for atom in equation.invars]
     free, work = [], []
+    silent = {
+        n
+        for n, (i, j) in enumerate(zip(*batches, strict=True))
+        if i in lhs.silent or j in rhs.silent
+    }
     for value, bound, shape in zip(
         (lhs, rhs), zip(contracts, batches, strict=True), shapes, strict=True
     ):
         for d, axis in enumerate(value.axes):
             if d not in bound[0] and d not in bound[1]:
+                if d in value.silent:
+                    silent.add(len(batch) + len(free))
                 free.append(axis)
                 _makes(flow, value, d)
                 work.append((axis, shape[d]))
     work += [(lhs.axes[d], shapes[0][d]) for d in (*contracts[0], *batches[0])]
-    out = Value((*batch, *free))
+    out = Value((*batch, *free), None, frozenset(silent))
     _record(flow, equation, work, (lhs, rhs, out))
     return [out]
 
@@ -105,7 +114,8 @@ def conv_general_dilated(flow: Flow, equation, lhs: Value, rhs: Value) -> list[V
     axes = [fixed] * len(lhs.axes)
     out_b, out_c, *out_space = numbers.out_spec
     axes[out_b], axes[out_c] = lhs.axes[b], rhs.axes[o]
-    out = Value(tuple(axes))
+    silent = frozenset({out_c} if o in rhs.silent else ())
+    out = Value(tuple(axes), None, silent)
     transposed = any(dilation != 1 for dilation in params["lhs_dilation"])
     sizes = shapes[0] if transposed else equation.outvars[0].aval.shape
     places = [sizes[d] for d in (space if transposed else out_space)]
@@ -127,6 +137,7 @@ def _groups(flow, equation, lhs, c, rhs, i, o):
             flow.readers.update((rhs.source.leaf, d) for d in rhs.source.axes[i])
         elif not isinstance(rhs.axes[i], Fixed):
             flow.unguarded.append(rhs.axes[i])
+            flow.unmaskable[flow.where] = rhs.axes[i]
     per_group = [groups, flow.fresh(outputs)]
     merged = atoms_lib.product(per_group, [count, outputs]) if outputs > 1 else groups
     flow.unify(rhs.axes[o], merged)
@@ -149,8 +160,11 @@ def reduce(flow: Flow, equation, value: Value) -> list[Value]:
     gone = equation.params["axes"]
     for d in gone:
         flow.pin(value.axes[d], "reads all of it")
-    axes = tuple(axis for d, axis in enumerate(value.axes) if d not in gone)
-    return [Value(axes)]
+    left = [d for d in range(len(value.axes)) if d not in gone]
+    silent = frozenset(n for n, d in enumerate(left) if d in value.silent)
+    if equation.primitive.name not in ("reduce_sum", "reduce_max", "reduce_min"):
+        silent = frozenset()
+    return [Value(tuple(value.axes[d] for d in left), None, silent)]
 
 
 def _pass_but(flow: Flow, equation, values, stay, why: str) -> list[Value]:
@@ -242,7 +256,8 @@ def gather(flow: Flow, equation, operand: Value, indices: Value) -> list[Value]:
             if d not in numbers.start_index_map
             for axis in own[d]
         )
-    return [Value(axes, source)]
+    silent = frozenset(d for d in offsets if offsets[d][1] in operand.silent)
+    return [Value(axes, source, silent)]
 
 
 @rule("dynamic_slice")
@@ -254,7 +269,7 @@ def dynamic_slice(flow: Flow, equation, value: Value, *starts: Value) -> list[Va
         if size != shape[d]:
             flow.pin(axes[d], "takes a moving window of it")
             axes[d] = flow.atoms.fixed(f"the result of {flow.where}")
-    return [Value(tuple(axes), value.source)]
+    return [Value(tuple(axes), value.source, value.silent)]
 
 
 @rule("dynamic_update_slice")

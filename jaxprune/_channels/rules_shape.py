@@ -19,11 +19,17 @@ def _view(value: Value, axes) -> Source | None:
     )
 
 
+def _moved(value: Value, axes) -> frozenset[int]:
+    """The silent axes of a view whose axes are numbered axes of `value`."""
+    return frozenset(d for d, own in enumerate(axes) if own in value.silent)
+
+
 @rule("transpose")
 def transpose(flow: Flow, equation, value: Value) -> list[Value]:
     """Permutes the axes."""
     order = equation.params["permutation"]
-    return [Value(tuple(value.axes[d] for d in order), _view(value, order))]
+    axes = tuple(value.axes[d] for d in order)
+    return [Value(axes, _view(value, order), _moved(value, order))]
 
 
 @rule("rev")
@@ -34,7 +40,7 @@ def rev(flow: Flow, equation, value: Value) -> list[Value]:
         axis[::-1] if d in flipped and not isinstance(axis, Fixed) else axis
         for d, axis in enumerate(value.axes)
     )
-    return [Value(axes, value.source)]
+    return [Value(axes, value.source, value.silent)]
 
 
 @rule("squeeze")
@@ -44,7 +50,8 @@ def squeeze(flow: Flow, equation, value: Value) -> list[Value]:
     for d in gone:
         flow.pin(value.axes[d], "drops the axis, so its only index stays")
     kept = [d for d in range(len(value.axes)) if d not in gone]
-    return [Value(tuple(value.axes[d] for d in kept), _view(value, kept))]
+    axes = tuple(value.axes[d] for d in kept)
+    return [Value(axes, _view(value, kept), _moved(value, kept))]
 
 
 @rule("broadcast_in_dim")
@@ -63,7 +70,7 @@ def broadcast_in_dim(flow: Flow, equation, value: Value, *_sizes) -> list[Value]
         flow.fresh(size) if axis is None else axis
         for size, axis in zip(shape, axes, strict=True)
     )
-    return [Value(axes, _view(value, origin))]
+    return [Value(axes, _view(value, origin), _moved(value, origin))]
 
 
 @rule("iota", "empty", "random_bits")
@@ -97,7 +104,8 @@ def concatenate(flow: Flow, equation, *values: Value) -> list[Value]:
         for value in values:
             flow.pin(value.axes[d], "joins it to an axis of symbolic size")
         axes[d] = flow.atoms.fixed("an axis of symbolic size")
-    return [Value(tuple(axes))]
+    silent = frozenset.intersection(*(value.silent for value in values))
+    return [Value(tuple(axes), None, silent)]
 
 
 @rule("split")
@@ -109,7 +117,7 @@ def split(flow: Flow, equation, value: Value) -> list[Value]:
         if not isinstance(axis, Fixed):
             axis = axis[start : start + size]
         axes = (*value.axes[:d], axis, *value.axes[d + 1 :])
-        outs.append(Value(axes, value.source))
+        outs.append(Value(axes, value.source, value.silent))
         start += size
     return outs
 
@@ -129,7 +137,7 @@ def slice_(flow: Flow, equation, value: Value) -> list[Value]:
             strict=True,
         )
     )
-    return [Value(axes, value.source)]
+    return [Value(axes, value.source, value.silent)]
 
 
 @rule("pad")
@@ -173,6 +181,7 @@ def reshape(flow: Flow, equation, value: Value, *_sizes) -> list[Value]:
     old, new = shape_of(equation.invars[0]), equation.params["new_sizes"]
     axes: list = [flow.atoms.fixed("an axis of size 1")] * len(new)
     names: list[frozenset[int]] = [_NO_AXES] * len(new)
+    silent: set[int] = set()
     for d, size in enumerate(old):
         if size == 1:
             flow.pin(value.axes[d], "drops the axis, so its only index stays")
@@ -180,12 +189,14 @@ def reshape(flow: Flow, equation, value: Value, *_sizes) -> list[Value]:
         made = _reshape_block(flow, value, old, new, ins, outs)
         for d, axis in zip(outs, made, strict=True):
             axes[d] = axis
+            if all(i in value.silent or isinstance(value.axes[i], Fixed) for i in ins):
+                silent.add(d)
             if value.source is not None:
                 names[d] = _NO_AXES.union(*(value.source.axes[i] for i in ins))
     source = None
     if value.source is not None:
         source = Source(value.source.leaf, tuple(names))
-    return [Value(tuple(axes), source)]
+    return [Value(tuple(axes), source, frozenset(silent))]
 
 
 def _reshape_block(flow, value, old, new, ins, outs):

@@ -53,6 +53,7 @@ def trace(apply_fn: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> T
         Value(
             tuple(flow.fresh(size) for size in leaf.shape),
             Source(i, tuple(frozenset({d}) for d in range(len(leaf.shape)))),
+            frozenset(range(len(leaf.shape))),
         )
         for i, leaf in enumerate(named.values())
     ]
