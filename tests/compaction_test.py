@@ -13,6 +13,7 @@ from jaxprune.channel_masks import (
     channel_masks,
     consumer_masks,
     largest_channels,
+    live_channels,
     random_channel_masks,
 )
 from jaxprune.compaction import compact, masked
@@ -239,6 +240,43 @@ def test_variables_of_methods_pass():
     assert compact(network, graph, masks, learned).trees[0] == learned
 
 
+# What pruned weights leave in use.
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet", "gpt", "mlp", "mobilenet_v3"])
+def test_channels_that_nobody_reads_are_removed_exactly(name):
+    (function, variables, inputs), graph = traced(name)
+    masks = random_channel_masks(jax.random.key(5), graph, 0.6)
+    pruned = apply_masks(variables, consumer_masks(graph, variables, masks))
+    live = live_channels(graph, pruned)
+    assert any((~mask).any() for mask in live.values())
+    small = compact(function, graph, live, pruned)
+    got = quick_jit(small.apply_fn)(small.trees[0], *inputs)
+    want = quick_jit(function)(pruned, *inputs)
+    assert relative_difference(got, want) < 1e-5
+
+
+def test_dead_channels_make_others_dead():
+    params = {
+        "a": jnp.ones((3, 4)),
+        "b": jnp.ones((4, 5)).at[1, 1:].set(0),  # Channel 1 of a feeds 0 of b alone,
+        "c": jnp.ones((5, 2)).at[0].set(0),  # which nobody reads.
+    }
+    function = lambda p, x: jnp.tanh(jnp.exp(x @ p["a"]) @ p["b"]) @ p["c"]
+    graph = trace_channels(function, params, jnp.ones((1, 3)))
+    live = live_channels(graph, params)
+    assert live["a:1"].tolist() == [True, False, True, True]
+    assert live["b:1"].tolist() == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("act", "dead"), [(jnp.tanh, True), (jnp.exp, False)])
+def test_channels_without_input_are_dead_if_they_are_zero(act, dead):
+    params = {"a": jnp.ones((3, 4)).at[:, 2].set(0), "b": jnp.ones((4, 2))}
+    function = lambda p, x: act(x @ p["a"]) @ p["b"]
+    graph = trace_channels(function, params, jnp.ones((1, 3)))
+    assert live_channels(graph, params)["a:1"].tolist() == [True, True, not dead, True]
+
+
 # Reading masks.
 
 
@@ -249,6 +287,21 @@ def test_consumer_masks_touch_only_what_reads():
     rows = np.asarray(tree["params"]["hidden"]).all(axis=1)
     assert rows.reshape(4, 4, 6).all((0, 1)).tolist() == masks["params/conv:3"].tolist()
     assert not np.asarray(tree["params"]["out"])[0].any()
+
+
+def test_consumer_masks_are_refused_where_masked_weights_are_not_zero():
+    params = {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 2))}
+    function = lambda p, x: jnp.tanh(x @ p["a"]) @ jax.nn.sigmoid(p["b"])
+    graph = trace_channels(function, params, jnp.ones((2, 3)))
+    masks = {"a:1": np.array([1, 0, 1, 1], bool)}
+    # The producer may be masked instead: tanh maps zero to zero.
+    unread = apply_masks(params, consumer_masks(graph, params, masks))
+    want = masked(function, graph, masks)(params, jnp.ones((2, 3)))
+    assert relative_difference(function(unread, jnp.ones((2, 3))), want) < 1e-6
+    function = lambda p, x: jnp.cos(x @ p["a"]) @ jax.nn.sigmoid(p["b"])
+    graph = trace_channels(function, params, jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="no mask of parameters is exact"):
+        consumer_masks(graph, params, masks)
 
 
 def test_masks_of_producers_or_consumers_name_the_same_channels():

@@ -105,6 +105,7 @@ class Flow:
     def __init__(self):
         self.atoms = Atoms()
         self.readers: set[tuple[int, int]] = set()  # (leaf, axis) contracted over
+        self.read_loud: set[tuple[int, int]] = set()  # what is read need not be zero
         self.makers: set[tuple[int, int]] = set()  # (leaf, axis) made by a product
         self.unguarded: list[Axis] = []  # contracted between two activations
         self.unmaskable: dict[str, Axis] = {}  # of these, not silent on either side

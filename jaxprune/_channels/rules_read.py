@@ -13,16 +13,27 @@ from jaxprune._channels.flow import Flow, Source, Value, Work, pin_all, rule, sh
 
 
 def _contract(flow: Flow, lhs: Value, i: int, rhs: Value, j: int) -> None:
-    """Joins two axes that are multiplied and summed, and notes who reads whom."""
+    """Joins two axes that are multiplied and summed, and notes who reads whom.
+
+    A parameter is a reader if masking it masks the product: not behind a sigmoid.
+    """
     flow.unify(lhs.axes[i], rhs.axes[j])
-    for value, d in ((lhs, i), (rhs, j)):
-        if value.source is not None:
-            leaf = value.source.leaf
-            flow.readers.update((leaf, axis) for axis in value.source.axes[d])
-    if lhs.source is rhs.source is None and not isinstance(lhs.axes[i], Fixed):
+    guarded = False
+    for value, d, other, e in ((lhs, i, rhs, j), (rhs, j, lhs, i)):
+        if value.source is not None and d in value.silent:
+            _reads(flow, value.source, d, e in other.silent)
+            guarded = True
+    if not guarded and not isinstance(lhs.axes[i], Fixed):
         flow.unguarded.append(lhs.axes[i])
         if i not in lhs.silent and j not in rhs.silent:
             flow.unmaskable[flow.where] = lhs.axes[i]
+
+
+def _reads(flow: Flow, source: Source, d: int, silent: bool) -> None:
+    places = {(source.leaf, axis) for axis in source.axes[d]}
+    flow.readers |= places
+    if not silent:
+        flow.read_loud |= places
 
 
 def _makes(flow: Flow, value: Value, d: int) -> None:
@@ -133,8 +144,8 @@ def _groups(flow, equation, lhs, c, rhs, i, o):
     if inputs > 1:
         merged = atoms_lib.product([groups, rhs.axes[i]], [count, inputs])
         flow.unify(lhs.axes[c], merged)
-        if rhs.source is not None:
-            flow.readers.update((rhs.source.leaf, d) for d in rhs.source.axes[i])
+        if rhs.source is not None and i in rhs.silent:
+            _reads(flow, rhs.source, i, c in lhs.silent)
         elif not isinstance(rhs.axes[i], Fixed):
             flow.unguarded.append(rhs.axes[i])
             flow.unmaskable[flow.where] = rhs.axes[i]
