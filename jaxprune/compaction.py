@@ -29,12 +29,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree as jtree
-from jaxprune._channels.evaluate import Evaluation, Kept, take
-from jaxprune._channels.trace import abstract, fingerprint, trace
+from jaxprune._channels.evaluate import Evaluation, Kept
+from jaxprune._channels.trace import fingerprint, trace
+from jaxprune._channels.trees import shrink
 from jaxprune.base import Masks
 from jaxprune.channel_masks import channel_masks, removed_atoms
 from jaxprune.graph import ChannelGraph
@@ -103,7 +105,7 @@ def compact(
     _check_nothing_empty(graph, kept)
     return Compacted(
         apply_fn=_runner(apply_fn, graph, kept, small=True),
-        trees=tuple(compact_tree(graph, kept, one) for one in trees),
+        trees=tuple(shrink(graph, kept, one) for one in trees),
         widths={
             name: int(np.sum(masks[name])) if name in masks else group.size
             for name, group in graph.groups.items()
@@ -151,8 +153,8 @@ def _check_nothing_empty(graph, kept):
         for axis, left in enumerate(indices):
             if left is not None and len(left) == 0:
                 raise ValueError(
-                    f"`compact`: the masks leave nothing of leaf {name!r}, axis {axis}, "
-                    "which several groups share. Keep at least one channel there."
+                    f"`compact`: the masks leave nothing of leaf {name!r}, axis "
+                    f"{axis}, which several groups share. Keep one channel there."
                 )
 
 
@@ -171,11 +173,11 @@ def _check_same_program(apply_fn, graph):
     closed = jax.make_jaxpr(lambda *args: apply_fn(*args))(*avals)
     if fingerprint(closed.jaxpr) != fingerprint(traced.program.frame.jaxpr):
         raise ValueError(
-            "`compact(apply_fn, graph, ...)`: `apply_fn` must be the pure function that "
-            "`graph` was traced from; traced again with the same shapes it is another "
-            "program. Either it is another function, or it depends on something besides "
-            "its arguments: a counter, a flag, a global. Make that an argument, or "
-            "close over a constant."
+            "`compact(apply_fn, graph, ...)`: `apply_fn` must be the pure function "
+            "that `graph` was traced from; traced again with the same shapes it is "
+            "another program. Either it is another function, or it depends on "
+            "something besides its arguments: a counter, a flag, a global. Make it an "
+            "argument, or close over a constant."
         )
 
 
@@ -225,81 +227,11 @@ def _check_shapes(graph, kept, params):
     for name, leaf in graph.leaves.items():
         left = kept.get(name, (None,) * len(leaf.shape))
         shape = tuple(
-            size if k is None else len(k) for size, k in zip(leaf.shape, left, strict=True)
+            size if k is None else len(k)
+            for size, k in zip(leaf.shape, left, strict=True)
         )
         if tuple(given[name].shape) != shape:
             raise ValueError(
                 f"leaf {name!r} must have shape {shape}, got {given[name].shape}: the "
                 "masks and the trees must come from the same call of `compact`."
             )
-
-
-def compact_tree(graph: ChannelGraph, kept: Mapping[str, Kept], tree: Any) -> Any:
-    """Returns a tree whose leaves have lost the removed channels.
-
-    A leaf belongs to the leaf of the graph whose name its key path ends with; the first
-    key of a name in the graph (`params/`, `batch_stats/`) may be missing.
-
-    Args:
-      graph: the graph.
-      kept: for every leaf of the graph, for every axis, indices or None.
-      tree: parameters, a part of them, an optimizer state, anything shaped alike.
-
-    Raises:
-      ValueError: if a leaf with axes belongs to no leaf, or has another shape.
-    """
-
-    def shrink(path, leaf):
-        if not hasattr(leaf, "shape") or leaf.size <= 1:
-            return leaf
-        name = _owner(graph, path)
-        if name is None:
-            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-                return leaf
-            raise ValueError(_no_owner(graph, path, leaf))
-        full = graph.leaves[name].shape
-        if tuple(leaf.shape) == full:
-            return take(leaf, kept[name])
-        if full[: leaf.ndim] == leaf.shape and _layers_only(graph, name, leaf.ndim):
-            return leaf
-        raise ValueError(_other_shape(path, leaf, name, full))
-
-    return jax.tree_util.tree_map_with_path(shrink, tree)
-
-
-def _owner(graph, path) -> str | None:
-    short = {name.partition("/")[2]: name for name in graph.leaves if "/" in name}
-    for start in range(len(path)):
-        name = jtree.name_of(path[start:])
-        if name in graph.leaves:
-            return name
-        if name in short and sum(n.endswith("/" + name) for n in graph.leaves) == 1:
-            return short[name]
-    return None
-
-
-def _layers_only(graph, name, ndim) -> bool:
-    """Whether the first axes, those of stacked layers, can never shrink."""
-    size = dict(enumerate(graph.leaves[name].shape[:ndim]))
-    pinned = {d: 0 for d in size}
-    for pin in graph.pinned:
-        if pin.leaf == name and pin.axis in size:
-            pinned[pin.axis] += len(pin.indices)
-    return all(pinned[d] == size[d] or size[d] == 1 for d in size)
-
-
-def _no_owner(graph, path, leaf) -> str:
-    return (
-        f"`compact`: leaf {jtree.name_of(path)!r} of shape {leaf.shape} belongs to no "
-        f"traced leaf, so its channels are unknown. Traced leaves: {list(graph.leaves)}. "
-        "Trace the function with this tree among its parameters, or leave it out."
-    )
-
-
-def _other_shape(path, leaf, name, full) -> str:
-    return (
-        f"`compact`: leaf {jtree.name_of(path)!r} has shape {leaf.shape}, but leaf "
-        f"{name!r} has shape {full}. A statistic that is factored over axes, as "
-        "adafactor's, cannot lose channels exactly: start that optimizer anew on the "
-        "compact parameters."
-    )

@@ -19,9 +19,9 @@ matrix product the product over the axes that it runs over:
     bytes:       sum over products  of bytes of both operands and of the result
 
 For a plain network that is the bilinear form k' F k + f' k of DSA. At the ratios of
-hard channel masks the costs are exact counts, since every channel of a group has equally
-many indices on every axis. (Except where shuffles tie several groups to parts of one
-axis, as between grouped convolutions: there they are expectations over masks.)
+hard channel masks the costs are exact counts, since every channel of a group has
+equally many indices on every axis. (Except where shuffles tie several groups to parts
+of one axis, as between grouped convolutions: there they are approximate.)
 
 References:
   [DSA] Ning et al., "DSA: More Efficient Budgeted Pruning via Differentiable Sparsity

@@ -1,4 +1,4 @@
-"""Files that leave the library: a program that runs anywhere, weights that any can read.
+"""Files that leave the library: a program that runs anywhere, weights for any reader.
 
 `export_program` writes the compact network as one file that needs nothing but JAX:
 
@@ -72,8 +72,8 @@ def export_program(
     def specify(path, x):
         if x.ndim == 0:
             raise ValueError(
-                f"`export_program`: inputs{jax.tree_util.keystr(path)} is a scalar, but "
-                "inputs need a first axis, that of examples. Close over it."
+                f"`export_program`: inputs{jax.tree_util.keystr(path)} is a scalar, "
+                "but inputs need a first axis, that of examples. Close over it."
             )
         return jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype)
 
@@ -140,7 +140,8 @@ def save_sparse(path: Path, tree: Any) -> int:
     for name, leaf in jtree.named_leaves(tree).items():
         array = np.asarray(leaf)
         present = _bits(array) != 0
-        if array.ndim and present.size / 8 + present.sum() * array.itemsize < array.nbytes:
+        size = present.size / 8 + present.sum() * array.itemsize
+        if array.ndim and size < array.nbytes:
             shapes[name] = list(array.shape)
             stored[f"{name}.mask"] = np.packbits(present.ravel())
             stored[f"{name}.values"] = array[present]
@@ -170,7 +171,8 @@ def load_sparse(path: Path) -> dict[str, np.ndarray]:
 def _bits(array: np.ndarray) -> np.ndarray:
     if array.dtype.itemsize not in (1, 2, 4, 8):
         return np.ones(array.shape, np.uint8)
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(f"u{array.dtype.itemsize}").reshape(array.shape)
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata) -> int:

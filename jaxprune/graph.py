@@ -129,31 +129,36 @@ class ChannelGraph:
 
     def __str__(self) -> str:
         from_to = ("group", "size", "producers", "consumers", "other members")
-        lines = [from_to]
+        lines: list[tuple[str, ...]] = [from_to]
         for group in self.groups.values():
             others = [m.leaf for m in group.members if m.role == "member"]
             cells = group.producers, group.consumers, tuple(dict.fromkeys(others))
             lines.append((group.name, str(group.size), *map(_shorten, cells)))
-        lines = [*_aligned(lines), "", *self._pinned_lines()]
-        return "\n".join(lines)
+        return "\n".join([*_aligned(lines), "", *self._pinned_lines()])
 
     def _pinned_lines(self) -> list[str]:
         lines = [("pinned", "indices", "reason")]
+        windows = [pin for pin in self.pinned if _is_window(pin)]
         for pin in self.pinned:
-            lines.append((f"{pin.leaf}:{pin.axis}", str(len(pin.indices)), pin.reason))
-        return _aligned(lines)
+            if not _is_window(pin):
+                place = f"{pin.leaf}:{pin.axis}"
+                lines.append((place, str(len(pin.indices)), pin.reason))
+        reason = "axes of size 1, and those that convolutions slide along"
+        return _aligned([*lines, (f"{len(windows)} axes", "", reason)])
 
 
-def _shorten(names, most: int = 3) -> str:
+def _is_window(pin: Pinned) -> bool:
+    return pin.reason.endswith(("slides along it", "axis of size 1"))
+
+
+def _shorten(names, most: int = 2) -> str:
     more = [f"and {len(names) - most} more"] if len(names) > most else []
     return ", ".join([*names[:most], *more])
 
 
 def _aligned(lines) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines
-    ]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def trace_channels(
@@ -208,14 +213,14 @@ def _check_arrays(params, inputs):
                 raise TypeError(
                     f"`trace_channels`: {where} must be an array, it is the "
                     f"{type(leaf).__name__} {leaf!r}, which has no axes and may decide "
-                    "what is computed. Close over it: `functools.partial(apply_fn, ...)`."
+                    "what is computed. Close over it: `partial(apply_fn, ...)`."
                 )
             for axis, size in enumerate(leaf.shape):
                 if not isinstance(size, (int, np.integer)):
                     raise ValueError(
-                        f"`trace_channels`: {where}, axis {axis}, has the symbolic size "
-                        f"{size}; channels are counted, so sizes must be known. Trace "
-                        "with an example; the compact function takes other sizes."
+                        f"`trace_channels`: {where}, axis {axis}, has the symbolic "
+                        f"size {size}; channels are counted, so it must be known. "
+                        "Trace with an example; the compact function takes others."
                     )
 
 

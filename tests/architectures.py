@@ -1,6 +1,6 @@
 """Small versions of many architectures, for the tests of channels.
 
-An `Architecture` makes a pure function `apply_fn(variables, *inputs)`, its variables and
+An `Architecture` is a pure function `apply_fn(variables, *inputs)`, its variables and
 its inputs. Widths are small and odd, so that no two axes agree by chance. Variables are
 drawn at random in NumPy, statistics of normalisation too, so that nothing is zero or
 one by convention.
@@ -341,7 +341,8 @@ class FPN(nn.Module):
             y = nn.Conv(7, (1, 1))(level)
             if above is not None:
                 batch, height, width, channels = y.shape
-                y += jax.image.resize(above, (batch, height, width, channels), "nearest")
+                shape = batch, height, width, channels
+                y += jax.image.resize(above, shape, "nearest")
             above = y
             outs.append(nn.Conv(3, (3, 3))(nn.relu(nn.Conv(5, (3, 3))(y))))
         return outs
@@ -372,7 +373,8 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, _=None):
-        attend = nn.MultiHeadDotProductAttention(self.heads, qkv_features=self.heads * 4)
+        attention = nn.MultiHeadDotProductAttention
+        attend = attention(self.heads, qkv_features=self.heads * 4)
         mlp = nn.Sequential([nn.Dense(self.hidden), nn.gelu, nn.Dense(x.shape[-1])])
         if self.pre_norm:
             x = x + attend(nn.LayerNorm()(x))

@@ -14,7 +14,13 @@ class ConvNorm(nnx.Module):
     def __init__(self, ins, outs, kernel=3, stride=1, groups=1, norm="batch", *, rngs):
         window = (kernel, kernel)
         self.conv = nnx.Conv(
-            ins, outs, window, stride, feature_group_count=groups, use_bias=False, rngs=rngs
+            ins,
+            outs,
+            window,
+            stride,
+            feature_group_count=groups,
+            use_bias=False,
+            rngs=rngs,
         )
         if norm == "group":
             self.norm = nnx.GroupNorm(outs, num_groups=4, rngs=rngs)

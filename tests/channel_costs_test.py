@@ -20,7 +20,8 @@ from tests.graph_test import abstract_model
 
 def trace_model(model, image):
     x = jax.ShapeDtypeStruct((1, image, image, 3), jnp.float32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(x.shape)))
+    init = lambda: model.init(jax.random.key(0), jnp.zeros(x.shape))
+    variables = jax.eval_shape(init)
     return trace_channels(model.apply, variables, x)
 
 

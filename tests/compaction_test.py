@@ -13,11 +13,11 @@ from jaxprune.channel_masks import (
     channel_masks,
     consumer_masks,
     largest_channels,
-    live_channels,
     random_channel_masks,
 )
 from jaxprune.compaction import compact, masked
 from jaxprune.graph import trace_channels
+from jaxprune.liveness import live_channels
 from jaxprune.masks import apply_masks
 from tests import architectures, architectures_nnx, random_networks
 from tests.channel_checks import check, cut, quick_jit, relative_difference, size
@@ -143,13 +143,13 @@ def test_compacting_with_everything_kept_changes_nothing():
     np.testing.assert_array_equal(small.apply_fn(variables, x), network(variables, x))
 
 
-@pytest.mark.parametrize("name", ["spiking", "control_flow", "gpt", "resnet18_training"])
+@pytest.mark.parametrize(
+    "name", ["spiking", "control_flow", "gpt", "resnet18_training"]
+)
 def test_gradients_are_those_of_the_masked_network(name):
     (function, variables, inputs), graph = traced(name)
-    if name == "control_flow":  # `while` has no reverse mode; forward mode it has.
-        differentiate = jax.jacfwd
-    else:
-        differentiate = jax.grad
+    # `while` has no reverse mode; forward mode it has.
+    differentiate = jax.jacfwd if name == "control_flow" else jax.grad
     masks = random_channel_masks(jax.random.key(1), graph, 0.5)
     small = compact(function, graph, masks, variables)
     run = masked(function, graph, masks)
@@ -235,7 +235,7 @@ def test_training_goes_on_as_that_of_the_masked_network(name):
 
 
 def test_variables_of_methods_pass():
-    variables, _, graph, masks = small_case()
+    _, _, graph, masks = small_case()
     learned = {"params/conv": jnp.float32(0.3), "params/conv:3": jnp.float32(0.5)}
     assert compact(network, graph, masks, learned).trees[0] == learned
 
@@ -310,16 +310,14 @@ def test_masks_of_producers_or_consumers_name_the_same_channels():
     kernel = np.broadcast_to(masks["params/conv:3"], (3, 3, 3, 6))
     everything["params"]["conv"] = kernel
     by_producer = channel_masks(graph, everything)
-    np.testing.assert_array_equal(
-        by_producer["params/conv:3"], masks["params/conv:3"]
-    )
+    np.testing.assert_array_equal(by_producer["params/conv:3"], masks["params/conv:3"])
     by_consumer = channel_masks(graph, consumer_masks(graph, variables, masks))
     for name, mask in masks.items():
         np.testing.assert_array_equal(by_consumer[name], mask)
 
 
 def test_heads_and_features_are_read_off_trees():
-    (function, variables, inputs), graph = traced("fused_glu")
+    (_, variables, _), graph = traced("fused_glu")
     masks = random_channel_masks(jax.random.key(3), graph, 0.5)
     read = channel_masks(graph, consumer_masks(graph, variables, masks))
     for name, mask in masks.items():
@@ -400,14 +398,14 @@ def test_another_function_is_refused():
 
 
 def test_a_tree_of_other_shapes_is_refused():
-    variables, _, graph, masks = small_case()
+    _, _, graph, masks = small_case()
     wider = {"params": {"conv": jnp.ones((3, 3, 3, 7))}}
     with pytest.raises(ValueError, match=r"'params/conv' has shape \(3, 3, 3, 7\)"):
         compact(network, graph, masks, wider)
 
 
 def test_a_tree_that_belongs_nowhere_is_refused():
-    variables, _, graph, masks = small_case()
+    _, _, graph, masks = small_case()
     with pytest.raises(ValueError, match="belongs to no traced leaf"):
         compact(network, graph, masks, {"elsewhere": jnp.ones(3)})
 

@@ -263,5 +263,5 @@ def test_empty_parameters_are_refused():
 def test_symbolic_sizes_are_refused():
     (size,) = jax.export.symbolic_shape("n")
     x = jax.ShapeDtypeStruct((size, 3), jnp.float32)
-    with pytest.raises(ValueError, match=r"inputs\[0\], axis 0, has the symbolic size n"):
+    with pytest.raises(ValueError, match=r"inputs\[0\], axis 0, has the symbolic"):
         trace_channels(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))}, x)

@@ -51,7 +51,8 @@ def _conv(net, x, others):
 
 
 def _grouped(net, x, others):
-    groups = int(net.rng.choice([g for g in (2, 3, 4, 6) if x.shape[-1] % g == 0] or [1]))
+    sizes = [g for g in (2, 3, 4, 6) if x.shape[-1] % g == 0]
+    groups = int(net.rng.choice(sizes or [1]))
     return net.conv(x, groups * int(net.rng.integers(1, 4)), groups)
 
 
@@ -180,9 +181,7 @@ def _layers(net, x, others):
 
 def _branch(net, x, others):
     weight = net.weight(x.shape[-1], x.shape[-1])
-    return jax.lax.cond(
-        x[0, 0, 0, 0] > 0, lambda x: x @ weight, lambda x: 2 * x, x
-    )
+    return jax.lax.cond(x[0, 0, 0, 0] > 0, lambda x: x @ weight, lambda x: 2 * x, x)
 
 
 def _constant(net, x, others):
@@ -205,7 +204,8 @@ def _pool(net, x, others):
 
 
 _COMMON = [_conv, _conv, _norm, _activation, _residual, _residual, _concat, _halves]
-_STEPS = _COMMON + [
+_STEPS = [
+    *_COMMON,
     _grouped,
     _depthwise,
     _layer_norm,

@@ -139,11 +139,14 @@ class Atoms:
         """
         if x is y:
             return x
-        if isinstance(x, Fixed) or isinstance(y, Fixed):
-            stays, goes = (x, y) if isinstance(x, Fixed) else (y, x)
-            cause = self.reasons[self._reason[stays.atom]]
-            self.pin(goes, f"{why} joins it with {cause}")
-            return stays
+        for stays, goes in ((x, y), (y, x)):
+            if isinstance(stays, Fixed):
+                if not isinstance(goes, Fixed):
+                    cause = self.reasons[self._reason[stays.atom]]
+                    self.pin(goes, f"{why} joins it with {cause}")
+                return stays
+        assert isinstance(x, np.ndarray)
+        assert isinstance(y, np.ndarray)
         if x.shape == y.shape and np.array_equal(x, y):
             return x
         a, b = self.resolve(x), self.resolve(y)

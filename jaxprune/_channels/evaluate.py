@@ -73,7 +73,8 @@ class Site:
 
     def operand(self, i: int) -> Value:
         """What is known of operand i, which has axes."""
-        return self.frame.value(self.equation.invars[i])
+        value = self.frame.value(self.equation.invars[i])
+        return Value(()) if value is None else value
 
     def result(self, i: int = 0) -> Value:
         """What is known of result i."""
@@ -204,21 +205,15 @@ class Evaluation:
             arrays.update(zip(equation.outvars, outs, strict=True))
         return [read(out) for out in jaxpr.outvars]
 
-    def run_closed(self, frame: Frame, closed_jaxpr, args) -> list:
-        """Evaluates a closed jaxpr, whose constants may lose channels."""
+    def run_closed(self, frame: Frame, closed: Any, args) -> list:
+        """Evaluates what has `consts`, which may lose channels like parameters."""
         values = [frame.values[v] for v in frame.jaxpr.constvars]
-        consts = [
-            self.cut(c, v) for c, v in zip(closed_jaxpr.consts, values, strict=True)
-        ]
+        consts = [self.cut(c, v) for c, v in zip(closed.consts, values, strict=True)]
         return self.run(frame, consts, args)
 
     def __call__(self, *args):
         """Evaluates the program on flat arguments."""
-        values = [self.program.frame.values[v] for v in self.program.frame.jaxpr.constvars]
-        consts = [
-            self.cut(c, v) for c, v in zip(self.program.consts, values, strict=True)
-        ]
-        return self.run(self.program.frame, consts, args)
+        return self.run_closed(self.program.frame, self.program, args)
 
 
 def take(array, kept: Kept):

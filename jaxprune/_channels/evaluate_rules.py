@@ -3,14 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex
 
 from jaxprune._channels.evaluate import (
     MASKED_RULES,
     SMALL_RULES,
     Evaluation,
     Site,
-    derive,
     rule,
     take,
 )
@@ -38,9 +36,7 @@ def reshape(ev: Evaluation, site: Site, *arrays):
 @rule("iota", "random_bits", table=SMALL_RULES)
 def cut_after(ev: Evaluation, site: Site, *arrays):
     """Made whole, so that what stays has the numbers it had, and cut."""
-    return [
-        ev.cut(out, site.result(i)) for i, out in enumerate(site.bind(*arrays))
-    ]
+    return [ev.cut(out, site.result(i)) for i, out in enumerate(site.bind(*arrays))]
 
 
 @rule("concatenate", table=SMALL_RULES)

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.extend import core as jex
 
@@ -114,7 +113,7 @@ class Flow:
         self.work: list[Work] = []
         self.trips = 1
         self._stack: list[str] = []
-        self.frame: Frame
+        self.frame: Any = None  # That of the jaxpr being run, a `Frame`.
         self.index = 0
         self._clock = 0
 
@@ -160,7 +159,7 @@ class Flow:
         frame = Frame(jaxpr, {})
         for variables, values in ((jaxpr.constvars, consts), (jaxpr.invars, args)):
             frame.values.update(zip(variables, values, strict=True))
-        outer = getattr(self, "frame", None), self.index
+        outer = self.frame, self.index
         self._stack.append(name)
         self.frame = frame
         for self.index, equation in enumerate(jaxpr.eqns):
@@ -174,7 +173,8 @@ class Flow:
         """Runs a jaxpr that the current equation calls, and keeps its frame."""
         here, index = self.frame, self.index
         place = str(here.jaxpr.eqns[index].source_info.name_stack)
-        outs, frame = self.run(jaxpr, consts, args, "/".join(filter(None, (place, name))))
+        name = "/".join(part for part in (place, name) if part)
+        outs, frame = self.run(jaxpr, consts, args, name)
         here.children.setdefault(index, []).append(frame)
         return outs
 
@@ -186,7 +186,7 @@ class Flow:
     def _read(self, frame, atom) -> Value:
         if isinstance(atom, jex.Literal):
             if id(atom) not in frame.values:
-                frame.values[id(atom)] = self.fresh_value(atom.aval.shape)
+                frame.values[id(atom)] = self.fresh_value(shape_of(atom))
             return frame.values[id(atom)]
         value = frame.values[atom]
         if value.source is not None:
@@ -218,4 +218,4 @@ def pin_all(flow: Flow, equation, *values: Value) -> list[Value]:
 
 def shape_of(atom) -> tuple[int, ...]:
     """The shape of a variable or literal."""
-    return jax.typeof(atom.val).shape if isinstance(atom, jex.Literal) else atom.aval.shape
+    return atom.aval.shape

@@ -1,5 +1,6 @@
 """From identities to groups: channels of one kind, used in the same places."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class RawGroup(NamedTuple):
     places: tuple[Place, ...]
 
 
-def resolved_leaves(flow: Flow, args: list[Value]) -> dict[Place, np.ndarray]:
+def resolved_leaves(flow: Flow, args: Sequence[Value]) -> dict[Place, np.ndarray]:
     """Returns the rows of every axis of every leaf in representatives."""
     return {
         (i, d): flow.atoms.resolve(axis)
@@ -100,7 +101,7 @@ def _in_order(rows, atoms) -> np.ndarray:
 
 
 def channel_of(rows: np.ndarray, atoms: np.ndarray, count: int) -> np.ndarray:
-    """For every row the position in `atoms` of the atom it holds, -1 if it holds none."""
+    """For every row the position in `atoms` of the atom that it holds, -1 for none."""
     number = np.full(count, -1, np.int32)
     number[atoms] = np.arange(len(atoms))
     return number[rows].max(axis=1)

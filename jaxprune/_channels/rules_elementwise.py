@@ -4,11 +4,18 @@ The result has the axes of its operands. Operands may have axes of size 1 that a
 broadcast, or be scalars.
 """
 
+from collections.abc import Sequence
+
 from jax.extend import core as jex
 
 from jaxprune._channels.flow import Flow, Source, Value, pin_all, rule, shape_of
 
-ELEMENTWISE = """
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ELEMENTWISE = _words("""
 abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
 ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
 eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag
@@ -17,16 +24,14 @@ ne neg nextafter not or polygamma population_count pow real reduce_precision
 regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
 shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeros_like
 zeta
-""".split()
+""")
 
 # f(0) = 0, and f(0, 0) = 0; a product is zero if one factor is.
-ZERO_TO_ZERO = frozenset(
-    """
+ZERO_TO_ZERO = _words("""
 abs add add_any asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf
 erf_inv expm1 floor imag log1p max min name neg real reduce_precision round sign
 sin sinh sqrt square stop_gradient sub tan tanh
-""".split()
-)
+""")
 PRODUCTS = frozenset({"mul", "and"})
 
 
@@ -83,7 +88,7 @@ def _source(values, shapes, shape) -> Source | None:
 
 
 @rule("bitcast_convert_type")
-def bitcast_convert_type(flow: Flow, equation, value: Value) -> list[Value]:
+def bitcast_convert_type(flow: Flow, equation, value: Value) -> Sequence[Value]:
     """Elementwise between types of equal width."""
     if shape_of(equation.invars[0]) != equation.outvars[0].aval.shape:
         return pin_all(flow, equation, value)

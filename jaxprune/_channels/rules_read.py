@@ -191,7 +191,8 @@ def _pass_but(flow: Flow, equation, values, stay, why: str) -> list[Value]:
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 def cumulative(flow: Flow, equation, value: Value) -> list[Value]:
     """Every index reads those before it, so the axis stays."""
-    return _pass_but(flow, equation, [value], [equation.params["axis"]], "reads all of it")
+    d = equation.params["axis"]
+    return _pass_but(flow, equation, [value], [d], "reads all of it")
 
 
 @rule("sort")
@@ -225,76 +226,4 @@ def reduce_window(flow: Flow, equation, value: Value) -> list[Value]:
         if not plain:
             flow.pin(axes[d], "slides along it")
             axes[d] = flow.atoms.fixed("an axis under a sliding window")
-    return [Value(tuple(axes))]
-
-
-@rule("gather")
-def gather(flow: Flow, equation, operand: Value, indices: Value) -> list[Value]:
-    """Axes taken whole pass; axes that are looked up stay."""
-    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
-    shape = shape_of(equation.invars[0])
-    batched = dict(
-        zip(
-            numbers.operand_batching_dims,
-            numbers.start_indices_batching_dims,
-            strict=True,
-        )
-    )
-    window = []
-    for d, axis in enumerate(operand.axes):
-        if d in batched:
-            flow.unify(axis, indices.axes[batched[d]])
-        elif d in numbers.collapsed_slice_dims:
-            flow.pin(axis, "looks up along it")
-        elif d not in numbers.start_index_map and sizes[d] == shape[d]:
-            window.append((axis, d))
-        else:
-            flow.pin(axis, "looks up along it")
-            window.append((flow.atoms.fixed(f"the result of {flow.where}"), d))
-    flow.pin(indices.axes[-1], "reads it as coordinates")
-    rest = iter(indices.axes[:-1])
-    offsets = dict(zip(numbers.offset_dims, window, strict=True))
-    rank = len(equation.outvars[0].aval.shape)
-    axes = tuple(offsets[d][0] if d in offsets else next(rest) for d in range(rank))
-    source = None
-    if operand.source is not None:
-        own = operand.source.axes
-        names = (own[offsets[d][1]] if d in offsets else frozenset() for d in range(rank))
-        source = Source(operand.source.leaf, tuple(names))
-        flow.makers.update(
-            (operand.source.leaf, axis)
-            for _, d in window
-            if d not in numbers.start_index_map
-            for axis in own[d]
-        )
-    silent = frozenset(d for d in offsets if offsets[d][1] in operand.silent)
-    return [Value(axes, source, silent)]
-
-
-@rule("dynamic_slice")
-def dynamic_slice(flow: Flow, equation, value: Value, *starts: Value) -> list[Value]:
-    """Axes taken whole pass; a moving window along an axis needs all of it."""
-    shape = shape_of(equation.invars[0])
-    axes = list(value.axes)
-    for d, size in enumerate(equation.params["slice_sizes"]):
-        if size != shape[d]:
-            flow.pin(axes[d], "takes a moving window of it")
-            axes[d] = flow.atoms.fixed(f"the result of {flow.where}")
-    return [Value(tuple(axes), value.source, value.silent)]
-
-
-@rule("dynamic_update_slice")
-def dynamic_update_slice(
-    flow: Flow, equation, value: Value, update: Value, *starts: Value
-) -> list[Value]:
-    """Axes written whole join; a moving window along an axis needs all of it."""
-    whole, part = (shape_of(atom) for atom in equation.invars[:2])
-    axes = list(value.axes)
-    for d, axis in enumerate(update.axes):
-        if whole[d] == part[d]:
-            axes[d] = flow.unify(axes[d], axis)
-        else:
-            flow.pin(axes[d], "writes a moving window of it")
-            flow.pin(axis, "writes it to a moving window")
-            axes[d] = flow.atoms.fixed(f"the result of {flow.where}")
     return [Value(tuple(axes))]

@@ -59,18 +59,18 @@ def broadcast_in_dim(flow: Flow, equation, value: Value, *_sizes) -> list[Value]
     """New and repeated axes are free: they join whatever they meet."""
     shape, places = equation.params["shape"], equation.params["broadcast_dimensions"]
     own = shape_of(equation.invars[0])
-    axes = [None] * len(shape)
+    axes: list = [None] * len(shape)
     for d, place in enumerate(places):
         if own[d] == shape[place]:
             axes[place] = value.axes[d]
         else:
             flow.pin(value.axes[d], "repeats it")
     origin = [places.index(d) if d in places else None for d in range(len(shape))]
-    axes = tuple(
+    made = tuple(
         flow.fresh(size) if axis is None else axis
         for size, axis in zip(shape, axes, strict=True)
     )
-    return [Value(axes, _view(value, origin), _moved(value, origin))]
+    return [Value(made, _view(value, origin), _moved(value, origin))]
 
 
 @rule("iota", "empty", "random_bits")
@@ -95,10 +95,10 @@ def concatenate(flow: Flow, equation, *values: Value) -> list[Value]:
         for e, axis in enumerate(value.axes):
             axes[e] = axes[e] if e == d else flow.unify(axes[e], axis)
     if all(isinstance(size, (int, np.integer)) for size in sizes):
-        parts = [
-            flow.atoms.fresh(1) if size == 1 and isinstance(v.axes[d], Fixed) else v.axes[d]
-            for v, size in zip(values, sizes, strict=True)
-        ]
+        parts = [value.axes[d] for value in values]
+        for i, size in enumerate(sizes):
+            if size == 1 and isinstance(parts[i], Fixed):
+                parts[i] = flow.atoms.fresh(1)
         axes[d] = atoms_lib.concatenate(parts, sizes)
     else:
         for value in values:
