@@ -22,10 +22,13 @@ def quick_jit(function):
 
 def as_dtype(arrays, dtype):
     """Casts the floating leaves."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        arrays,
-    )
+
+    def cast(x):
+        if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return x.astype(dtype)
+
+    return jax.tree.map(cast, arrays)
 
 
 def relative_difference(mine, theirs) -> float:

@@ -20,7 +20,14 @@ from jaxprune.graph import trace_channels
 from jaxprune.liveness import live_channels
 from jaxprune.masks import apply_masks
 from tests import architectures, architectures_nnx, random_networks
-from tests.channel_checks import check, cut, quick_jit, relative_difference, size
+from tests.channel_checks import (
+    as_dtype,
+    check,
+    cut,
+    quick_jit,
+    relative_difference,
+    size,
+)
 
 ARCHITECTURES = architectures.architectures() | architectures_nnx.architectures()
 RANDOM_NETWORKS = int(os.environ.get("JAXPRUNE_RANDOM_NETWORKS", "12"))
@@ -35,10 +42,14 @@ def traced(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_random_channels_removed_in_double_precision(name):
-    architecture, graph = traced(name)
-    assert not graph.unknown
-    masks = random_channel_masks(jax.random.key(0), graph, 0.5)
+    architecture = ARCHITECTURES[name]()
     with jax.enable_x64(True):
+        architecture = as_dtype(architecture, jnp.float64)
+        graph = trace_channels(
+            architecture.apply_fn, architecture.variables, *architecture.inputs
+        )
+        assert not graph.unknown
+        masks = random_channel_masks(jax.random.key(0), graph, 0.5)
         small = check(architecture, graph, masks, jnp.float64, 1e-12)
     assert size(small.trees) < size(architecture.variables)
 
@@ -52,12 +63,12 @@ def test_small_channels_removed_in_single_precision(name):
 
 @pytest.mark.parametrize("seed", range(RANDOM_NETWORKS))
 def test_random_networks(seed):
-    architecture = random_networks.draw_network(seed)
-    function, variables, inputs = architecture
-    graph = trace_channels(function, variables, *inputs)
     keep = float(np.random.default_rng(seed).choice([0.3, 0.5, 0.7]))
-    masks = random_channel_masks(jax.random.key(seed), graph, keep)
     with jax.enable_x64(True):
+        architecture = as_dtype(random_networks.draw_network(seed), jnp.float64)
+        function, variables, inputs = architecture
+        graph = trace_channels(function, variables, *inputs)
+        masks = random_channel_masks(jax.random.key(seed), graph, keep)
         check(architecture, graph, masks, jnp.float64, 1e-12)
 
 
