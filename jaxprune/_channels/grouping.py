@@ -39,18 +39,9 @@ def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
     indices on each, and no index belongs to two of them (as to a head and a feature).
     """
     places = list(rows)
-    homes: dict[int, list[tuple[int, int]]] = {}
-    for number, place in enumerate(places):
-        atoms, counts = np.unique(rows[place], return_counts=True)
-        for atom, count in zip(atoms.tolist(), counts.tolist(), strict=True):
-            homes.setdefault(atom, []).append((number, count))
-    homes.pop(0, None)
-    kinds: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for atom, home in homes.items():
-        kinds.setdefault(tuple(home), []).append(atom)
     groups = []
-    for home, atoms in kinds.items():
-        ordered = sorted((places[n] for n, _ in home), key=lambda p: _rank(flow, p))
+    for home, atoms in _kinds([rows[place] for place in places], flow.atoms.count):
+        ordered = sorted((places[n] for n in home), key=lambda p: _rank(flow, p))
         for part in _factors(rows[ordered[0]], atoms):
             groups.append(RawGroup(_in_order(rows[ordered[0]], part), tuple(ordered)))
     return sorted(
@@ -61,6 +52,39 @@ def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
             int(g.atoms[0]),
         ),
     )
+
+
+def _kinds(rows, count):
+    """Yields the numbers of the rows, and the atoms, of every kind.
+
+    An atom is summed up in 64 bits, mixed from each place and its number of indices
+    there; equal sums are one kind.
+    """
+    present = [np.unique(array, return_counts=True) for array in rows]
+    sums = np.zeros(count, np.uint64)
+    for number, (atoms, counts) in enumerate(present):
+        sums[atoms] += _mixed((number << 32) + counts)
+    sums[0] = 0
+    (atoms,) = np.nonzero(sums)
+    kind_of = np.full(count, -1)
+    _, kind_of[atoms] = np.unique(sums[atoms], return_inverse=True)
+    homes: dict[int, list[int]] = {}
+    for number, (here, _) in enumerate(present):
+        for kind in np.unique(kind_of[here]).tolist():
+            homes.setdefault(kind, []).append(number)
+    order = np.argsort(kind_of[atoms], kind="stable")
+    starts = np.searchsorted(kind_of[atoms][order], np.arange(len(homes) + 1))
+    for kind, home in sorted(homes.items()):
+        if kind >= 0:
+            yield home, atoms[order[starts[kind] : starts[kind + 1]]].tolist()
+
+
+def _mixed(x) -> np.ndarray:
+    """Mixes the bits of integers (splitmix64)."""
+    x = np.asarray(x).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def _factors(rows, atoms) -> list[list[int]]:
