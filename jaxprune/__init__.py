@@ -31,6 +31,12 @@ from jaxprune.threshold_control import reach_keep_ratio as reach_keep_ratio
 from jaxprune.transforms import freeze_pruned as freeze_pruned
 
 # isort: split
+# Storey 2: channels.
+from jaxprune import channel_masks as channel_masks
+from jaxprune.graph import ChannelGraph as ChannelGraph
+from jaxprune.graph import trace_channels as trace_channels
+
+# isort: split
 # Storey 3: prices.
 from jaxprune import budgets as budgets
 from jaxprune import costs as costs
@@ -58,6 +64,10 @@ from jaxprune.methods import soft_thresholding as soft_thresholding
 # isort: split
 # Storey 5: leaving the house.
 from jaxprune import checkpoint as checkpoint
+from jaxprune import compaction as compaction
+from jaxprune import export as export
+from jaxprune.compaction import compact as compact
+from jaxprune.liveness import live_channels as live_channels
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
 

@@ -25,7 +25,8 @@ Where = Callable[[Params], Any] | Any
 _NEVER_KERNELS = frozenset({"bias", "scale", "mean", "var"})
 
 
-def _name(path: tuple) -> str:
+def name_of(path: tuple) -> str:
+    """Returns the name of the leaf at a key path, as `named_leaves` gives it."""
     if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -37,7 +38,7 @@ def names(tree: Any) -> Any:
     >>> names({"conv": {"kernel": 1.0}, "out": (2.0, 3.0)})
     {'conv': {'kernel': 'conv/kernel'}, 'out': ('out/0', 'out/1')}
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path), tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: name_of(path), tree)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """
     leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = _name(path)
+        name = name_of(path)
         if name in leaves:
             raise ValueError(
                 f"`named_leaves`: leaf names must be unique, got {name!r} twice. "
@@ -65,7 +66,7 @@ def replace(tree: Any, new_leaves: Mapping[str, Any]) -> Any:
     {'a': 1, 'b': 3}
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: new_leaves.get(_name(path), leaf), tree
+        lambda path, leaf: new_leaves.get(name_of(path), leaf), tree
     )
 
 
@@ -86,7 +87,7 @@ def kernels(params: Params) -> Any:
         return (
             jnp.issubdtype(leaf.dtype, jnp.floating)
             and leaf.ndim >= 2
-            and _name(path).rsplit("/", 1)[-1] not in _NEVER_KERNELS
+            and name_of(path).rsplit("/", 1)[-1] not in _NEVER_KERNELS
         )
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
