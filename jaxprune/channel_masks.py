@@ -1,8 +1,7 @@
 """Masks over channels: made, read off masks over weights, and turned into such.
 
 A *channel mask* is a bool array of shape (channels,), True for kept; *channel masks*
-are a dictionary of them by group name. A *mask tree* has the structure of the
-parameters, as everywhere in the library.
+are a dictionary of them by group name. A *mask tree* has the parameters' structure.
 """
 
 from collections.abc import Mapping

@@ -39,6 +39,24 @@ STOREYS = {
     "proximal": 2.2,
     "threshold_control": 2.1,
     "_one_shot": 2.1,
+    "_channels": 1.0,
+    "_channels.atoms": 1.0,
+    "_channels.flow": 1.1,
+    "_channels.grouping": 1.2,
+    "_channels.rules_call": 1.2,
+    "_channels.rules_elementwise": 1.2,
+    "_channels.rules_lookup": 1.2,
+    "_channels.rules_read": 1.2,
+    "_channels.rules_shape": 1.2,
+    "_channels.evaluate": 1.2,
+    "_channels.evaluate_derivatives": 1.3,
+    "_channels.evaluate_rules": 1.3,
+    "_channels.trees": 1.3,
+    "_channels.table": 1.4,
+    "_channels.trace": 1.5,
+    "graph": 2.0,
+    "channel_masks": 2.2,
+    "liveness": 2.2,
     "costs": 3.0,
     "budgets": 3.1,
     "methods.identity": 4.0,
@@ -50,6 +68,8 @@ STOREYS = {
     "methods.grasp": 4.0,
     "methods.random_erk": 4.0,
     "methods": 4.1,
+    "compaction": 5.0,
+    "export": 5.0,
     "checkpoint": 5.0,
     "report": 5.0,
     "": 6.0,  # the door
@@ -112,6 +132,8 @@ def _public(module):
 
 def _everything_public():
     for name in MODULES:
+        if "._" in f".{name}":
+            continue
         full = ".".join(["jaxprune", *filter(None, [name])])
         yield from _public(importlib.import_module(full))
 
@@ -162,7 +184,7 @@ def test_methods_do_not_know_each_other():
 
 def test_no_room_but_the_door_enters_the_exits():
     for name in set(MODULES) - {""}:
-        assert not _imports(name) & {"checkpoint", "report"}
+        assert not _imports(name) & {"checkpoint", "report", "compaction", "export"}
 
 
 @pytest.mark.parametrize("name", sorted(DOORS))
@@ -183,10 +205,11 @@ def test_importing_the_library_loads_no_framework():
 
 
 def test_importing_the_library_adds_little_to_jax_and_optax():
-    # A bound that the library promises, not a benchmark: the best of three processes.
+    # A bound that the library promises, not a benchmark: the best of three processes,
+    # in seconds of this process, so that a busy machine does not count.
     code = (
-        "import time, jax, optax; begin = time.perf_counter(); import jaxprune; "
-        "print(time.perf_counter() - begin)"
+        "import time, jax, optax; begin = time.process_time(); import jaxprune; "
+        "print(time.process_time() - begin)"
     )
     assert min(float(_run(code)) for _ in range(3)) < 0.3
 
@@ -200,7 +223,9 @@ def test_everything_public_is_documented(name):
     assert not text.startswith(f"{value.__name__}(")
     if inspect.isclass(value):
         fields = [f for f in getattr(value, "_fields", ()) if not f.startswith("_")]
-        fields = fields or list(getattr(value, "__dataclass_fields__", ()))
+        fields = fields or [
+            f for f in getattr(value, "__dataclass_fields__", ()) if f[0] != "_"
+        ]
         assert all(re.search(rf"^\s+{f}: ", text, re.M) for f in fields)
         for key, member in vars(value).items():
             if not key.startswith("_") and isinstance(member, property):
@@ -276,12 +301,13 @@ def test_the_library_neither_prints_nor_logs(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_checkpoint_knows_the_disk_and_orbax(name):
+def test_only_the_exits_know_the_disk_and_only_checkpoint_orbax(name):
     text = MODULES[name].read_text()
     touches = re.search(
         r"^\s*(?:from|import) (pathlib|shutil|os|io|orbax)\b", text, re.M
     )
-    assert not touches or name == "checkpoint"
+    assert not touches or name in ("checkpoint", "export")
+    assert "orbax" not in text or name == "checkpoint"
     assert not re.search(r"^\s*(?:from|import) (flax|chex)\b", text, re.M)
 
 
