@@ -5,7 +5,7 @@ are global and sharded over a mesh with one axis, `data`; under `pmap` every arr
 leading axis of devices. One device is the smallest mesh, not a special case.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,9 +34,9 @@ class Parallel(NamedTuple):
     collect: Callable[[Any], Any]
 
 
-def by_jit() -> Parallel:
-    """`jax.jit` over a `NamedSharding` of all devices."""
-    shard, replicate, collect = _global_arrays()
+def by_jit(devices: Sequence[Any] | None = None) -> Parallel:
+    """`jax.jit` over a `NamedSharding` of all devices, or of those given."""
+    shard, replicate, collect = _global_arrays(devices)
     return Parallel(
         axis_name=None,
         compile=lambda step: jax.jit(step, donate_argnums=0),
@@ -46,10 +46,10 @@ def by_jit() -> Parallel:
     )
 
 
-def _global_arrays():
-    mesh = jax.make_mesh(
-        (jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,)
-    )
+def _global_arrays(devices=None):
+    devices = list(devices or jax.devices())
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=auto, devices=devices)
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     whole = NamedSharding(mesh, PartitionSpec())
 

@@ -64,8 +64,9 @@ def test_small_channels_removed_in_single_precision(name):
 @pytest.mark.parametrize("seed", range(RANDOM_NETWORKS))
 def test_random_networks(seed):
     keep = float(np.random.default_rng(seed).choice([0.3, 0.5, 0.7]))
+    architecture = random_networks.draw_network(seed)
     with jax.enable_x64(True):
-        architecture = as_dtype(random_networks.draw_network(seed), jnp.float64)
+        architecture = as_dtype(architecture, jnp.float64)
         function, variables, inputs = architecture
         graph = trace_channels(function, variables, *inputs)
         masks = random_channel_masks(jax.random.key(seed), graph, keep)

@@ -4,7 +4,7 @@ Command:
     python -m experiments.main --config=experiments/configs/ltp_resnet20_digits.py \
         --workdir=runs/ltp_resnet20_digits
 
-Expected: see the results table of README.md.
+Expected: test accuracy about 99.7 %. Time: 3 minutes on two CPU cores.
 """
 
 from experiments.configs import default
