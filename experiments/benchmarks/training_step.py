@@ -67,7 +67,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     copy = sum(leaf.nbytes for leaf in kernels.values())
     rows = []
     for name, make_plan in _METHODS.items():
-        plan = make_plan(config, network[0], 1000, None)
+        plan = make_plan(config, network[0], 1000, lambda params: jnp.float32(0))
         pruned, state = _compile(model, plan, *network, batch)
         ratios = []
         for turn in range(rounds + 1):
