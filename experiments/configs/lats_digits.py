@@ -15,4 +15,7 @@ def get_config():
     """Returns the config."""
     config = default.get_config()
     config.plan = plans.lats
+    config.dense_epochs = 2.0
+    config.prune_epochs = 28.0
+    config.finetune_epochs = 10.0
     return config
