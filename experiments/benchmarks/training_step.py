@@ -71,11 +71,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     copy = sum(leaf.nbytes for leaf in kernels.values())
     rows = []
     for name, make_plan in _METHODS.items():
-<<<<<<< HEAD
         plan = make_plan(config, network[0], 1000, _unused_loss)
-=======
-        plan = make_plan(config, network[0], 1000, lambda params: jnp.float32(0))
->>>>>>> lats
         pruned, state = _compile(model, plan, *network, batch)
         ratios = []
         for turn in range(rounds + 1):
