@@ -74,6 +74,25 @@ class ArraySource:
         return {"image": self.images[index], "label": self.labels[index]}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Some examples of a source.
+
+    Attributes:
+        source: The source.
+        indices: Which examples, int, shape (N,).
+    """
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[int(self.indices[index])]
+
+
 def upsample(image: np.ndarray, size: int) -> np.ndarray:
     """Enlarges an image by repeating pixels (nearest neighbour).
 

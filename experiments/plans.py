@@ -1,8 +1,8 @@
 """From a config to a `Plan`: one function for each method.
 
-A config refers to one of these functions by `config.plan`. Each takes the config, the
-(possibly abstract) parameters and the number of steps of the pruning phase, and the
-loss of a sample of the training data as a function of the parameters.
+A config refers to one of these functions by `config.plan`. Each takes the config and a
+`Task`, what there is to know of the network, the data and the phase. Methods that prune
+channels are in `channel_plans`.
 
 Three families, all of the same phases (dense, prune, finetune) and the same total:
 
@@ -16,12 +16,13 @@ Three families, all of the same phases (dense, prune, finetune) and the same tot
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
 import jaxprune
+from experiments.channels import Channels
 from experiments.steps import Plan
 from jaxprune import threshold_schedules
 
@@ -30,6 +31,27 @@ Config = Any
 
 Loss = Callable[..., jax.Array]
 """`params, temperature=1.0` to the loss of a sample; see `steps.make_loss`."""
+
+
+class Task(NamedTuple):
+    """What a method is told of the run.
+
+    Attributes:
+      params: the parameters, possibly abstract.
+      steps: the number of steps of the phase.
+      steps_per_epoch: steps.
+      loss: of a sample of the training data, as a function of the parameters.
+      channels: the channels of the network, if they are what is pruned.
+      judge: `params, batch_stats -> accuracy` on the held-out data; on the training
+        data if none is held out.
+    """
+
+    params: Any
+    steps: int
+    steps_per_epoch: int
+    loss: Loss
+    channels: Channels | None
+    judge: Callable[[Any, Any], float]
 
 
 def weights_optimizer(
@@ -54,17 +76,16 @@ def pruning_learning_rate(config: Config, steps: int) -> optax.Schedule:
     )
 
 
-def dense(config: Config, params, steps: int, learning_rate: float) -> Plan:
+def dense(config: Config, task: Task, learning_rate: float) -> Plan:
     """Trains the network as it is, with a cosine learning rate that ends at zero."""
-    del params
-    schedule = optax.cosine_decay_schedule(learning_rate, max(steps, 1))
+    schedule = optax.cosine_decay_schedule(learning_rate, max(task.steps, 1))
     optimizer = weights_optimizer(config, schedule)
     return Plan(jaxprune.identity(), jaxprune.unlimited(), optimizer)
 
 
-def finetune(config: Config, params, masks, steps: int) -> Plan:
+def finetune(config: Config, task: Task, masks) -> Plan:
     """Trains what the masks keep; what they prune stays exactly zero."""
-    plan = dense(config, params, steps, config.finetune_learning_rate)
+    plan = dense(config, task, config.finetune_learning_rate)
     frozen = jaxprune.freeze_pruned({"params": masks, "variables": {}})
     return plan._replace(optimizer=optax.chain(plan.optimizer, frozen))
 
@@ -79,40 +100,36 @@ def keep_ratio_ramp(config: Config, steps: int) -> optax.Schedule:
     )
 
 
-def ltp(config: Config, params, steps: int, loss: Loss) -> Plan:
+def ltp(config: Config, task: Task) -> Plan:
     """Learned threshold pruning, to a size (`sparsity`) or for a fixed `price`."""
-    del loss
     pruner = jaxprune.ltp(
         temperature=config.temperature,
         init_threshold=config.init_threshold,
         min_keep_ratio=config.min_keep_ratio,
     )
-    return _learned_thresholds(pruner, config, params, steps)
+    return _learned_thresholds(pruner, config, task)
 
 
-def soft_threshold_reparameterization(
-    config: Config, params, steps: int, loss: Loss
-) -> Plan:
+def soft_threshold_reparameterization(config: Config, task: Task) -> Plan:
     """A trainable soft threshold for every layer, to a size or for a fixed `price`."""
-    del loss
     pruner = jaxprune.soft_threshold_reparameterization(
         init_value=config.init_threshold_logit,
         temperature=config.temperature,
         min_keep_ratio=config.min_keep_ratio,
     )
-    return _learned_thresholds(pruner, config, params, steps)
+    return _learned_thresholds(pruner, config, task)
 
 
-def _learned_thresholds(pruner, config, params, steps) -> Plan:
+def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
     """Thresholds trained by Adam beside the weights, against the price of a budget."""
-    cost = jaxprune.parameter_ratio(params)
+    cost = jaxprune.parameter_ratio(task.params)
     if config.price is None:
         budget = jaxprune.dual_ascent(
-            cost, keep_ratio_ramp(config, steps), rate=config.price_rate
+            cost, keep_ratio_ramp(config, task.steps), rate=config.price_rate
         )
     else:
         budget = jaxprune.weighted(cost, config.price)
-    weights = weights_optimizer(config, pruning_learning_rate(config, steps))
+    weights = weights_optimizer(config, pruning_learning_rate(config, task.steps))
     thresholds = optax.adam(config.threshold_learning_rate)
     return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
 
@@ -124,61 +141,55 @@ def _weights_and_thresholds(weights, thresholds) -> optax.GradientTransformation
     )
 
 
-def magnitude(config: Config, params, steps: int, loss: Loss) -> Plan:
+def magnitude(config: Config, task: Task) -> Plan:
     """Magnitude pruning with the same share of every layer, along the same ramp."""
-    del loss
-    return _magnitude(jaxprune.magnitude, config, params, steps)
+    return _magnitude(jaxprune.magnitude, config, task)
 
 
-def global_magnitude(config: Config, params, steps: int, loss: Loss) -> Plan:
+def global_magnitude(config: Config, task: Task) -> Plan:
     """Magnitude pruning with one threshold for all layers, along the same ramp."""
-    del loss
-    return _magnitude(jaxprune.global_magnitude, config, params, steps)
+    return _magnitude(jaxprune.global_magnitude, config, task)
 
 
-def _magnitude(method, config, params, steps) -> Plan:
-    del params
-    ramp = keep_ratio_ramp(config, steps)
+def _magnitude(method, config: Config, task: Task) -> Plan:
+    ramp = keep_ratio_ramp(config, task.steps)
     pruner = method(
         sparsity=lambda step: 1 - ramp(step), min_keep_ratio=config.min_keep_ratio
     )
-    optimizer = weights_optimizer(config, pruning_learning_rate(config, steps))
+    optimizer = weights_optimizer(config, pruning_learning_rate(config, task.steps))
     return Plan(pruner, jaxprune.unlimited(), optimizer)
 
 
-def lats(config: Config, params, steps: int, loss: Loss) -> Plan:
+def lats(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
-    del loss
-    rate = pruning_learning_rate(config, steps)
-    shape = threshold_schedules.from_learning_rate(rate, 1.0, steps)
-    return _soft_thresholding(config, params, rate, shape)
+    rate = pruning_learning_rate(config, task.steps)
+    shape = threshold_schedules.from_learning_rate(rate, 1.0, task.steps)
+    return _soft_thresholding(config, task, rate, shape)
 
 
-def s_lats(config: Config, params, steps: int, loss: Loss) -> Plan:
+def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
-    del loss
-    rate = pruning_learning_rate(config, steps)
+    rate = pruning_learning_rate(config, task.steps)
     return _soft_thresholding(
-        config, params, rate, threshold_schedules.s_lats(1.0, steps)
+        config, task, rate, threshold_schedules.s_lats(1.0, task.steps)
     )
 
 
-def pgh(config: Config, params, steps: int, loss: Loss) -> Plan:
+def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
-    del loss
-    rate = pruning_learning_rate(config, steps)
+    rate = pruning_learning_rate(config, task.steps)
     shape = threshold_schedules.pgh_from_learning_rate(
-        rate, 1.0, steps, beta=config.homotopy_beta
+        rate, 1.0, task.steps, beta=config.homotopy_beta
     )
-    return _soft_thresholding(config, params, rate, shape)
+    return _soft_thresholding(config, task, rate, shape)
 
 
-def _soft_thresholding(config, params, rate, shape) -> Plan:
+def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
     """A size (`sparsity`), an L1 coefficient (`price`) or a `final_threshold`."""
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
     if config.price is not None:
-        budget = jaxprune.weighted(jaxprune.parameter_ratio(params), config.price)
+        budget = jaxprune.weighted(jaxprune.parameter_ratio(task.params), config.price)
         optimizer = _weights_and_thresholds(weights, optax.sgd(rate))
         return Plan(pruner, budget, optimizer)
     if config.final_threshold is not None:
@@ -194,23 +205,21 @@ def _soft_thresholding(config, params, rate, shape) -> Plan:
     return Plan(pruner, jaxprune.unlimited(), optimizer)
 
 
-def snip(config: Config, params, steps: int, loss: Loss) -> Plan:
+def snip(config: Config, task: Task) -> Plan:
     """Prunes at the end of the phase by the sensitivity of the loss."""
-    del params, steps
-    return _prune_once(jaxprune.snip(loss, min_keep_ratio=config.min_keep_ratio))
+    return _prune_once(jaxprune.snip(task.loss, min_keep_ratio=config.min_keep_ratio))
 
 
-def grasp(config: Config, params, steps: int, loss: Loss) -> Plan:
+def grasp(config: Config, task: Task) -> Plan:
     """Prunes at the end of the phase, keeping the flow of gradients."""
-    del params, steps
     # The paper's temperature: near-uniform outputs, whatever the initialisation says.
-    flat = functools.partial(loss, temperature=200.0)
+    flat = functools.partial(task.loss, temperature=200.0)
     return _prune_once(jaxprune.grasp(flat, min_keep_ratio=config.min_keep_ratio))
 
 
-def random_erk(config: Config, params, steps: int, loss: Loss) -> Plan:
+def random_erk(config: Config, task: Task) -> Plan:
     """Prunes at the end of the phase, at random, with densities by shape."""
-    del params, steps, loss
+    del task
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     return _prune_once(jaxprune.random_erk(key, min_keep_ratio=config.min_keep_ratio))
 
@@ -224,7 +233,14 @@ def asked_keep_ratio(config: Config) -> float | None:
     """The keep ratio to harden to, or None where a fixed price decides the size."""
     if config.price is not None or config.final_threshold is not None:
         return None
+    if channel_budget(config):
+        return None
     return jaxprune.masks.keep_ratio_of(config.sparsity)
+
+
+def channel_budget(config: Config) -> dict[str, float]:
+    """The limits on the costs of channels, by name; empty if weights are pruned."""
+    return {name: limit for name, limit in config.budget.items() if limit is not None}
 
 
 def check_feasible(config: Config, params) -> None:

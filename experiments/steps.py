@@ -14,11 +14,24 @@ from flax import linen as nn
 
 import jaxprune
 from jaxprune.budgets import DualAscentState
+from jaxprune.hard_budgets import AdmmState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 _FINE = -1
+
+
+class Search(NamedTuple):
+    """How variables are learned apart from the weights, on held-out data.
+
+    Attributes:
+      optimizer: moves the variables.
+      every: steps of the weights for one of the variables.
+    """
+
+    optimizer: optax.GradientTransformation
+    every: int
 
 
 class Plan(NamedTuple):
@@ -28,11 +41,17 @@ class Plan(NamedTuple):
       pruner: what the network sees.
       budget: what it may cost.
       optimizer: moves `{"params": ..., "variables": ...}`.
+      search: if given, the optimizer leaves the variables alone, and they are learned
+        on held-out data.
+      allocate: of a method that prunes channels, `state -> {group: bool mask}`, called
+        when the pruning phase ends.
     """
 
     pruner: jaxprune.Pruner
     budget: jaxprune.Budget
     optimizer: optax.GradientTransformation
+    search: Search | None = None
+    allocate: Callable[["TrainState"], dict[str, Any]] | None = None
 
 
 class TrainState(NamedTuple):
@@ -43,6 +62,7 @@ class TrainState(NamedTuple):
       variables: what the method learns beside them.
       batch_stats: running statistics of the normalisation layers.
       opt_state: of the optimizer, over params and variables.
+      search_state: of the optimizer of the search, over variables; () without one.
       budget_state: of the budget.
       step: int32, updates so far, over all phases.
       bad_step: int32, the first step whose loss was not finite, or -1.
@@ -52,6 +72,7 @@ class TrainState(NamedTuple):
     variables: Any
     batch_stats: Any
     opt_state: Any
+    search_state: Any
     budget_state: Any
     step: jax.Array
     bad_step: jax.Array
@@ -65,76 +86,91 @@ def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainSta
         variables=variables,
         batch_stats=batch_stats,
         opt_state=plan.optimizer.init({"params": params, "variables": variables}),
+        search_state=plan.search.optimizer.init(variables) if plan.search else (),
         budget_state=plan.budget.init(),
         step=jnp.int32(step),
         bad_step=jnp.int32(_FINE),
     )
 
 
-def make_train_step(
-    model: nn.Module,
-    plan: Plan,
-    *,
-    size_cost: Callable[[jaxprune.base.KeepRatios], jax.Array],
-    first_step: int = 0,
-    label_smoothing: float = 0.0,
-    axis_name: str | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns `(state, batch) -> (state, metrics)`, to be compiled by the caller.
+class Step(NamedTuple):
+    """What the steps of a phase share.
 
-    Args:
+    Attributes:
       model: a module called as `model(image, train=True)`.
       plan: what trains.
       size_cost: the fraction of the prunable weights that keep ratios amount to.
       first_step: the step at which the phase began; the pruner counts from it.
+      seed: what the pruner's random numbers come from, together with the step.
       label_smoothing: in [0, 1).
       axis_name: the mapped axis under `pmap`, over which gradients are averaged. Under
         `jit` over a sharded batch the mean over the batch is global by itself.
     """
 
-    def objective(trainable, state, batch):
-        pruned = plan.pruner.apply(
+    model: nn.Module
+    plan: Plan
+    size_cost: Callable[[jaxprune.base.KeepRatios], jax.Array]
+    first_step: int = 0
+    seed: int = 0
+    label_smoothing: float = 0.0
+    axis_name: str | None = None
+
+    def objective(self, trainable, state: TrainState, batch: Batch):
+        """Returns the loss with the price, and what the step tells of."""
+        pruned = self.plan.pruner.apply(
             trainable["params"],
             trainable["variables"],
-            key=None,
-            step=state.step - first_step,
+            # The same on every replica, another one at every step.
+            key=jax.random.fold_in(jax.random.key(self.seed), state.step),
+            step=state.step - self.first_step,
         )
-        logits, updated = model.apply(
+        logits, updated = self.model.apply(
             {"params": pruned.params, "batch_stats": state.batch_stats},
             batch["image"],
             train=True,
             mutable=["batch_stats"],
         )
         targets = optax.smooth_labels(
-            jax.nn.one_hot(batch["label"], logits.shape[-1]), label_smoothing
+            jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing
         )
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
-        price = plan.budget.penalty(pruned.keep_ratios, state.budget_state)
+        price = self.plan.budget.penalty(pruned.keep_ratios, state.budget_state)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
         batch_stats = updated.get("batch_stats", {})
         return loss + price, (loss, accuracy, batch_stats, pruned.keep_ratios)
 
+    def averaged(self, tree):
+        """The mean over replicas."""
+        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+
+def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
+    """Returns `(state, batch) -> (state, metrics)`, to be compiled by the caller.
+
+    It moves weights, and variables too unless the plan has a search.
+    """
+    plan = step.plan
+    if plan.search:  # What they cost is the business of the search.
+        step = step._replace(plan=plan._replace(budget=jaxprune.unlimited()))
+
     def train_step(state, batch):
         trainable = {"params": state.params, "variables": state.variables}
-        grads, aux = jax.grad(objective, has_aux=True)(trainable, state, batch)
+        grads, aux = jax.grad(step.objective, has_aux=True)(trainable, state, batch)
         loss, accuracy, batch_stats, keep_ratios = aux
-        if axis_name is not None:
-            grads, loss, accuracy = jax.lax.pmean((grads, loss, accuracy), axis_name)
+        grads, loss, accuracy = step.averaged((grads, loss, accuracy))
         updates, opt_state = plan.optimizer.update(grads, state.opt_state, trainable)
         trainable: Any = optax.apply_updates(trainable, updates)
-        budget_state = plan.budget.update(keep_ratios, state.budget_state)
+        budget_state = step.plan.budget.update(keep_ratios, state.budget_state)
         fine = jnp.isfinite(loss) | (state.bad_step != _FINE)
         metrics = {
             "loss": loss,
             "accuracy": accuracy,
-            "keep_ratio": size_cost(keep_ratios),
+            "keep_ratio": step.size_cost(keep_ratios),
             **{f"keep_ratio/{name}": r for name, r in keep_ratios.items()},
             **{f"threshold/{name}": v for name, v in state.variables.items()},
+            **_budget_metrics(budget_state),
         }
-        if isinstance(budget_state, DualAscentState):
-            metrics["target_keep_ratio"] = budget_state.limit
-            metrics["log_price"] = budget_state.log_price
-        new_state = TrainState(
+        new_state = state._replace(
             params=trainable["params"],
             variables=trainable["variables"],
             batch_stats=batch_stats,
@@ -146,6 +182,59 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:
+    """Returns `(state, held-out batch) -> (state, metrics)`: variables move, alone.
+
+    First order, as [DARTS]: that the weights would follow is left out. Running
+    statistics stay as they are; the step is not counted.
+
+    References:
+      [DARTS] Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", 2019,
+      arXiv:1806.09055, Sec. 2.3.
+    """
+    search = step.plan.search
+    assert search is not None
+
+    def objective(variables, state, batch):
+        trainable = {"params": state.params, "variables": variables}
+        return step.objective(trainable, state, batch)
+
+    def search_step(state, batch):
+        grads, aux = jax.grad(objective, has_aux=True)(state.variables, state, batch)
+        loss, accuracy, _, keep_ratios = aux
+        grads, loss, accuracy = step.averaged((grads, loss, accuracy))
+        updates, search_state = search.optimizer.update(
+            grads, state.search_state, state.variables
+        )
+        new_state = state._replace(
+            variables=optax.apply_updates(state.variables, updates),
+            search_state=search_state,
+            budget_state=step.plan.budget.update(keep_ratios, state.budget_state),
+        )
+        return new_state, {"held_out_loss": loss, "held_out_accuracy": accuracy}
+
+    return search_step
+
+
+def _budget_metrics(state: Any) -> Metrics:
+    """What a budget tells of."""
+    if isinstance(state, DualAscentState):
+        return {"target_keep_ratio": state.limit, "log_price": state.log_price}
+    if isinstance(state, AdmmState):
+        several = {"cost": state.cost, "limit": state.limit, "price": state.multipliers}
+        return {
+            "primal_residual": state.primal_residual,
+            "dual_residual": state.dual_residual,
+            "stiffness": state.stiffness,
+            **{
+                f"budget/{what}/{j}": value[j]
+                for what, value in several.items()
+                for j in range(len(value))
+            },
+        }
+    return {}
 
 
 def make_loss(

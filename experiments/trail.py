@@ -18,13 +18,17 @@ class Record:
       dense_accuracy: test accuracy before pruning, a fraction, or None.
       points: the points of the trail, as in `summary.json`.
       seconds: how long the run has taken, interruptions left out.
-      data_state: the state of the iterator over the training data.
+      data_state: the states of the iterators over the training data, by name.
+      channels: the kept channels of every group, once they are decided, or None.
+      result: how the budget stood when pruning ended, the name of a `Result`, or None.
     """
 
     dense_accuracy: float | None = None
     points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
-    data_state: dict[str, Any] | None = None
+    data_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    channels: dict[str, list[int]] | None = None
+    result: str | None = None
 
 
 def next_rung(ladder: tuple[float, ...], points: list, keep_ratio: float):
@@ -68,6 +72,31 @@ def point_of(
         "total_weights": counts.size,
         "accuracy_soft": accuracy_soft,
         "accuracy_hard": accuracy_hard,
+        "checkpoint": f"{FOLDER}/{step}",
+    }
+
+
+def compact_point(
+    dense: Any,
+    params: Any,
+    *,
+    step: int,
+    accuracy_hard: float,
+    costs: dict[str, float],
+) -> dict[str, Any]:
+    """Returns the numbers of a compact network; prunable weights are counted."""
+    total = sum(jaxprune.tree.sizes(dense).values())
+    kept = sum(jaxprune.tree.sizes(params).values())
+    return {
+        "step": step,
+        "sparsity": 1 - kept / total,
+        "keep_ratio": kept / total,
+        "compression": total / kept,
+        "kept_weights": kept,
+        "total_weights": total,
+        "accuracy_soft": None,
+        "accuracy_hard": accuracy_hard,
+        "costs": costs,
         "checkpoint": f"{FOLDER}/{step}",
     }
 

@@ -24,18 +24,21 @@ from absl import logging
 from flax import linen as nn
 
 import jaxprune
-from experiments import data, models, parallel, plans, report, trail
+from experiments import channels, data, models, parallel, plans, report, trail
 from experiments.metrics import MetricsWriter, write_atomically
 from experiments.steps import (
     Plan,
+    Step,
     TrainState,
     init_state,
     make_count_correct,
     make_loss,
+    make_search_step,
     make_train_step,
 )
 from experiments.workdir import claim, config_as_json
 from jaxprune import checkpoint
+from jaxprune.budgets import Result
 
 _CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -62,12 +65,14 @@ class Setting:
       workdir: the folder of the run.
       parallel: how a step is spread over devices.
       dataset: train and test data.
-      batches: the endless iterator over training batches.
+      streams: endless iterators over training batches: `train`, all of them, or,
+        where some are held out, `weights` and `held_out` beside it.
       model: the module that is trained.
       init: `() -> variables`, the initialised network.
       blank: parameters and statistics of the right shapes, all zero.
-      loss: `params, temperature=1.0 -> float32`, of a sample of the training data.
+      evaluator: `model -> evaluate`.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
+      task: what a method is told, but for the length of its phase.
       keep_ratio: the keep ratio to harden to, or None where a price decides.
       phases: the phases that are not empty.
     """
@@ -76,12 +81,13 @@ class Setting:
     workdir: Path
     parallel: parallel.Parallel
     dataset: data.Dataset
-    batches: Any
-    model: nn.Module
+    streams: dict[str, Any]
+    model: Any
     init: Callable[[], dict[str, Any]]
     blank: tuple[Any, Any]
-    loss: plans.Loss
+    evaluator: Callable[[Any], Callable[[Any, Any], float]]
     evaluate: Callable[[Any, Any], float]
+    task: plans.Task
     keep_ratio: float | None
     phases: tuple[Phase, ...]
 
@@ -146,19 +152,23 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
             jax.random.key(config.seed), jnp.zeros((1, *image_shape)), train=False
         )
     )
-    count_correct = jax.jit(make_count_correct(unmapped))
     shard = parallel.create("jit").shard
 
-    def evaluate(params, batch_stats):
-        counts = [count_correct(params, batch_stats, shard(batch)) for batch in test]
-        return int(np.sum(jax.device_get(counts))) / len(dataset.test)
+    def evaluator(model, batches=test, size=dataset.test_size):
+        count_correct = jax.jit(make_count_correct(model))
+
+        def evaluate(params, batch_stats):
+            counts = [count_correct(params, batch_stats, shard(b)) for b in batches]
+            return int(np.sum(jax.device_get(counts))) / size
+
+        return evaluate
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init))
     blank = (zeros["params"], zeros.get("batch_stats", {}))
     plans.check_feasible(config, blank[0])
-    training_batches = functools.partial(
+    training, held_out = _held_out(config, dataset)
+    batches_of = functools.partial(
         data.train_batches,
-        dataset,
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
         image_size=config.image_size or None,
@@ -168,23 +178,75 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
 
     @functools.cache
     def sample():
-        batches = training_batches()
+        batches = batches_of(training)
         several = [next(batches) for _ in range(config.score_batches)]
         return shard(jax.tree.map(lambda *x: np.concatenate(x), *several))
 
+    streams = {"train": batches_of(dataset)}
+    judged = training
+    if held_out is not None:
+        streams |= {"weights": batches_of(training), "held_out": batches_of(held_out)}
+        judged = held_out
+    judging = data.test_batches(
+        dataclasses.replace(dataset, test=judged.train),
+        batch_size=config.eval_batch_size // jax.process_count(),
+        image_size=config.image_size or None,
+        **process,
+    )
+    traced = None
+    if plans.channel_budget(config):
+        if config.parallel == "pmap":
+            raise ValueError(
+                "`config.parallel='pmap'`: the compact network is traced without a "
+                "mapped axis. Use `jit`, which is as parallel."
+            )
+        traced = channels.trace(unmapped, blank, image_shape)
     return Setting(
         config=config,
         workdir=workdir,
         parallel=ways,
         dataset=dataset,
-        batches=training_batches(),
+        streams=streams,
         model=model(axis_name=ways.axis_name),
         init=init,
         blank=blank,
-        loss=make_loss(unmapped, blank[1], sample),
-        evaluate=evaluate,
+        evaluator=evaluator,
+        evaluate=evaluator(unmapped),
+        task=plans.Task(
+            params=blank[0],
+            steps=0,
+            steps_per_epoch=len(dataset.train) // config.batch_size,
+            loss=make_loss(unmapped, blank[1], sample),
+            channels=traced,
+            judge=evaluator(unmapped, judging, judged.train_size),
+        ),
         keep_ratio=plans.asked_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
+    )
+
+
+def _held_out(
+    config: plans.Config, dataset: data.Dataset
+) -> tuple[data.Dataset, data.Dataset | None]:
+    """The data that weights are trained on, and the rest, None if nothing is."""
+    if not 0 <= config.held_out < 1:
+        raise ValueError(
+            f"`config.held_out={config.held_out}` must be in [0, 1), the fraction of "
+            "the training data that is held out."
+        )
+    if not config.held_out:
+        return dataset, None
+    size = round(config.held_out * dataset.train_size)
+    if size < config.batch_size:
+        raise ValueError(
+            f"`config.held_out={config.held_out}` leaves {size} examples, fewer than "
+            f"one batch of `config.batch_size={config.batch_size}`. Hold out more, or "
+            "use smaller batches."
+        )
+    order = np.random.default_rng(config.seed).permutation(dataset.train_size)
+    return tuple(
+        dataclasses.replace(dataset, train=data.Subset(dataset.train, np.sort(part)))
+        for part in (order[size:], order[:size])
     )
 
 
@@ -216,7 +278,8 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
     first = 0
     if found is not None:
         record = trail.Record(**found.metadata)
-        setting.batches.set_state(record.data_state)
+        for name, stream in setting.streams.items():
+            stream.set_state(record.data_state[name])
         first = found.step
         logging.info("Resuming from step %d.", first)
     clock = time.monotonic() - record.seconds
@@ -234,7 +297,9 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
 
     def save(state: TrainState) -> None:
         _check_finite(setting, state)
-        record.data_state = setting.batches.get_state()
+        record.data_state = {
+            name: stream.get_state() for name, stream in setting.streams.items()
+        }
         record.seconds = time.monotonic() - clock
         folder = workdir / _CHECKPOINTS
         writer.flush()
@@ -249,6 +314,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
         for phase in setting.phases:
             if phase.end <= first:
                 continue
+            setting = _compacted(setting, phase, record)
             if found is not None and phase.begin <= first:
                 like = jax.eval_shape(lambda p=phase: _blank_state(setting, p))
                 state = checkpoint.load(found, like)
@@ -271,19 +337,35 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
 
 def _plan(setting: Setting, phase: Phase, masks: Any = None) -> Plan:
     config, params, steps = setting.config, setting.blank[0], phase.end - phase.begin
+    task = setting.task._replace(steps=steps)
     if phase.name == "dense":
-        return plans.dense(config, params, steps, config.learning_rate)
+        return plans.dense(config, task, config.learning_rate)
     if phase.name == "prune":
-        return config.plan(config, params, steps, setting.loss)
+        return config.plan(config, task)
     if masks is None:  # Shapes are all that is needed: the state holds the masks.
         masks = _nonzero_masks(params)
-    return plans.finetune(config, params, masks, steps)
+    return plans.finetune(config, task, masks)
 
 
 def _nonzero_masks(params: Any) -> Any:
     """What is left of the prunable leaves; a bias that is zero is not pruned."""
     kernels = jaxprune.tree.select(params, jaxprune.kernels)
     return jaxprune.masks.fill(params, jaxprune.nonzero_masks(kernels))
+
+
+def _compacted(setting: Setting, phase: Phase, record: trail.Record) -> Setting:
+    """The setting of a phase: once channels are removed, that of the small network."""
+    if phase.name != "finetune" or record.channels is None:
+        return setting
+    traced = setting.task.channels
+    assert traced is not None
+    model = traced.compact(channels.from_json(traced.graph, record.channels))
+    return dataclasses.replace(
+        setting,
+        model=model,
+        blank=(model.blank["params"], model.blank["batch_stats"]),
+        evaluate=setting.evaluator(model),
+    )
 
 
 def _blank_state(setting: Setting, phase: Phase) -> TrainState:
@@ -297,7 +379,14 @@ def _begin_phase(setting, phase, previous: TrainState | None, record) -> TrainSt
     else:
         params, batch_stats = previous.params, previous.batch_stats
     masks = None
-    if phase.name == "finetune":
+    traced = setting.task.channels
+    if phase.name == "finetune" and record.channels is not None and traced is not None:
+        if setting.config.rewind:
+            params, batch_stats = _initial_network(setting, record)
+        kept = channels.from_json(traced.graph, record.channels)
+        params, batch_stats = traced.shrink(kept, params, batch_stats)
+        masks = _nonzero_masks(params)
+    elif phase.name == "finetune":
         masks = _hard_masks(setting, params, previous)
         if setting.config.rewind:
             params, batch_stats = _initial_network(setting, record)
@@ -349,7 +438,8 @@ def _make_see(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
 
     @jax.jit
     def see(params, variables, step):
-        return plan.pruner.apply(params, variables, step=step).params
+        key = jax.random.fold_in(jax.random.key(0), step)
+        return plan.pruner.apply(params, variables, key=key, step=step).params
 
     return lambda s: see(s.params, s.variables, s.step - phase.begin)
 
@@ -372,16 +462,22 @@ def _run_phase(
     config, ways = setting.config, setting.parallel
     plan = _plan(setting, phase)
     see = _make_see(plan, phase)
-    step_fn = ways.compile(
-        make_train_step(
-            setting.model,
-            plan,
-            size_cost=jaxprune.parameter_ratio(setting.blank[0]),
-            first_step=phase.begin,
-            label_smoothing=config.label_smoothing,
-            axis_name=ways.axis_name,
-        )
+    shared = Step(
+        model=setting.model,
+        plan=plan,
+        size_cost=(
+            setting.task.channels.costs["parameters"]
+            if plan.allocate and setting.task.channels
+            else jaxprune.parameter_ratio(setting.blank[0])
+        ),
+        first_step=phase.begin,
+        seed=config.seed,
+        label_smoothing=config.label_smoothing,
+        axis_name=ways.axis_name,
     )
+    step_fn = ways.compile(make_train_step(shared))
+    search_fn = ways.compile(make_search_step(shared)) if plan.search else None
+    batches = _stream(setting, phase)
     ladder = jaxprune.schedules.compression_ladder(
         setting.keep_ratio or config.lowest_rung
     )
@@ -394,7 +490,11 @@ def _run_phase(
             _check_finite(setting, ways.collect(state))
 
     for step in range(first + 1, phase.end + 1):
-        state, metrics = step_fn(state, ways.shard(next(setting.batches)))
+        state, metrics = step_fn(state, ways.shard(next(batches)))
+        if plan.search and search_fn and step % plan.search.every == 0:
+            held_out = ways.shard(next(setting.streams["held_out"]))
+            state, found = search_fn(state, held_out)
+            metrics = {**metrics, **found}
         # Numbers are read one step late, so that the device need not wait for us.
         write_late()
         late = (step, metrics)
@@ -402,7 +502,8 @@ def _run_phase(
             break
         stop = interrupted()
         rung = None
-        if phase.name == "prune" and step % config.trail_every == 0:
+        sheds = phase.name == "prune" and plan.allocate is None
+        if sheds and step % config.trail_every == 0:
             keep_ratio = float(metrics["keep_ratio"])
             rung = trail.next_rung(ladder, record.points, keep_ratio)
         if rung is not None:
@@ -429,6 +530,13 @@ def _run_phase(
     accuracy = {"test_accuracy": final["accuracy_hard"], "phase": phase.name}
     writer.write(phase.end, accuracy)
     return state, final
+
+
+def _stream(setting: Setting, phase: Phase) -> Any:
+    """What a phase trains on: until the size is found, not on what is held out."""
+    if "weights" in setting.streams and phase.name != "finetune":
+        return setting.streams["weights"]
+    return setting.streams["train"]
 
 
 def _write(setting, phase, record, writer, step: int, metrics) -> bool:
@@ -487,8 +595,21 @@ def _add_point(
 
 def _close_phase(setting, phase, plan, see, state, record) -> dict[str, Any]:
     """Measures and saves the network at the end of a phase."""
+    if phase.name == "prune" and plan.allocate is not None:
+        masks = plan.allocate(state)
+        record.channels = channels.as_json(masks)
+        record.result = _result(state)
+        small = _compacted(setting, phase._replace(name="finetune"), record)
+        params, batch_stats = setting.task.channels.shrink(
+            masks, state.params, state.batch_stats
+        )
+        return _close_compact(small, phase, params, batch_stats, state, record)
+    if phase.name == "finetune" and record.channels is not None:
+        network = state.params, state.batch_stats
+        return _close_compact(setting, phase, *network, state, record)
     if phase.name == "prune":
         _add_point(setting, plan, see, state, record, setting.keep_ratio)
+        record.result = _result(state)
         masks = _hard_masks(setting, state.params, state)
         final = record.points[-1]
     else:
@@ -508,6 +629,36 @@ def _close_phase(setting, phase, plan, see, state, record) -> dict[str, Any]:
     return {**final, "layers": trail.layers_of(state.params, masks)}
 
 
+def _close_compact(
+    setting: Setting, phase: Phase, params, batch_stats, state, record
+) -> dict[str, Any]:
+    """Measures and saves a compact network."""
+    traced = setting.task.channels
+    assert traced is not None and record.channels is not None
+    masks = channels.from_json(traced.graph, record.channels)
+    point = trail.compact_point(
+        traced.blank[0],
+        params,
+        step=int(state.step),
+        accuracy_hard=setting.evaluate(params, batch_stats),
+        costs=traced.reached(masks),
+    )
+    trail.save_network(setting.workdir, point["step"], params, batch_stats, point)
+    if phase.name == "prune":
+        record.points.append(point)
+    layers = {
+        name: {"size": len(mask), "kept": int(mask.sum()), "keep_ratio": mask.mean()}
+        for name, mask in masks.items()
+    }
+    return {**point, "layers": layers}
+
+
+def _result(state: TrainState) -> str | None:
+    """How the budget stands at the end of pruning; None if there is none."""
+    result = getattr(state.budget_state, "result", None)
+    return None if result is None else Result(int(result)).name
+
+
 def _summarize(
     setting: Setting,
     record: trail.Record,
@@ -522,8 +673,7 @@ def _summarize(
             **{k: final[k] for k in final if not k.startswith("accuracy")},
             "accuracy": final["accuracy_hard"],
         }
-    reached = final and final["keep_ratio"]
-    asked = setting.keep_ratio
+    layers = final["layers"] if final else {}
     summary = {
         "status": status,
         "method": config.plan.__name__,
@@ -539,7 +689,11 @@ def _summarize(
         "command": list(command),
         "seconds": record.seconds,
         "dense_accuracy": record.dense_accuracy,
-        "budget": None if asked is None else {"asked": asked, "reached": reached},
+        "budget": _asked(setting),
+        "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},
+        "keep_ratios": {name: layer["keep_ratio"] for name, layer in layers.items()},
+        "result": record.result,
+        "channels": record.channels,
         "points": record.points,
         "final": final,
     }
@@ -547,6 +701,14 @@ def _summarize(
         write_atomically(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
         report.write_report(workdir)
     return summary
+
+
+def _asked(setting: Setting) -> dict[str, float] | None:
+    """The limits asked for, as fractions of the dense network; None without any."""
+    asked = plans.channel_budget(setting.config)
+    if not asked and setting.keep_ratio is not None:
+        asked = {"weights": setting.keep_ratio}
+    return asked or None
 
 
 @contextlib.contextmanager

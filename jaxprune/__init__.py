@@ -18,6 +18,7 @@ from jaxprune.tree import kernels as kernels
 # isort: split
 # Storey 1: mathematics of one array.
 from jaxprune import gates as gates
+from jaxprune import keep_probabilities as keep_probabilities
 from jaxprune import schedules as schedules
 
 # isort: split
@@ -32,21 +33,28 @@ from jaxprune.transforms import freeze_pruned as freeze_pruned
 
 # isort: split
 # Storey 2: channels.
+from jaxprune import channel_gates as channel_gates
 from jaxprune import channel_masks as channel_masks
+from jaxprune import importance as importance
 from jaxprune.graph import ChannelGraph as ChannelGraph
 from jaxprune.graph import trace_channels as trace_channels
 
 # isort: split
 # Storey 3: prices.
+from jaxprune import allocation as allocation
 from jaxprune import budgets as budgets
 from jaxprune import costs as costs
+from jaxprune import hard_budgets as hard_budgets
 from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
+from jaxprune.hard_budgets import admm as admm
+from jaxprune.hard_budgets import admm_as_published as admm_as_published
 from jaxprune.costs import parameter_ratio as parameter_ratio
 
 # isort: split
 # Storey 4: methods.
+from jaxprune.methods import dsa as dsa
 from jaxprune.methods import global_magnitude as global_magnitude
 from jaxprune.methods import grasp as grasp
 from jaxprune.methods import identity as identity

@@ -20,12 +20,13 @@ _HIGHEST_LOG_PRICE = 20.0
 
 
 class Result(enum.IntEnum):
-    """How a budget stands. The value is what `DualAscentState.result` holds."""
+    """How a budget stands. The value is what the `result` of a state holds."""
 
     NOT_YET_MET = 0
     MET = 1
     PRICE_EXHAUSTED = 2
     DIVERGED = 3
+    INFEASIBLE = 4
 
     @property
     def message(self) -> str:
@@ -34,7 +35,7 @@ class Result(enum.IntEnum):
 
 
 _MESSAGES = {
-    Result.NOT_YET_MET: "The cost is above the limit; the price is still rising.",
+    Result.NOT_YET_MET: "The cost is above the limit; it is still being lowered.",
     Result.MET: "The cost is at or below the limit.",
     Result.PRICE_EXHAUSTED: (
         "The cost stays above the limit at the highest price. The limit may be below "
@@ -44,6 +45,10 @@ _MESSAGES = {
     Result.DIVERGED: (
         "The cost is not finite. Look at the loss first: a diverging network has "
         "non-finite weights."
+    ),
+    Result.INFEASIBLE: (
+        "The limits are below the cost of the least keep ratios. Raise the limits or "
+        "lower `min_keep_ratio`."
     ),
 }
 

@@ -31,6 +31,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,7 @@ class ChannelCost:
         """Returns the cost as a fraction of `dense`.
 
         Groups without a keep ratio count as kept whole; of a vector the mean counts.
+        Of Python numbers it is a Python number, in double precision.
 
         Raises:
           ValueError: if `keep_ratios` names something that is no group.
@@ -120,11 +122,14 @@ class ChannelCost:
                 f"channel cost: no group is called {sorted(unknown)}; the groups are "
                 f"{sorted(self.groups)}. Ratios and costs must come from one graph."
             )
-        ratios = {name: jnp.mean(ratio) for name, ratio in keep_ratios.items()}
-        known: dict[Fraction, jax.Array] = {}
-        cost = jnp.float32(0)
+        ratios = {
+            name: jnp.mean(ratio) if isinstance(ratio, jax.Array) else ratio
+            for name, ratio in keep_ratios.items()
+        }
+        known: dict[Fraction, Any] = {}
+        cost: Any = 0.0
         for amount, fractions in self.terms:
-            term = jnp.float32(amount / self.dense)
+            term = amount / self.dense
             for fraction in fractions:
                 if fraction not in known:
                     known[fraction] = _evaluate(fraction, ratios)
@@ -133,12 +138,12 @@ class ChannelCost:
         return cost
 
 
-def _evaluate(fraction: Fraction, ratios) -> jax.Array:
-    value = jnp.float32(0)
+def _evaluate(fraction: Fraction, ratios) -> Any:
+    value = 0.0
     for weight, names in fraction:
-        product = jnp.float32(weight)
+        product = weight
         for name in names:
-            product *= ratios.get(name, jnp.float32(1))
+            product *= ratios.get(name, 1.0)
         value += product
     return value
 

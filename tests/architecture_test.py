@@ -25,6 +25,7 @@ STOREYS = {
     "tree": 0.1,
     "schedules": 1.0,
     "gates": 1.0,
+    "keep_probabilities": 1.0,
     "_ranking": 1.0,
     "_leaves": 1.0,
     "_top_k": 1.1,
@@ -56,9 +57,16 @@ STOREYS = {
     "_channels.trace": 1.5,
     "graph": 2.0,
     "channel_masks": 2.2,
+    "channel_gates": 2.2,
+    "importance": 2.3,
     "liveness": 2.2,
     "costs": 3.0,
     "budgets": 3.1,
+    "allocation": 3.1,
+    "_budget_projection": 3.1,
+    "_hard_limits": 3.1,
+    "hard_budgets": 3.2,
+    "methods.dsa": 4.0,
     "methods.identity": 4.0,
     "methods.magnitude": 4.0,
     "methods.ltp": 4.0,
@@ -75,7 +83,7 @@ STOREYS = {
     "": 6.0,  # the door
 }
 # What can be read against a paper with nothing else open.
-ALONE = {"base", "_numbers", "schedules", "gates", "_ranking"}
+ALONE = {"base", "_numbers", "schedules", "gates", "keep_probabilities", "_ranking"}
 DOORS = {"", "methods"}
 
 

@@ -49,6 +49,23 @@ def get_config() -> plans.Config:
     config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
     config.ramp_end = 0.7  # of the pruning phase.
 
+    # Channels: the most that each cost may be, as a fraction of the dense cost. If any
+    # is a number, channels are pruned, and `sparsity` is ignored.
+    config.budget = ConfigDict()
+    config.budget.macs = config_dict.placeholder(float)
+    config.budget.parameters = config_dict.placeholder(float)
+    config.budget.bytes = config_dict.placeholder(float)
+    config.held_out = 0.0  # Of the training data, for what is not trained by gradients
+    config.channel_multiple = 1  # on it. Numbers of channels are multiples of this.
+
+    # Differentiable sparsity allocation; see `jaxprune.dsa`.
+    config.sharpness = 2.0
+    config.sharpness_growth = 1.6  # Per epoch.
+    config.keep_floor = 0.01
+    config.init_logit = 3.0
+    config.ratio_every = 2  # Steps of the weights for one of the keep ratios.
+    config.ratio_learning_rate = 0.1
+
     # Soft thresholds; see `jaxprune.soft_thresholding`. If `final_threshold` is a
     # number it is the threshold to end with, and `sparsity` is ignored.
     config.final_threshold = config_dict.placeholder(float)

@@ -2,6 +2,7 @@
 
 from jaxprune.methods.grasp import grasp as grasp
 from jaxprune.methods.grasp import grasp_scores as grasp_scores
+from jaxprune.methods.dsa import dsa as dsa
 from jaxprune.methods.identity import identity as identity
 from jaxprune.methods.lats import lats as lats
 from jaxprune.methods.lats import soft_thresholding as soft_thresholding

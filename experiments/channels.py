@@ -1,0 +1,157 @@
+"""Channel pruning of a model of the experiments: its graph, its costs, its small form.
+
+The tree that is traced is `{"params": ..., "batch_stats": ...}`, so that running
+statistics shrink with their channels.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import jaxprune
+from jaxprune.allocation import Limits
+from jaxprune.costs import ChannelCost
+
+Masks = dict[str, np.ndarray]
+
+COSTS: dict[str, Callable[[jaxprune.ChannelGraph], ChannelCost]] = {
+    "macs": jaxprune.costs.macs,
+    "parameters": jaxprune.costs.parameters,
+    "bytes": jaxprune.costs.bytes_moved,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Channels:
+    """The channels of a model.
+
+    Attributes:
+      model: the dense module.
+      graph: its channel graph, traced with one example.
+      costs: every cost that is known, by name.
+      blank: parameters and statistics of the dense network, abstract.
+      example: one example, abstract.
+    """
+
+    model: nn.Module
+    graph: jaxprune.ChannelGraph
+    costs: Mapping[str, ChannelCost]
+    blank: tuple[Any, Any]
+    example: Any
+
+    def limits(self, budget: Mapping[str, float]) -> Limits:
+        """Pairs of a cost and its limit, of a budget by name.
+
+        Raises:
+          ValueError: if no cost has one of the names.
+        """
+        for name in budget:
+            if name not in self.costs:
+                raise ValueError(
+                    f"`config.budget`: no cost is called {name!r}; the costs are "
+                    f"{', '.join(self.costs)}."
+                )
+        return [(self.costs[name], limit) for name, limit in budget.items()]
+
+    def ratios(self, masks: Masks) -> dict[str, float]:
+        """The fraction of every group that is kept."""
+        return {name: float(np.mean(mask)) for name, mask in masks.items()}
+
+    def reached(self, masks: Masks) -> dict[str, float]:
+        """Every cost of the masked network, as a fraction of the dense cost."""
+        ratios = self.ratios(masks)
+        return {name: float(cost(ratios)) for name, cost in self.costs.items()}
+
+    def compact(self, masks: Masks) -> "CompactModel":
+        """The small network, called as a model is."""
+        functions, trees = {}, []
+        dense = {"params": self.blank[0], "batch_stats": self.blank[1]}
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dense)
+        for train in (True, False):
+            apply_fn = _applied(self.model, train)
+            graph = self.graph
+            if train:
+                graph = jaxprune.trace_channels(apply_fn, dense, self.example)
+            small = jaxprune.compact(apply_fn, graph, masks, blank)
+            functions[train], trees = small.apply_fn, small.trees
+        return CompactModel(functions[True], functions[False], trees[0], small.widths)
+
+    def shrink(self, masks: Masks, *trees: Any) -> tuple[Any, ...]:
+        """Trees of the dense network, cut to the small one."""
+        small = jaxprune.compact(
+            _applied(self.model, train=False), self.graph, masks, *trees
+        )
+        return small.trees
+
+
+class CompactModel(NamedTuple):
+    """A small network, with the interface of a module.
+
+    Attributes:
+      train_fn: `{"params", "batch_stats"}, image -> logits, updated`.
+      eval_fn: `{"params", "batch_stats"}, image -> logits`.
+      blank: its parameters and statistics, all zero.
+      widths: the number of channels of every group.
+    """
+
+    train_fn: Callable[..., Any]
+    eval_fn: Callable[..., Any]
+    blank: dict[str, Any]
+    widths: dict[str, int]
+
+    def apply(self, variables, image, *, train: bool, mutable: Any = False):
+        """As `nn.Module.apply`, for the two ways in which a network is called."""
+        del mutable
+        return (self.train_fn if train else self.eval_fn)(variables, image)
+
+
+def trace(model: nn.Module, blank: tuple[Any, Any], image_shape) -> Channels:
+    """Traces the channels of a model.
+
+    Args:
+      model: a module without a mapped axis.
+      blank: its parameters and statistics, possibly abstract.
+      image_shape: (H, W, C).
+    """
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), blank)
+    tree = {"params": abstract[0], "batch_stats": abstract[1]}
+    example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    graph = jaxprune.trace_channels(_applied(model, train=False), tree, example)
+    return Channels(
+        model=model,
+        graph=graph,
+        costs={name: make(graph) for name, make in COSTS.items()},
+        blank=abstract,
+        example=example,
+    )
+
+
+@functools.cache
+def _applied(model: nn.Module, train: bool) -> Callable[[Any, Any], Any]:
+    """The model as a pure function of one tree."""
+    mutable = ["batch_stats"] if train else False
+
+    def apply_fn(tree, image):
+        return model.apply(tree, image, train=train, mutable=mutable)
+
+    return apply_fn
+
+
+def as_json(masks: Masks) -> dict[str, list[int]]:
+    """Channel masks as the indices of the kept channels."""
+    return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+
+
+def from_json(graph: jaxprune.ChannelGraph, kept: Mapping[str, list[int]]) -> Masks:
+    """Channel masks from the indices of the kept channels."""
+    masks = {}
+    for name, indices in kept.items():
+        masks[name] = np.zeros(graph.groups[name].size, bool)
+        masks[name][indices] = True
+    return masks

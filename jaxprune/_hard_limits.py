@@ -1,0 +1,113 @@
+"""What hard budgets share: keep ratios as vectors, checks of arguments."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+
+from jaxprune.base import KeepRatios
+from jaxprune.costs import Cost
+
+_LEAST = 1e-6
+
+
+def flat_ratios(like: KeepRatios) -> tuple[int, Callable[[jax.Array], KeepRatios]]:
+    """The number of keep ratios, and the way from a vector back to them."""
+    zeros = {name: jnp.zeros(like[name].shape, jnp.float32) for name in like}
+    flat, unravel = jax.flatten_util.ravel_pytree(zeros)
+
+    return flat.size, lambda vector: unravel(vector.astype(jnp.float32))
+
+
+def vector_of(keep_ratios: KeepRatios) -> jax.Array:
+    """Keep ratios as one float32 vector, by sorted name."""
+    flat, _ = jax.flatten_util.ravel_pytree(
+        {name: jnp.asarray(ratio, jnp.float32) for name, ratio in keep_ratios.items()}
+    )
+    return flat
+
+
+def log_of(keep_ratios: KeepRatios) -> jax.Array:
+    """Logarithms, of 1e-6 at the least."""
+    return jnp.log(jnp.maximum(vector_of(keep_ratios), _LEAST))
+
+
+def logit_of(keep_ratios: KeepRatios) -> jax.Array:
+    """Logits, of 1e-6 to 1 - 1e-6."""
+    ratios = jnp.clip(vector_of(keep_ratios), _LEAST, 1 - _LEAST)
+    return jnp.log(ratios) - jnp.log1p(-ratios)
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """Root mean square."""
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def limits_at(bounds, step) -> jax.Array:
+    """The limits at a step, float32, shape (m,)."""
+    values = [bound(step) if callable(bound) else bound for bound in bounds]
+    return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
+
+
+def least_ratios(call: str, like: KeepRatios, min_keep_ratio) -> jax.Array:
+    """The least keep ratios, as a vector."""
+    by_name = (
+        min_keep_ratio
+        if isinstance(min_keep_ratio, Mapping)
+        else dict.fromkeys(like, min_keep_ratio)
+    )
+    if by_name.keys() != like.keys():
+        raise ValueError(
+            f"`{call}(min_keep_ratio=...)` must name every site of `like`, "
+            f"{sorted(like)}; got {sorted(by_name)}."
+        )
+    for name, value in by_name.items():
+        if not 0 < value <= 1:
+            raise ValueError(
+                f"`{call}(min_keep_ratio={value})` of {name!r}: must be in (0, 1]; the "
+                "logarithm of a keep ratio is what is projected."
+            )
+    return vector_of(
+        {name: jnp.full(like[name].shape, by_name[name]) for name in like}
+    ).clip(max=1 - 1e-6)
+
+
+def paired(call: str, costs, limits) -> tuple[list[str], list[Cost], list[Any]]:
+    """Names, costs and limits in one order; one cost alone is called `cost`."""
+    if not isinstance(costs, Mapping):
+        costs = {"cost": costs}
+        limits = limits if isinstance(limits, Mapping) else {"cost": limits}
+    if not isinstance(limits, Mapping) or limits.keys() != costs.keys():
+        raise ValueError(
+            f"`{call}(costs, limits, ...)`: every cost needs its limit, by the same "
+            f"name; got costs {list(costs)} and limits {limits!r}."
+        )
+    for name, limit in limits.items():
+        if not callable(limit) and not 0 < limit <= 1:
+            raise ValueError(
+                f"`{call}(..., limits)`: the limit {limit} of {name!r} must be in "
+                "(0, 1], a fraction of the dense cost. Divide by the dense cost; a "
+                "limit above it is none: leave it out."
+            )
+    return list(costs), list(costs.values()), [limits[name] for name in costs]
+
+
+def check_feasible(call: str, names, bounds, least: jax.Array) -> None:
+    """Refuses limits below the least costs, naming them."""
+    if isinstance(least, jax.core.Tracer):
+        return  # abstract: the result code will say so
+    for name, bound, reachable in zip(names, bounds, least.tolist(), strict=True):
+        if not callable(bound) and bound <= reachable:
+            raise ValueError(
+                f"`{call}(..., limits)`: the limit {bound} of {name!r} cannot be met; "
+                f"the smallest reachable cost is {reachable:.4g} of the dense cost, "
+                "with every site at its `min_keep_ratio`. Raise the limit."
+            )
+
+
+def check_positive(call: str, name: str, value: float) -> None:
+    """Refuses what is not positive and finite."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"`{call}({name}={value})`: must be positive and finite.")

@@ -1,0 +1,162 @@
+"""Gates on channels, applied to the weights that read them.
+
+A channel whose gate is m is read as m times its value: every kernel that contracts over
+it has its input rows multiplied by m. With m = 0 that is exactly the network without
+the channel, whatever its bias or norm; with m between 0 and 1, or random, it is the
+soft form of it, differentiable in m. No activation is touched, so the cost is one
+multiplication per weight.
+
+Where two activations meet in a product (queries and keys) no weight stands. There all
+members of the group are multiplied instead, so that one of the activations is zero when
+m is; that is exact for gates of 0 and 1.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import tree as jtree
+from jaxprune.base import Params
+from jaxprune.graph import ChannelGraph
+
+
+class GatePlan(NamedTuple):
+    """Where the channels of a graph are read, worked out once.
+
+    Attributes:
+      sizes: group name to the number of its channels.
+      places: leaf name to pairs of an axis and, for every index there, the numbers of
+        the gates that multiply it, int32 of shape (axis size, width). Gates are
+        numbered through all groups in the order of `sizes`; the number after the last
+        stands for an open gate.
+    """
+
+    sizes: dict[str, int]
+    places: dict[str, tuple[tuple[int, np.ndarray], ...]]
+
+
+def plan_gates(graph: ChannelGraph) -> GatePlan:
+    """Finds the weights that read each channel of a graph.
+
+    Args:
+      graph: the channel graph.
+
+    Returns:
+      What `apply_gates` works from.
+
+    Raises:
+      ValueError: if two activations meet over channels of a group, and neither needs to
+        be zero when its parameters are: no gate on parameters would be exact.
+    """
+    flow = graph._traced.program.flow
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    open_gate = sum(sizes.values())
+    number = np.full(flow.atoms.count, open_gate, np.int32)
+    start = 0
+    for group in graph.groups.values():
+        number[group._atoms] = np.arange(start, start + group.size)
+        start += group.size
+    for where, axis in flow.unmaskable.items():
+        if (number[flow.atoms.resolve(axis)] != open_gate).any():
+            raise ValueError(
+                f"`plan_gates(graph)`: {where} multiplies two activations over "
+                "channels of a group, and neither is zero when its parameters are, so "
+                "no gate on parameters is exact. Prune such a network by channel masks "
+                "and `compact`."
+            )
+    exposed = np.zeros(flow.atoms.count, bool)
+    for axis in flow.unguarded:
+        if isinstance(axis, np.ndarray):
+            exposed[flow.atoms.resolve(axis)] = True
+    places: dict[str, tuple[tuple[int, np.ndarray], ...]] = {}
+    names = graph._traced.names
+    values = graph._traced.program.args[: len(names)]
+    for i, (name, value) in enumerate(zip(names, values, strict=True)):
+        for d, axis in enumerate(value.axes):
+            if not isinstance(axis, np.ndarray):
+                continue
+            rows = flow.atoms.resolve(axis)
+            gates = number[rows]
+            if (i, d) not in flow.readers:
+                gates = np.where(exposed[rows], gates, open_gate)
+            if (gates != open_gate).any():
+                places[name] = (*places.get(name, ()), (d, gates))
+    return GatePlan(sizes, places)
+
+
+def apply_gates(
+    plan: GatePlan, params: Params, gates: Mapping[str, jax.Array]
+) -> Params:
+    """Multiplies the weights that read each channel by its gate.
+
+    Args:
+      plan: `plan_gates(graph)`.
+      params: the parameters that were traced, or the part of them that is called
+        `params`.
+      gates: group name to gates, shape (channels,), any dtype; groups that are not
+        named are open. Differentiable in gates and parameters.
+
+    Returns:
+      A tree of the structure, shapes and dtypes of `params`.
+
+    Raises:
+      ValueError: if a group is unknown or of another size, or a leaf that reads
+        channels is missing.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune.graph import trace_channels
+    >>> def mlp(params, x):
+    ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
+    >>> params = {"w1": jnp.ones((3, 2)), "w2": jnp.ones((2, 1))}
+    >>> plan = plan_gates(trace_channels(mlp, params, jnp.ones((1, 3))))
+    >>> apply_gates(plan, params, {"w1:1": jnp.array([1.0, 0.25])})["w2"].tolist()
+    [[1.0], [0.25]]
+    """
+    _check_gates(plan, gates)
+    whole = [
+        jnp.asarray(gates[name], jnp.float32) if name in gates else jnp.ones(size)
+        for name, size in plan.sizes.items()
+    ]
+    numbered = jnp.concatenate([*whole, jnp.ones(1)])
+    leaves = jtree.named_leaves(params)
+    gated = {}
+    for name, places in plan.places.items():
+        name = _present(name, leaves)
+        leaf = leaves[name]
+        for axis, numbers in places:
+            factor = functools.reduce(jnp.multiply, [numbered[i] for i in numbers.T])
+            shape = [-1 if d == axis else 1 for d in range(leaf.ndim)]
+            leaf *= factor.reshape(shape).astype(leaf.dtype)
+        gated[name] = leaf
+    return jtree.replace(params, gated)
+
+
+def _check_gates(plan, gates: Mapping[str, Any]) -> None:
+    for name, gate in gates.items():
+        if name not in plan.sizes:
+            raise ValueError(
+                f"channel gates: no group is called {name!r}; the groups are "
+                f"{list(plan.sizes)}."
+            )
+        if jnp.shape(gate) != (plan.sizes[name],):
+            raise ValueError(
+                f"channel gates of group {name!r} must have shape "
+                f"{(plan.sizes[name],)}, got {jnp.shape(gate)}."
+            )
+
+
+def _present(name, leaves) -> str:
+    """The name of a leaf of the graph in a tree that may be its part `params`."""
+    if name in leaves:
+        return name
+    short = name.removeprefix("params/")
+    if short in leaves:
+        return short
+    raise ValueError(
+        f"channel gates: leaf {name!r} reads channels and is missing; the leaves are "
+        f"{list(leaves)}. Pass the parameters that were traced."
+    )

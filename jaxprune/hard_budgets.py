@@ -1,0 +1,312 @@
+"""Budgets that hold one or several costs to hard limits by ADMM.
+
+The problem, for whatever variables v decide keep ratios k(v), is
+
+    minimise L(v)   subject to   F_j(k(v)) <= B_j  for all costs j,
+
+with F_j and B_j as fractions of the dense cost. The alternating direction method of
+multipliers splits it: the optimizer of the network minimises L and a penalty that ties
+k to a point that is affordable, and `update` moves that point. Nothing here knows
+channels: thresholds of LTP and LATS are held to their budgets by the same values.
+
+References:
+  [DSA] Ning et al., ECCV 2020, arXiv:2004.02164, Sec. 3.4.
+  [ADMM] Boyd et al., "Distributed Optimization and Statistical Learning via the
+  Alternating Direction Method of Multipliers", 2011.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune._budget_projection import project
+from jaxprune._hard_limits import (
+    check_feasible,
+    check_positive,
+    flat_ratios,
+    least_ratios,
+    limits_at,
+    log_of,
+    logit_of,
+    paired,
+    rms,
+)
+from jaxprune.base import Budget, KeepRatios
+from jaxprune.budgets import Result
+from jaxprune.costs import Cost
+
+_MOST_STIFFNESS = 1e6
+
+
+class AdmmState(NamedTuple):
+    """State of `admm` and `admm_as_published`, for n keep ratios and m costs.
+
+    Attributes:
+      step: int32, the number of updates so far.
+      point: float32, shape (n,), the affordable point: log k, or logit k as published.
+      pull: float32, shape (n,), the multipliers u that tie k to the point.
+      stiffness: float32, rho, the weight of the quadratic term.
+      multipliers: float32, shape (m,), of the limits.
+      cost: float32, shape (m,), the costs at the last update.
+      limit: float32, shape (m,), the limits that they were held to.
+      primal_residual: float32, root mean square of k's distance from the point.
+      dual_residual: float32, rho times the root mean square of the point's last move.
+      result: int32, a `Result`.
+    """
+
+    step: jax.Array
+    point: jax.Array
+    pull: jax.Array
+    stiffness: jax.Array
+    multipliers: jax.Array
+    cost: jax.Array
+    limit: jax.Array
+    primal_residual: jax.Array
+    dual_residual: jax.Array
+    result: jax.Array
+
+
+def admm(
+    costs: Cost | Mapping[str, Cost],
+    limits: optax.ScalarOrSchedule | Mapping[str, optax.ScalarOrSchedule],
+    like: KeepRatios,
+    *,
+    min_keep_ratio: float | Mapping[str, float] = 1e-3,
+    tolerance: float = 0.05,
+    rate: float = 0.1,
+    dual_rate: float = 0.1,
+    init_stiffness: float = 1.0,
+) -> Budget:
+    """Holds costs to their limits by ADMM with exact projections.
+
+    With y = log k, an affordable point z and multipliers u, the penalty is
+
+        u . (y - z) + (rho / 2) |y - z|^2
+
+    and after each step of the optimizer
+
+        z   <- the point nearest to y + u / rho with log F_j(exp z) <= log B_j
+        u   <- u + dual_rate rho (y - z)
+        rho <- max(rho exp(rate clip(log(rms(y - z) / tolerance), -1, 1)), rho_0)
+
+    In logarithms the costs are convex, so the projection is unique and exact; see
+    `_budget_projection`. The stiffness rho finds itself: it grows while the ratios are
+    further from z than the tolerance, 5 %, and falls while they are nearer, so neither
+    the scale of the loss nor that of the costs matters. The task decides which groups
+    pay, because u settles where the loss's slope in log k_g is in proportion to the
+    cost's slope, one price for all.
+
+    Args:
+      costs: `keep_ratios -> fraction of the dense cost`, or several by name.
+      limits: the most each may be, in (0, 1]; a number or a schedule of the step; by
+        the same names if there are several.
+      like: keep ratios with the names and shapes that the pruner gives, possibly
+        abstract.
+      min_keep_ratio: what every site keeps at the least, in (0, 1); for all or by name.
+      tolerance: how far, relatively, ratios may be from the affordable point.
+      rate: how fast the stiffness adapts, positive.
+      dual_rate: how fast the multipliers follow, positive. 1 is ADMM for convex
+        problems that are solved exactly at each step; after a single step of a noisy
+        optimizer it swings past the limit.
+      init_stiffness: rho_0, the least stiffness, in units of the loss, positive.
+
+    Returns:
+      A budget with an `AdmmState`. `Result.INFEASIBLE` says that the limits are below
+      the cost of the least keep ratios.
+
+    Raises:
+      ValueError: if names differ, a number for a limit is outside (0, 1] or below the
+        least cost, or a rate is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> keep = {"a": jnp.float32(1.0), "b": jnp.float32(1.0)}
+    >>> cost = lambda k: (k["a"] * k["b"] + k["b"]) / 2
+    >>> budget = admm(cost, 0.5, keep)
+    >>> state = budget.update(keep, budget.init())
+    >>> Result(int(state.result)).name, state.cost.tolist()
+    ('NOT_YET_MET', [1.0])
+    """
+    call = "admm"
+    names, functions, bounds = paired(call, costs, limits)
+    for name, value in (
+        ("tolerance", tolerance),
+        ("rate", rate),
+        ("dual_rate", dual_rate),
+        ("init_stiffness", init_stiffness),
+    ):
+        check_positive(call, name, value)
+    size, ratios_of = flat_ratios(like)
+    low = jnp.log(least_ratios(call, like, min_keep_ratio))
+
+    def log_costs(y):
+        ratios = ratios_of(jnp.exp(y))
+        return jnp.log(jnp.stack([function(ratios) for function in functions]))
+
+    least = jnp.exp(log_costs(low))
+    check_feasible(call, names, bounds, least)
+
+    def init():
+        return _start(jnp.zeros(size), init_stiffness, len(names))
+
+    def penalty(keep_ratios, state, /):
+        apart = log_of(keep_ratios) - state.point
+        return jnp.sum(state.pull * apart) + state.stiffness / 2 * jnp.sum(apart**2)
+
+    def update(keep_ratios, state, /):
+        y, limit = log_of(keep_ratios), limits_at(bounds, state.step)
+        target = y + state.pull / state.stiffness
+        # The limits are widened to what can be met, so that the point stays finite.
+        wide = jnp.log(jnp.maximum(limit, least * 1.01))
+        nearest = project(log_costs, wide, target, low)
+        apart = y - nearest.point
+        violation = jnp.log(rms(apart) / tolerance + 1e-9)
+        stiffness = state.stiffness * jnp.exp(rate * jnp.clip(violation, -1, 1))
+        new = AdmmState(
+            step=jnp.asarray(optax.safe_increment(state.step)),
+            point=nearest.point,
+            pull=state.pull + dual_rate * state.stiffness * apart,
+            stiffness=jnp.clip(stiffness, init_stiffness, _MOST_STIFFNESS),
+            multipliers=state.stiffness * nearest.multipliers,
+            cost=jnp.exp(log_costs(y)),
+            limit=limit,
+            primal_residual=rms(apart),
+            dual_residual=state.stiffness * rms(nearest.point - state.point),
+            result=state.result,
+        )
+        return _judged(new, state, least)
+
+    return Budget(init, penalty, update)
+
+
+def admm_as_published(
+    costs: Cost | Mapping[str, Cost],
+    limits: optax.ScalarOrSchedule | Mapping[str, optax.ScalarOrSchedule],
+    like: KeepRatios,
+    *,
+    unit: float = 100.0,
+    rho1: float = 0.01,
+    rho2: float = 0.01,
+    loss_scale: float = 1e5,
+    inner_steps: int = 50,
+    inner_rate: float = 1e-3,
+) -> Budget:
+    """The alternation of the DSA paper, for comparison; prefer `admm`.
+
+    With theta = logit k, excess e_j = [F_j(sigmoid z) - B_j]_+ and multipliers u_1, u_2
+    the penalty is (u_2 . (theta - z) + (rho_2 / 2) |theta - z|^2) / loss_scale, and an
+    update takes `inner_steps` times
+
+        z   <- z - rate d/dz (u_1 . e + (rho_1 / 2) |e|^2
+                              + u_2 . (theta - z) + (rho_2 / 2) |theta - z|^2)
+        u_1 <- u_1 + rho_1 e
+
+    and then u_2 <- u_2 + rho_2 (theta - z).           [DSA] Sec. 3.4, Algorithm 1
+
+    The paper gives neither the unit of F nor the rate of theta. F is taken in units of
+    the dense cost divided by `unit`: 100 is near the 82 million FLOPs of ResNet-20.
+
+    Args:
+      costs: as for `admm`.
+      limits: as for `admm`.
+      like: keep ratios at the start, of the pruner; values count.
+      unit: what the dense cost is measured as.
+      rho1: weight of the squared excess, and step of u_1.
+      rho2: weight of the squared distance, and step of u_2.
+      loss_scale: what the loss would be multiplied with.
+      inner_steps: of z.
+      inner_rate: of z.
+
+    Returns:
+      A budget with an `AdmmState`, `stiffness` being rho_2.
+
+    Raises:
+      ValueError: as `admm`.
+    """
+    call = "admm_as_published"
+    names, functions, bounds = paired(call, costs, limits)
+    for name, value in (
+        ("unit", unit),
+        ("rho1", rho1),
+        ("rho2", rho2),
+        ("loss_scale", loss_scale),
+        ("inner_rate", inner_rate),
+        ("inner_steps", inner_steps),
+    ):
+        check_positive(call, name, value)
+    _, ratios_of = flat_ratios(like)
+
+    def costs_at(point):
+        ratios = ratios_of(jax.nn.sigmoid(point))
+        return jnp.stack([function(ratios) for function in functions])
+
+    def init():
+        return _start(logit_of(like), rho2, len(names))
+
+    def coupling(theta, point, pull):
+        apart = theta - point
+        return jnp.sum(pull * apart) + rho2 / 2 * jnp.sum(apart**2)
+
+    def penalty(keep_ratios, state, /):
+        return coupling(logit_of(keep_ratios), state.point, state.pull) / loss_scale
+
+    def update(keep_ratios, state, /):
+        theta, limit = logit_of(keep_ratios), limits_at(bounds, state.step)
+
+        def excess(point):
+            return jnp.maximum(costs_at(point) - limit, 0) * unit
+
+        def inner(point, multipliers):
+            over = excess(point)
+            priced = jnp.sum(multipliers * over) + rho1 / 2 * jnp.sum(over**2)
+            return priced + coupling(theta, point, state.pull)
+
+        def alternate(_, carry):
+            point, multipliers = carry
+            point -= inner_rate * jax.grad(inner)(point, multipliers)
+            return point, multipliers + rho1 * excess(point)
+
+        start = state.point, state.multipliers
+        point, multipliers = jax.lax.fori_loop(0, inner_steps, alternate, start)
+        new = AdmmState(
+            step=jnp.asarray(optax.safe_increment(state.step)),
+            point=point,
+            pull=state.pull + rho2 * (theta - point),
+            stiffness=state.stiffness,
+            multipliers=multipliers,
+            cost=costs_at(theta),
+            limit=limit,
+            primal_residual=rms(theta - point),
+            dual_residual=rho2 * rms(point - state.point),
+            result=state.result,
+        )
+        return _judged(new, state, jnp.zeros_like(limit))
+
+    return Budget(init, penalty, update)
+
+
+def _start(point, stiffness: float, count: int) -> AdmmState:
+    return AdmmState(
+        step=jnp.zeros([], jnp.int32),
+        point=point,
+        pull=jnp.zeros_like(point),
+        stiffness=jnp.float32(stiffness),
+        multipliers=jnp.zeros(count),
+        cost=jnp.ones(count),
+        limit=jnp.ones(count),
+        primal_residual=jnp.zeros([]),
+        dual_residual=jnp.zeros([]),
+        result=jnp.int32(Result.NOT_YET_MET),
+    )
+
+
+def _judged(new: AdmmState, old: AdmmState, least: jax.Array) -> AdmmState:
+    """Says how the budget stands; a cost that is not finite changes nothing else."""
+    result = jnp.where(jnp.all(new.cost <= new.limit), Result.MET, Result.NOT_YET_MET)
+    result = jnp.where(jnp.any(least > new.limit), Result.INFEASIBLE, result)
+    fine = jnp.all(jnp.isfinite(new.cost))
+    kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+    result = jnp.where(fine, result, Result.DIVERGED).astype(jnp.int32)
+    return kept._replace(step=new.step, cost=new.cost, result=result)

@@ -1,0 +1,226 @@
+"""Keep probabilities of channels whose mean is an asked keep ratio, differentiably.
+
+Differentiable pruning of one group of C channels: every channel has an importance
+b_i > 0 and is kept with probability
+
+    p_i = min(sigmoid(beta_2 (log b_i - log beta_1)) + floor, 1)
+
+The sharpness beta_2 is given; the threshold beta_1 is the one at which the expected
+fraction of kept channels is the keep ratio alpha,
+
+    (1 / C) sum_i p_i(beta_1) = alpha,
+
+so alpha is what is learned, and beta_1(alpha) is an implicit function. As beta_2 grows
+the probabilities become 0 or 1 and beta_1 a hard threshold on the importance;
+`inexactness` says how far that is.
+
+References:
+  [DSA] Ning et al., "DSA: More Efficient Budgeted Pruning via Differentiable Sparsity
+  Allocation", ECCV 2020, arXiv:2004.02164, Sec. 3.3; the floor is in the authors' code.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_ITERATIONS = 16  # the tests find nothing that needs more than ten in float32
+_LEAST_IMPORTANCE = 1e-8
+_FAR = 20.0  # sigmoid(-20) is 2e-9
+
+
+def keep_probabilities(
+    keep_ratio: jax.Array,
+    importance: jax.Array,
+    sharpness: jax.Array | float,
+    *,
+    floor: float = 0.01,
+    valid: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Solves for the threshold of every group, and returns the keep probabilities.
+
+    With x_i = beta_2 log b_i the root u = beta_2 log beta_1 of mean_i p_i = alpha is
+    found by Newton's method on the logits of both sides, which is exact in one step
+    where all importances are equal, kept inside a bracket by bisection. All groups are
+    solved at once. The derivative is that of the implicit function,
+
+        dp_i / dalpha = C s_i (1 - s_i) / sum_j s_j (1 - s_j),   s_i = sigmoid(x_i - u)
+
+    over the channels with p_i < 1, at the cost of one pass. Importance and sharpness
+    are constants for the derivative, as published. (The authors' own backward pass
+    also counts channels at p_i = 1, where the sum of the derivatives is then not C.)
+
+    Args:
+      keep_ratio: alpha, shape (...,), in [0, 1]; below the floor the probabilities
+        stay at the floor.
+      importance: b, shape (..., C), not negative; 1e-8 is added.
+      sharpness: beta_2 > 0, shape () or (...,).
+      floor: the least probability, in [0, 1).
+      valid: bool, shape (..., C): False marks padding, where the probability is 0. At
+        least one channel of each group must be valid.
+
+    Returns:
+      The probabilities p, shape (..., C), and log beta_1, shape (...,); of the dtype
+      of `importance`. The second is a constant for derivatives.
+
+    >>> import jax.numpy as jnp
+    >>> importance = jnp.array([0.1, 1.0, 2.0, 4.0])
+    >>> p, _ = keep_probabilities(jnp.float32(0.5), importance, 50.0, floor=0.0)
+    >>> p.round(3).tolist()
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    importance = jax.lax.stop_gradient(jnp.asarray(importance))
+    dtype = importance.dtype
+    sharpness = jax.lax.stop_gradient(jnp.asarray(sharpness, dtype))
+    sharpness = jnp.broadcast_to(sharpness, importance.shape[:-1])
+    valid = jnp.ones(importance.shape, bool) if valid is None else valid
+    scores = sharpness[..., None] * jnp.log(importance + _LEAST_IMPORTANCE)
+    keep_ratio = jnp.asarray(keep_ratio, dtype)
+    probabilities, threshold = _probabilities(
+        keep_ratio, scores, valid, jnp.asarray(floor, dtype)
+    )
+    return probabilities, jax.lax.stop_gradient(threshold) / sharpness
+
+
+@jax.custom_vjp
+def _probabilities(keep_ratio, scores, valid, floor):
+    return _forward(keep_ratio, scores, valid, floor)[0]
+
+
+def _forward(keep_ratio, scores, valid, floor):
+    # With r certain channels and the others at the floor the mean would be asked for;
+    # the root lies within reach of the score at that rank. Scores are measured from
+    # there: sharpness makes them large, and they would lose the last digits.
+    count = jnp.sum(valid, axis=-1)
+    certain = count * (keep_ratio - floor) / (1 - floor)
+    rank = jnp.clip(jnp.ceil(certain).astype(jnp.int32), 1, count) - 1
+    ranked = -jnp.sort(-jnp.where(valid, scores, -jnp.inf), axis=-1)
+    origin = jnp.take_along_axis(ranked, rank[..., None], axis=-1)
+    centred = jnp.where(valid, scores - origin, 0)
+    root = _root(keep_ratio, centred, valid, floor)
+    logits = centred - root[..., None]
+    probabilities = jnp.where(valid, _gate(logits, floor), 0)
+    return (probabilities, origin[..., 0] + root), (logits, valid, floor)
+
+
+def _gate(logits, floor):
+    return jnp.minimum(jax.nn.sigmoid(jnp.clip(logits, -_FAR, _FAR)) + floor, 1)
+
+
+def _root(keep_ratio, scores, valid, floor):
+    """Returns u in [-20, 20] with mean p(scores - u) = keep_ratio, over the valid."""
+    count = jnp.sum(valid, axis=-1).astype(scores.dtype)
+    tiny = jnp.finfo(scores.dtype).tiny
+
+    def odds(mean):  # of the share between the floor and 1
+        return jnp.maximum(mean - floor, tiny), jnp.maximum(1 - mean, tiny)
+
+    asked, rest = odds(keep_ratio)
+
+    def improve(_, state):
+        low, high, root = state
+        gate = _gate(scores - root[..., None], floor)
+        mean = jnp.sum(gate, -1, where=valid) / count
+        share = gate - floor
+        slope = jnp.sum(share * (1 - share), -1, where=valid & (gate < 1)) / count
+        low = jnp.where(mean >= keep_ratio, root, low)
+        high = jnp.where(mean >= keep_ratio, high, root)
+        kept, lost = odds(mean)
+        step = jnp.log(kept * rest / (lost * asked)) * kept * lost
+        newton = root + step / (jnp.maximum(slope, tiny) * (1 - floor))
+        inside = (newton >= low) & (newton <= high)
+        return low, high, jnp.where(inside, newton, (low + high) / 2)
+
+    start = jnp.zeros_like(keep_ratio)
+    bounds = start - _FAR, start + _FAR
+    return jax.lax.fori_loop(0, _ITERATIONS, improve, (*bounds, start))[2]
+
+
+def _backward(residuals, cotangents):
+    logits, valid, floor = residuals
+    cotangent, _ = cotangents
+    free = valid & (jax.nn.sigmoid(logits) + floor < 1)
+    # Where all are certain to be kept, all of them answer.
+    free |= valid & ~jnp.any(free, axis=-1, keepdims=True)
+    # Normalised in logarithms: slopes of sharp gates underflow.
+    slopes = -jnp.abs(logits) - 2 * jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    shares = jax.nn.softmax(slopes, axis=-1, where=free)
+    count = jnp.sum(valid, axis=-1).astype(logits.dtype)
+    keep_ratio_bar = count * jnp.sum(cotangent * shares, axis=-1, where=free)
+    return keep_ratio_bar, jnp.zeros_like(logits), None, jnp.zeros_like(floor)
+
+
+_probabilities.defvjp(_forward, _backward)
+
+
+def inexactness(probabilities: jax.Array) -> jax.Array:
+    """Sums p_i (1 - p_i) over the last axis: the variance of the number kept.
+
+    It is 0 when every decision is made.
+    """
+    return jnp.sum(probabilities * (1 - probabilities), axis=-1)
+
+
+def bernoulli_mask(key: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Draws m_i ~ Bernoulli(p_i), with the straight-through derivative dm_i/dp_i = 1.
+
+    Args:
+      key: a typed PRNG key; equal keys give equal masks on every replica.
+      probabilities: p, shape (...), in [0, 1].
+
+    Returns:
+      m, 0 or 1, of the shape and dtype of `probabilities`.
+    """
+    drawn = jax.random.uniform(key, probabilities.shape, probabilities.dtype)
+    return _straight_through(drawn < probabilities, probabilities)
+
+
+def concrete_mask(
+    key: jax.Array, probabilities: jax.Array, *, temperature: float = 2 / 3
+) -> jax.Array:
+    """Draws relaxed Bernoulli masks, differentiable without a straight-through.
+
+        m_i = sigmoid((logit p_i + logit U_i) / T),   U_i ~ Uniform(0, 1)
+
+    Args:
+      key: a typed PRNG key.
+      probabilities: p, shape (...), in [0, 1].
+      temperature: T > 0; as it falls the masks become 0 or 1.
+
+    Returns:
+      m in [0, 1], of the shape and dtype of `probabilities`.
+
+    References:
+      Maddison, Mnih, Teh, "The Concrete Distribution", 2017, arXiv:1611.00712, Eq. (8).
+    """
+    if not temperature > 0:
+        raise ValueError(
+            f"`concrete_mask(temperature={temperature})`: must be positive; 2/3 is "
+            "usual."
+        )
+    tiny = jnp.finfo(probabilities.dtype).eps
+    p = jnp.clip(probabilities, tiny, 1 - tiny)
+    noise = jax.random.logistic(key, p.shape, p.dtype)
+    return jax.nn.sigmoid((jnp.log(p) - jnp.log1p(-p) + noise) / temperature)
+
+
+def deterministic_mask(
+    probabilities: jax.Array, count: jax.Array, valid: jax.Array | None = None
+) -> jax.Array:
+    """Keeps the `count` most probable, with the derivative dm_i/dp_i = 1.
+
+    Args:
+      probabilities: p, shape (..., C), in [0, 1].
+      count: int32, shape (...,); ties are settled by position.
+      valid: bool, shape (..., C): False marks padding, which is never kept.
+
+    Returns:
+      m, 0 or 1, of the shape and dtype of `probabilities`.
+    """
+    scores = probabilities if valid is None else jnp.where(valid, probabilities, -1)
+    order = jnp.argsort(-scores, axis=-1, stable=True)
+    position = jnp.argsort(order, axis=-1)
+    return _straight_through(position < jnp.asarray(count)[..., None], probabilities)
+
+
+def _straight_through(mask, probabilities):
+    mask = mask.astype(probabilities.dtype)
+    return probabilities + jax.lax.stop_gradient(mask - probabilities)
