@@ -11,15 +11,15 @@ compact network that is fine-tuned. They differ in how the numbers are found:
 - `evolution` (in the manner of AMC): trial and error on held-out data.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jaxprune
+from experiments.channel_penalties import channel_norms, shrink_channels
 from experiments.channels import Channels, Masks
 from experiments.plans import (
     Config,
@@ -29,7 +29,7 @@ from experiments.plans import (
     weights_optimizer,
 )
 from experiments.steps import Plan, Search, TrainState
-from jaxprune import allocation, channel_gates, hard_budgets, importance, transforms
+from jaxprune import allocation, channel_gates, hard_budgets, importance
 from jaxprune.methods.dsa import sharpness_schedule
 
 Counts = dict[str, int]
@@ -64,13 +64,8 @@ def dsa(config: Config, task: Task) -> Plan:
 
     def allocate(state: TrainState) -> Masks:
         ratios = {n: float(jax.nn.sigmoid(v)) for n, v in state.variables.items()}
-        counts = allocation.round_to_budget(
-            known.graph,
-            ratios,
-            known.limits(asked),
-            multiple_of=config.channel_multiple,
-        )
-        return _most_important(importance.norm_scales(known.graph), state, counts)
+        scores = importance.norm_scales(known.graph)(state.params)
+        return _most_important(scores, _rounded(config, task, ratios))
 
     return Plan(
         pruner=pruner,
@@ -80,6 +75,174 @@ def dsa(config: Config, task: Task) -> Plan:
             {"params": "weights", "variables": "ratios"},
         ),
         search=Search(optax.adam(config.ratio_learning_rate), config.ratio_every),
+        allocate=allocate,
+    )
+
+
+def uniform(config: Config, task: Task) -> Plan:
+    """The same keep ratio in every group; filters with the largest norm stay."""
+    known = _channels(config, task)
+
+    def allocate(state: TrainState) -> Masks:
+        ratio = allocation.uniform_ratio(
+            known.graph, known.limits(channel_budget(config))
+        )
+        counts = _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
+        scores = importance.filter_norms(known.graph)(state.params)
+        return _most_important(scores, counts)
+
+    return _trained_already(allocate)
+
+
+def filter_norm(config: Config, task: Task) -> Plan:
+    """One ranking of all channels, by the mean |w| of their filters."""
+    known = _channels(config, task)
+    return _ranked(config, task, importance.filter_norms(known.graph))
+
+
+def norm_scale(config: Config, task: Task) -> Plan:
+    """One ranking of all channels, by the scale of their batch normalisation."""
+    known = _channels(config, task)
+    return _ranked(config, task, importance.norm_scales(known.graph))
+
+
+def _ranked(config: Config, task: Task, scores_of: importance.Importance) -> Plan:
+    def allocate(state: TrainState) -> Masks:
+        scores = {n: np.asarray(x) for n, x in scores_of(state.params).items()}
+        everything = np.sort(np.concatenate(list(scores.values())))
+        limits = _channels(config, task).limits(channel_budget(config))
+
+        def ratios(share: float) -> dict[str, float]:
+            least = everything[-max(round(share * len(everything)), 1)]
+            return {
+                name: max(float(np.mean(x >= least)), 1 / len(x))
+                for name, x in scores.items()
+            }
+
+        def fits(share: float) -> bool:
+            return all(cost(ratios(share)) <= limit for cost, limit in limits)
+
+        share = allocation.largest(fits, 0.0, 1.0)
+        return _most_important(scores, _rounded(config, task, ratios(share)))
+
+    return _trained_already(allocate)
+
+
+def group_lasso(config: Config, task: Task) -> Plan:
+    """SSL: a penalty on the norm of each channel's filters and scales.
+
+    References:
+      Wen et al., "Learning Structured Sparsity in Deep Neural Networks", NeurIPS 2016,
+      arXiv:1608.03665.
+    """
+    return _penalised(config, task, dict.fromkeys(_groups(config, task), 1.0))
+
+
+def morphnet(config: Config, task: Task) -> Plan:
+    """MorphNet: the penalty on a channel is what it costs; then uniform expansion.
+
+    The penalty of a group is the derivative of the first cost of the budget in its keep
+    ratio, per channel. As all scales of a group are removed together, they are
+    penalised together, by their norm.
+
+    References:
+      Gordon et al., "MorphNet: Fast & Simple Resource-Constrained Structure Learning of
+      Deep Networks", CVPR 2018, arXiv:1711.06798.
+    """
+    known = _channels(config, task)
+    cost = known.costs[next(iter(channel_budget(config)))]
+    groups = known.graph.groups
+    per_ratio = {n: cost({n: 1.0}) - cost({n: 0.0}) for n in groups}
+    per_channel = {n: per_ratio[n] / groups[n].size for n in groups}
+    mean = sum(per_channel.values()) / len(per_channel)
+    weights = {n: float(slope / mean) for n, slope in per_channel.items()}
+    return _penalised(config, task, weights, scales_only=True)
+
+
+def _penalised(
+    config: Config, task: Task, weights: Mapping[str, float], scales_only: bool = False
+) -> Plan:
+    """Trains under a penalty; what is left, scaled by one factor, is the allocation."""
+    known = _channels(config, task)
+    rate = pruning_learning_rate(config, task.steps)
+    strengths = {n: config.channel_penalty * weight for n, weight in weights.items()}
+    norms_of = channel_norms(known.graph, scales_only=scales_only)
+    optimizer = optax.chain(
+        weights_optimizer(config, rate),
+        optax.masked(
+            shrink_channels(known.graph, strengths, rate, scales_only=scales_only),
+            {"params": True, "variables": False},
+        ),
+    )
+
+    def allocate(state: TrainState) -> Masks:
+        norms = {
+            n: np.asarray(x) for n, x in norms_of({"params": state.params}).items()
+        }
+        left = {n: max(float(np.mean(x > 0)), 1 / len(x)) for n, x in norms.items()}
+        if config.round_to_budget:
+            counts = _rounded(config, task, left)
+        else:
+            counts = {n: round(left[n] * len(x)) for n, x in norms.items()}
+        return _most_important(norms, counts)
+
+    return Plan(
+        pruner=jaxprune.identity(),
+        budget=jaxprune.unlimited(),
+        optimizer=optimizer,
+        allocate=allocate,
+    )
+
+
+def evolution(config: Config, task: Task) -> Plan:
+    """Trial and error: changed keep ratios stay if the pruned network is no worse.
+
+    The task of AMC with a (1 + 1) evolution strategy in place of its agent: each trial
+    multiplies the ratios of a third of the groups by random factors, is rounded to the
+    budget, and judged on held-out data without training.
+
+    References:
+      He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices",
+      ECCV 2018, arXiv:1802.03494.
+    """
+    known = _channels(config, task)
+    plan = channel_gates.plan_gates(known.graph)
+    gated = jax.jit(functools.partial(channel_gates.apply_gates, plan))
+
+    def allocate(state: TrainState) -> Masks:
+        rng = np.random.default_rng(config.seed)
+        scores = importance.filter_norms(known.graph)(state.params)
+        limits = known.limits(channel_budget(config))
+        names = list(known.graph.groups)
+
+        def judged(ratios):
+            masks = _most_important(scores, _rounded(config, task, ratios))
+            gates = {n: mask.astype(np.float32) for n, mask in masks.items()}
+            return task.judge(gated(state.params, gates), state.batch_stats), masks
+
+        best = dict.fromkeys(names, allocation.uniform_ratio(known.graph, limits))
+        accuracy, masks = judged(best)
+        for _ in range(config.trials):
+            chosen = rng.random(len(names)) < 1 / 3
+            factors = np.where(chosen, np.exp(0.4 * rng.normal(size=len(names))), 1)
+            ratios = {
+                n: min(best[n] * factor, 1.0)
+                for n, factor in zip(names, factors.tolist(), strict=True)
+            }
+            found, tried = judged(ratios)
+            if found >= accuracy:
+                best, accuracy, masks = ratios, found, tried
+        return masks
+
+    return _trained_already(allocate)
+
+
+def _trained_already(allocate: Callable[[TrainState], Masks]) -> Plan:
+    """Moves no weight: the phase is there for the decision at its end."""
+    return Plan(
+        pruner=jaxprune.identity(),
+        budget=jaxprune.unlimited(),
+        optimizer=optax.set_to_zero(),
         allocate=allocate,
     )
 
@@ -94,13 +257,25 @@ def _channels(config: Config, task: Task) -> Channels:
     return task.channels
 
 
-def _most_important(
-    scores_of: importance.Importance, state: TrainState, counts: Counts
-) -> Masks:
+def _groups(config: Config, task: Task) -> list[str]:
+    return list(_channels(config, task).graph.groups)
+
+
+def _rounded(config: Config, task: Task, ratios: Mapping[str, float]) -> Counts:
+    known = _channels(config, task)
+    return allocation.round_to_budget(
+        known.graph,
+        ratios,
+        known.limits(channel_budget(config)),
+        multiple_of=config.channel_multiple,
+    )
+
+
+def _most_important(scores: Mapping[str, jax.Array], counts: Counts) -> Masks:
     """Keeps the most important channels of every group; ties go by position."""
     masks = {}
-    for name, scores in scores_of(state.params).items():
-        order = np.argsort(-np.asarray(scores), kind="stable")
+    for name, score in scores.items():
+        order = np.argsort(-np.asarray(score), kind="stable")
         masks[name] = np.zeros(len(order), bool)
         masks[name][order[: counts[name]]] = True
     return masks

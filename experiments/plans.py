@@ -239,8 +239,19 @@ def asked_keep_ratio(config: Config) -> float | None:
 
 
 def channel_budget(config: Config) -> dict[str, float]:
-    """The limits on the costs of channels, by name; empty if weights are pruned."""
-    return {name: limit for name, limit in config.budget.items() if limit is not None}
+    """The limits on the costs of channels, by name; empty if weights are pruned.
+
+    Raises:
+      ValueError: if a limit is not in (0, 1].
+    """
+    for name, limit in config.budget.items():
+        if limit is not None and not 0 < limit <= 1:
+            raise ValueError(
+                f"`config.budget.{name}={limit}` must be in (0, 1], a fraction of the "
+                "dense cost."
+            )
+    # A limit of 1 is none; so one in a config can be lifted on the command line.
+    return {n: limit for n, limit in config.budget.items() if limit not in (None, 1)}
 
 
 def check_feasible(config: Config, params) -> None:

@@ -9,6 +9,9 @@ Every run is one `experiments.main` in a process of its own, in the folder
 prune, which runs once per seed whatever the sparsities). What it prints is in `log.txt`
 there. Arguments `--config.field=value` are given to every run.
 
+Methods that prune channels take budgets instead, `--budgets=macs:0.5,parameters:0.5` or
+`macs:0.5+parameters:0.5` for both at once; their folders are called like them.
+
 Finished runs are left alone, so the same command goes on after Ctrl-C or a failure, and
 points that only some methods have are asked for by a second call with the same workdir.
 `python -m experiments.tables --workdir=runs/sweep --name=...` makes the comparison.
@@ -53,7 +56,10 @@ class Run:
 
     Attributes:
       config: the name of a file in `experiments/configs`.
-      sparsity: the fraction of zeros asked for; None for a config that does not prune.
+      sparsity: the fraction of zeros asked for; None for a config that does not prune
+        weights.
+      budget: the limits asked for, such as `macs:0.5`; None for a config that does not
+        prune channels.
       seed: what everything random comes from.
       workdir: the folder of the run.
       overrides: further arguments, `--config.field=value`.
@@ -63,12 +69,12 @@ class Run:
     sparsity: float | None
     seed: int
     workdir: Path
+    budget: str | None = None
     overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The name of the run in what the sweep prints."""
-        asked = DENSE if self.sparsity is None else repr(self.sparsity)
-        return f"{self.config} {asked} seed {self.seed}"
+        return f"{self.config} {_folder(self.sparsity, self.budget)} seed {self.seed}"
 
     @property
     def flags(self) -> list[str]:
@@ -77,6 +83,7 @@ class Run:
         return [
             f"--config={os.path.relpath(_CONFIGS / self.config)}.py",
             *asked,
+            *_limits(self.budget),
             f"--config.seed={self.seed}",
             *self.overrides,
         ]
@@ -93,6 +100,7 @@ def plan_runs(
     seeds: Sequence[int],
     workdir: str | Path,
     overrides: Sequence[str] = (),
+    budgets: Sequence[str] = (),
 ) -> list[Run]:
     """List the runs of a sweep.
 
@@ -102,6 +110,7 @@ def plan_runs(
       seeds: whole numbers.
       workdir: the folder of the sweep.
       overrides: `--config.field=value`, for every run.
+      budgets: limits, for configs that prune channels.
 
     Returns:
       The runs, seed by seed: a sweep that is stopped early has few seeds of everything
@@ -123,21 +132,21 @@ def plan_runs(
         if field in ("sparsity", "seed"):
             plural = {"sparsity": "sparsities", "seed": "seeds"}[field]
             raise ValueError(f"`{override}` is what `--{plural}` says for a sweep.")
-    points = {config: _points(config, sparsities) for config in configs}
+    for budget in budgets:
+        _limits(budget)
+    points = {config: _points(config, sparsities, budgets) for config in configs}
     return [
         Run(
             config=config,
             sparsity=sparsity,
             seed=seed,
-            workdir=Path(workdir)
-            / config
-            / (DENSE if sparsity is None else repr(sparsity))
-            / str(seed),
+            workdir=Path(workdir) / config / _folder(sparsity, budget) / str(seed),
+            budget=budget,
             overrides=tuple(overrides),
         )
         for seed in dict.fromkeys(seeds)
         for config in points
-        for sparsity in points[config]
+        for sparsity, budget in points[config]
     ]
 
 
@@ -239,7 +248,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--configs", required=True, type=_list_of(str), help="names, such as ltp_digits"
     )
     parser.add_argument(
-        "--sparsities", required=True, type=_list_of(float), help="such as 0.9,0.95"
+        "--sparsities", default=[], type=_list_of(float), help="such as 0.9,0.95"
+    )
+    parser.add_argument(
+        "--budgets",
+        default=[],
+        type=_list_of(str),
+        help="such as macs:0.5,parameters:0.5,macs:0.5+parameters:0.5",
     )
     parser.add_argument(
         "--seeds", default=[0], type=_list_of(int), help="such as 0,1,2; 0 if not given"
@@ -256,7 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"argument --jobs: must be at least 1, got {parsed.jobs}")
     try:
         runs = plan_runs(
-            parsed.configs, parsed.sparsities, parsed.seeds, parsed.workdir, others
+            parsed.configs,
+            parsed.sparsities,
+            parsed.seeds,
+            parsed.workdir,
+            others,
+            parsed.budgets,
         )
     except ValueError as error:
         parser.error(str(error))
@@ -282,8 +302,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _points(config: str, sparsities: Sequence[float]) -> list[float | None]:
-    """The sparsities at which a config runs, each once."""
+def _folder(sparsity: float | None, budget: str | None) -> str:
+    """What the folder of a point is called."""
+    if budget is not None:
+        return budget
+    return DENSE if sparsity is None else repr(sparsity)
+
+
+def _limits(budget: str | None) -> list[str]:
+    """The arguments that set a budget; a config's own limit on MACs is lifted."""
+    if budget is None:
+        return []
+    limits = {"macs": "1.0"}
+    for part in budget.split("+"):
+        name, _, limit = part.partition(":")
+        try:
+            good = 0 < float(limit) <= 1
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(
+                f"`--budgets={budget}` requires limits such as macs:0.5, fractions of "
+                f"the dense cost between 0 and 1; got {part!r}."
+            )
+        limits[name] = limit
+    return [f"--config.budget.{name}={limit}" for name, limit in limits.items()]
+
+
+def _points(
+    config: str, sparsities: Sequence[float], budgets: Sequence[str]
+) -> list[tuple[float | None, str | None]]:
+    """The sparsities or budgets at which a config runs, each once."""
     known = sorted({path.stem for path in _CONFIGS.glob("*.py")} - {*_NO_CONFIGS})
     if config not in known:
         close = difflib.get_close_matches(config, known, n=1)
@@ -298,8 +347,17 @@ def _points(config: str, sparsities: Sequence[float]) -> list[float | None]:
             "sparsity, so it cannot be swept over sparsities."
         )
     if not fields.prune_epochs:
-        return [None]
-    return list(dict.fromkeys(sparsities))
+        return [(None, None)]
+    if any(limit is not None for limit in fields.budget.values()):
+        points: list[Any] = [(None, budget) for budget in dict.fromkeys(budgets)]
+    else:
+        points = [(sparsity, None) for sparsity in dict.fromkeys(sparsities)]
+    if not points:
+        raise ValueError(
+            f"`--configs={config}` prunes; say to what size, with `--sparsities`, or "
+            "with `--budgets` if it prunes channels."
+        )
+    return points
 
 
 def _computed(arguments: Iterable[str]) -> set[str]:
@@ -378,7 +436,7 @@ def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
     if code == 0:
         summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())
         accuracy, dense = summary["final"]["accuracy"], summary.get("dense_accuracy")
-        pruned = is_number(dense) and run.sparsity is not None
+        pruned = is_number(dense) and _folder(run.sparsity, run.budget) != DENSE
         before = f" (dense {100 * dense:.2f}%)" if pruned else ""
         return f"{100 * accuracy:.2f}%{before} in {summary['seconds']:.0f} s", True
     if stopped:

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from flax import linen as nn
 
 import jaxprune
 from experiments import channels, data, models, parallel, plans, report, trail

@@ -69,7 +69,9 @@ def test_the_mean_is_the_keep_ratio_to_the_last_digits(kind, sharpness):
         alpha = jnp.asarray(rng.uniform(0.011, 1, 50), jnp.float32)
         p, _ = solve(alpha, importance)
         np.testing.assert_allclose(
-            np.asarray(p, np.float64).mean(1), alpha, atol=5e-7 if channels > 2 else 1e-6
+            np.asarray(p, np.float64).mean(1),
+            alpha,
+            atol=5e-7 if channels > 2 else 1e-6,
         )
 
 

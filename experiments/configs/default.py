@@ -66,6 +66,13 @@ def get_config() -> plans.Config:
     config.ratio_every = 2  # Steps of the weights for one of the keep ratios.
     config.ratio_learning_rate = 0.1
 
+    # Other methods for channels; see `channel_plans`.
+    config.channel_penalty = 0.003  # Of `group_lasso` and `morphnet`.
+    config.round_to_budget = (
+        True  # Whether these meet the budget, or keep what is left.
+    )
+    config.trials = 200  # Of `evolution`.
+
     # Soft thresholds; see `jaxprune.soft_thresholding`. If `final_threshold` is a
     # number it is the threshold to end with, and `sparsity` is ignored.
     config.final_threshold = config_dict.placeholder(float)

@@ -3,6 +3,8 @@
 Command:
     python -m experiments.main --config=experiments/configs/dsa_resnet20_digits.py \
         --workdir=runs/dsa_resnet20_digits
+
+Expected: see the table of channels in README.
 """
 
 from experiments import channel_plans

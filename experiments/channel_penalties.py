@@ -1,0 +1,103 @@
+"""Penalties on whole channels, as a proximal step behind an optimizer.
+
+The penalty of a channel is a multiple of the norm of everything that makes it, in all
+members of its group: filters and the scales of norms. Its proximal step shrinks them
+together, and to exact zeros together:
+
+    w_c <- max(1 - eta lambda_g sqrt(n_c) / |w_c|, 0) w_c
+
+with n_c the number of weights of the channel.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxprune
+from jaxprune import tree as jtree
+
+Norms = Callable[[Any], dict[str, jax.Array]]
+
+
+def channel_norms(graph: jaxprune.ChannelGraph, *, scales_only: bool = False) -> Norms:
+    """Returns `tree -> {group: |w_c| / sqrt(n_c)}`; the tree is that of the graph.
+
+    Args:
+      graph: the channel graph; trees have the names of its leaves.
+      scales_only: whether the scales of norms count alone.
+    """
+    members = _members(graph, scales_only)
+
+    def norms(params):
+        leaves = jtree.named_leaves(params)
+        found = {}
+        for name, group in graph.groups.items():
+            total, count = jnp.zeros(group.size), 0
+            for leaf, axis in members[name]:
+                weights = leaves[leaf]
+                others = tuple(d for d in range(weights.ndim) if d != axis)
+                total += jnp.sum(jnp.square(weights), axis=others)
+                count += weights.size // group.size
+            found[name] = jnp.sqrt(total / count)
+        return found
+
+    return norms
+
+
+def shrink_channels(
+    graph: jaxprune.ChannelGraph,
+    strengths: Mapping[str, float],
+    learning_rate: optax.Schedule,
+    *,
+    scales_only: bool = False,
+) -> optax.GradientTransformation:
+    """The proximal step of the penalty; last in a chain.
+
+    Args:
+      graph: the channel graph; trees have the names of its leaves.
+      strengths: lambda, by group.
+      learning_rate: eta, a schedule of the step.
+      scales_only: whether the scales of norms are penalised alone.
+    """
+    members = _members(graph, scales_only)
+    norms_of = channel_norms(graph, scales_only=scales_only)
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None):
+        moved = jax.tree.map(jnp.add, params, updates)
+        rate = learning_rate(state.count)
+        leaves, shrunk = jtree.named_leaves(moved), {}
+        for name, norm in norms_of(moved).items():
+            factor = jnp.maximum(1 - rate * strengths[name] / (norm + 1e-12), 0)
+            for leaf, axis in members[name]:
+                shape = [-1 if d == axis else 1 for d in range(leaves[leaf].ndim)]
+                shrunk[leaf] = leaves[leaf] * factor.reshape(shape)
+        updates = jax.tree.map(jnp.subtract, jtree.replace(moved, shrunk), params)
+        count = optax.safe_increment(state.count)
+        return updates, optax.ScaleByScheduleState(count=jnp.asarray(count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _members(graph, scales_only: bool) -> dict[str, list[tuple[str, int]]]:
+    """Leaves and axes that make the channels of every group, by its name."""
+    found = {}
+    for name, group in graph.groups.items():
+        found[name] = [
+            (member.leaf, member.axis)
+            for member in group.members
+            if member.leaf.endswith("/scale")
+            or (member.role == "producer" and not scales_only)
+        ]
+        if not found[name]:
+            raise ValueError(
+                f"channel penalties: group {name!r} has no norm, and nothing else of "
+                "it is penalised. Use `group_lasso`."
+            )
+    return found

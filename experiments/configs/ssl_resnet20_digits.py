@@ -1,0 +1,25 @@
+"""SSL (group lasso) of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+
+Command:
+    python -m experiments.main --config=experiments/configs/ssl_resnet20_digits.py \
+        --workdir=runs/ssl_resnet20_digits
+
+Expected: see the table of channels in README.
+"""
+
+from experiments import channel_plans
+from experiments.configs import default
+
+
+def get_config():
+    """Returns the config: 20 epochs, of which 10 fine-tune the compact network."""
+    config = default.get_config()
+    config.model = "resnet20"
+    config.image_size = 16
+    config.plan = channel_plans.group_lasso
+    config.budget.macs = 0.5
+    config.held_out = 0.1
+    config.dense_epochs = 2.0
+    config.prune_epochs = 8.0
+    config.finetune_epochs = 10.0
+    return config
