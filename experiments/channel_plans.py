@@ -74,7 +74,10 @@ def dsa(config: Config, task: Task) -> Plan:
             {"weights": weights, "ratios": optax.set_to_zero()},
             {"params": "weights", "variables": "ratios"},
         ),
-        search=Search(optax.adam(config.ratio_learning_rate), config.ratio_every),
+        # A short memory of squares: prices rise by orders of magnitude on the way.
+        search=Search(
+            optax.adam(config.ratio_learning_rate, b2=0.99), config.ratio_every
+        ),
         allocate=allocate,
     )
 

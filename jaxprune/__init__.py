@@ -48,9 +48,9 @@ from jaxprune import hard_budgets as hard_budgets
 from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
+from jaxprune.costs import parameter_ratio as parameter_ratio
 from jaxprune.hard_budgets import admm as admm
 from jaxprune.hard_budgets import admm_as_published as admm_as_published
-from jaxprune.costs import parameter_ratio as parameter_ratio
 
 # isort: split
 # Storey 4: methods.

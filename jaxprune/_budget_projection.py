@@ -58,7 +58,7 @@ def project(
       dtype of `target`.
     """
     dtype, m, n = target.dtype, log_limits.shape[0], target.shape[0]
-    rounding = 4 * jnp.finfo(dtype).eps  # slacks below it would be noise
+    rounding = jnp.finfo(dtype).eps  # smaller slacks would be noise
 
     def constraints(y):  # all at most 0
         return jnp.concatenate([log_costs(y) - log_limits, y, low - y])
@@ -71,14 +71,14 @@ def project(
     def improve(_, state):
         y, slack, dual = state
         slopes = jacobian(y)
-        centre = jnp.maximum(_CENTRING * jnp.mean(slack * dual), rounding)
+        centre = jnp.maximum(_CENTRING * jnp.mean(slack * dual), 4 * rounding)
         weight = dual / slack
         residual = constraints(y) + slack
         # Newton's step on stationarity, feasibility and complementarity, with slacks
         # and multipliers eliminated; those of the bounds are diagonal.
         pull = weight * residual + centre / slack
         gradient = y - target + slopes.T @ pull[:m] + pull[m : m + n] - pull[m + n :]
-        matrix = curvature(y, dual[:m]) + (slopes.T * weight[:m]) @ slopes
+        matrix = curvature(y, dual[:m]) + slopes.T @ (weight[:m, None] * slopes)
         matrix += jnp.diag(1 + weight[m : m + n] + weight[m + n :])
         step = -jnp.linalg.solve(matrix, gradient)
         moved = jnp.concatenate([slopes @ step, step, -step])
@@ -88,7 +88,13 @@ def project(
             _reach(slack, slack_step), _reach(dual, dual_step)
         )
         length = jnp.minimum(length, 1)
-        return y + length * step, slack + length * slack_step, dual + length * dual_step
+        new = (
+            y + length * step,
+            jnp.maximum(slack + length * slack_step, rounding),
+            jnp.maximum(dual + length * dual_step, rounding),
+        )
+        fine = jnp.all(jnp.isfinite(jnp.concatenate(new)))
+        return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, state)
 
     start = jnp.clip(target, low * 0.99, low * 0.01)
     slack = jnp.maximum(-constraints(start), 0.1).astype(dtype)

@@ -15,18 +15,14 @@ _LEAST = 1e-6
 
 def flat_ratios(like: KeepRatios) -> tuple[int, Callable[[jax.Array], KeepRatios]]:
     """The number of keep ratios, and the way from a vector back to them."""
-    zeros = {name: jnp.zeros(like[name].shape, jnp.float32) for name in like}
+    zeros = {name: jnp.zeros(like[name].shape, like[name].dtype) for name in like}
     flat, unravel = jax.flatten_util.ravel_pytree(zeros)
-
-    return flat.size, lambda vector: unravel(vector.astype(jnp.float32))
+    return flat.size, unravel
 
 
 def vector_of(keep_ratios: KeepRatios) -> jax.Array:
-    """Keep ratios as one float32 vector, by sorted name."""
-    flat, _ = jax.flatten_util.ravel_pytree(
-        {name: jnp.asarray(ratio, jnp.float32) for name, ratio in keep_ratios.items()}
-    )
-    return flat
+    """Keep ratios as one vector, by sorted name."""
+    return jax.flatten_util.ravel_pytree(dict(keep_ratios))[0]
 
 
 def log_of(keep_ratios: KeepRatios) -> jax.Array:
@@ -45,10 +41,10 @@ def rms(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x)))
 
 
-def limits_at(bounds, step) -> jax.Array:
-    """The limits at a step, float32, shape (m,)."""
+def limits_at(bounds, step, dtype) -> jax.Array:
+    """The limits at a step, shape (m,)."""
     values = [bound(step) if callable(bound) else bound for bound in bounds]
-    return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
+    return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 
 def least_ratios(call: str, like: KeepRatios, min_keep_ratio) -> jax.Array:
@@ -70,7 +66,10 @@ def least_ratios(call: str, like: KeepRatios, min_keep_ratio) -> jax.Array:
                 "logarithm of a keep ratio is what is projected."
             )
     return vector_of(
-        {name: jnp.full(like[name].shape, by_name[name]) for name in like}
+        {
+            name: jnp.full(like[name].shape, by_name[name], like[name].dtype)
+            for name in like
+        }
     ).clip(max=1 - 1e-6)
 
 

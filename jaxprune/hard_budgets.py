@@ -38,22 +38,26 @@ from jaxprune.base import Budget, KeepRatios
 from jaxprune.budgets import Result
 from jaxprune.costs import Cost
 
-_MOST_STIFFNESS = 1e6
+_STIFFNESS_RANGE = (1e-6, 1e6)
+_FAR = 5.0  # in log k: nothing that far is worth telling from something further
+_SLACK = 1e-4
 
 
 class AdmmState(NamedTuple):
     """State of `admm` and `admm_as_published`, for n keep ratios and m costs.
 
+    Numbers have the dtype of the keep ratios, float32 as a rule.
+
     Attributes:
       step: int32, the number of updates so far.
-      point: float32, shape (n,), the affordable point: log k, or logit k as published.
-      pull: float32, shape (n,), the multipliers u that tie k to the point.
-      stiffness: float32, rho, the weight of the quadratic term.
-      multipliers: float32, shape (m,), of the limits.
-      cost: float32, shape (m,), the costs at the last update.
-      limit: float32, shape (m,), the limits that they were held to.
-      primal_residual: float32, root mean square of k's distance from the point.
-      dual_residual: float32, rho times the root mean square of the point's last move.
+      point: shape (n,), the affordable point: log k, or logit k as published.
+      pull: shape (n,), the multipliers u that tie k to the point.
+      stiffness: rho, the weight of the quadratic term.
+      multipliers: shape (m,), of the limits.
+      cost: shape (m,), the costs at the last update.
+      limit: shape (m,), the limits that they were held to.
+      primal_residual: root mean square of k's distance from the point.
+      dual_residual: rho times the root mean square of the point's last move.
       result: int32, a `Result`.
     """
 
@@ -90,7 +94,7 @@ def admm(
 
         z   <- the point nearest to y + u / rho with log F_j(exp z) <= log B_j
         u   <- u + dual_rate rho (y - z)
-        rho <- max(rho exp(rate clip(log(rms(y - z) / tolerance), -1, 1)), rho_0)
+        rho <- max(rho exp(rate clip(log(rms(y - z) / tolerance), -1/4, 1)), rms u)
 
     In logarithms the costs are convex, so the projection is unique and exact; see
     `_budget_projection`. The stiffness rho finds itself: it grows while the ratios are
@@ -111,7 +115,7 @@ def admm(
       dual_rate: how fast the multipliers follow, positive. 1 is ADMM for convex
         problems that are solved exactly at each step; after a single step of a noisy
         optimizer it swings past the limit.
-      init_stiffness: rho_0, the least stiffness, in units of the loss, positive.
+      init_stiffness: rho at the start, in units of the loss, positive.
 
     Returns:
       A budget with an `AdmmState`. `Result.INFEASIBLE` says that the limits are below
@@ -138,7 +142,7 @@ def admm(
         ("init_stiffness", init_stiffness),
     ):
         check_positive(call, name, value)
-    size, ratios_of = flat_ratios(like)
+    _, ratios_of = flat_ratios(like)
     low = jnp.log(least_ratios(call, like, min_keep_ratio))
 
     def log_costs(y):
@@ -149,26 +153,31 @@ def admm(
     check_feasible(call, names, bounds, least)
 
     def init():
-        return _start(jnp.zeros(size), init_stiffness, len(names))
+        return _start(jnp.zeros_like(low), init_stiffness, len(names))
 
     def penalty(keep_ratios, state, /):
         apart = log_of(keep_ratios) - state.point
         return jnp.sum(state.pull * apart) + state.stiffness / 2 * jnp.sum(apart**2)
 
     def update(keep_ratios, state, /):
-        y, limit = log_of(keep_ratios), limits_at(bounds, state.step)
-        target = y + state.pull / state.stiffness
+        y, limit = log_of(keep_ratios), limits_at(bounds, state.step, state.cost.dtype)
+        target = jnp.clip(y + state.pull / state.stiffness, low - _FAR, _FAR)
         # The limits are widened to what can be met, so that the point stays finite.
         wide = jnp.log(jnp.maximum(limit, least * 1.01))
         nearest = project(log_costs, wide, target, low)
         apart = y - nearest.point
         violation = jnp.log(rms(apart) / tolerance + 1e-9)
-        stiffness = state.stiffness * jnp.exp(rate * jnp.clip(violation, -1, 1))
+        pull = state.pull + dual_rate * state.stiffness * apart
+        stiffness = state.stiffness * jnp.exp(rate * jnp.clip(violation, -0.25, 1))
+        # While the limits are slack nothing pulls, which says nothing of stiffness.
+        slack = jnp.all(nearest.multipliers < _SLACK)
+        stiffness = jnp.where(slack, state.stiffness, stiffness)
+        low_end = jnp.maximum(rms(pull), _STIFFNESS_RANGE[0])
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             point=nearest.point,
-            pull=state.pull + dual_rate * state.stiffness * apart,
-            stiffness=jnp.clip(stiffness, init_stiffness, _MOST_STIFFNESS),
+            pull=pull,
+            stiffness=jnp.clip(stiffness, low_end, _STIFFNESS_RANGE[1]),
             multipliers=state.stiffness * nearest.multipliers,
             cost=jnp.exp(log_costs(y)),
             limit=limit,
@@ -253,7 +262,10 @@ def admm_as_published(
         return coupling(logit_of(keep_ratios), state.point, state.pull) / loss_scale
 
     def update(keep_ratios, state, /):
-        theta, limit = logit_of(keep_ratios), limits_at(bounds, state.step)
+        theta, limit = (
+            logit_of(keep_ratios),
+            limits_at(bounds, state.step, state.cost.dtype),
+        )
 
         def excess(point):
             return jnp.maximum(costs_at(point) - limit, 0) * unit
@@ -288,16 +300,17 @@ def admm_as_published(
 
 
 def _start(point, stiffness: float, count: int) -> AdmmState:
+    dtype = point.dtype
     return AdmmState(
         step=jnp.zeros([], jnp.int32),
         point=point,
         pull=jnp.zeros_like(point),
-        stiffness=jnp.float32(stiffness),
-        multipliers=jnp.zeros(count),
-        cost=jnp.ones(count),
-        limit=jnp.ones(count),
-        primal_residual=jnp.zeros([]),
-        dual_residual=jnp.zeros([]),
+        stiffness=jnp.asarray(stiffness, dtype),
+        multipliers=jnp.zeros(count, dtype),
+        cost=jnp.ones(count, dtype),
+        limit=jnp.ones(count, dtype),
+        primal_residual=jnp.zeros([], dtype),
+        dual_residual=jnp.zeros([], dtype),
         result=jnp.int32(Result.NOT_YET_MET),
     )
 

@@ -1,4 +1,4 @@
-"""Trial and error in the manner of AMC of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""AMC-like search: channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/amc_resnet20_digits.py \

@@ -1,4 +1,4 @@
-"""DSA of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""DSA: channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/dsa_resnet20_digits.py \

@@ -1,4 +1,4 @@
-"""Ranking of channels by the L1 norm of their filters of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""Filter norms (L1): channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/filter_norm_resnet20_digits.py \

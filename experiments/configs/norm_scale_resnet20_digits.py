@@ -1,4 +1,4 @@
-"""Ranking of channels by the scale of their norm of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""Norm scales: channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/norm_scale_resnet20_digits.py \

@@ -1,4 +1,4 @@
-"""SSL (group lasso) of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""SSL (group lasso): channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/ssl_resnet20_digits.py \

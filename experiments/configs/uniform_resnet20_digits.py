@@ -1,4 +1,4 @@
-"""The same width everywhere of ResNet-20 on handwritten digits, enlarged to 16x16, to half of its MACs.
+"""Equal widths: channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
     python -m experiments.main --config=experiments/configs/uniform_resnet20_digits.py \

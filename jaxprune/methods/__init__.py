@@ -1,8 +1,8 @@
 """The pruning methods; each is one file, and none knows another."""
 
+from jaxprune.methods.dsa import dsa as dsa
 from jaxprune.methods.grasp import grasp as grasp
 from jaxprune.methods.grasp import grasp_scores as grasp_scores
-from jaxprune.methods.dsa import dsa as dsa
 from jaxprune.methods.identity import identity as identity
 from jaxprune.methods.lats import lats as lats
 from jaxprune.methods.lats import soft_thresholding as soft_thresholding
