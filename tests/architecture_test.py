@@ -55,6 +55,7 @@ STOREYS = {
     "_channels.table": 1.4,
     "_channels.trace": 1.5,
     "graph": 2.0,
+    "_channel_choice": 2.1,
     "channel_masks": 2.2,
     "liveness": 2.2,
     "costs": 3.0,
