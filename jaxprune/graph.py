@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune._channels import grouping
+from jaxprune._channels import drawing, grouping, printing
 from jaxprune._channels.atoms import Fixed
 from jaxprune._channels.trace import Traced, trace
 
@@ -128,37 +128,21 @@ class ChannelGraph:
     _traced: Traced = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        from_to = ("group", "size", "producers", "consumers", "other members")
-        lines: list[tuple[str, ...]] = [from_to]
-        for group in self.groups.values():
-            others = [m.leaf for m in group.members if m.role == "member"]
-            cells = group.producers, group.consumers, tuple(dict.fromkeys(others))
-            lines.append((group.name, str(group.size), *map(_shorten, cells)))
-        return "\n".join([*_aligned(lines), "", *self._pinned_lines()])
+        return printing.table(self)
 
-    def _pinned_lines(self) -> list[str]:
-        lines = [("pinned", "indices", "reason")]
-        windows = [pin for pin in self.pinned if _is_window(pin)]
-        for pin in self.pinned:
-            if not _is_window(pin):
-                place = f"{pin.leaf}:{pin.axis}"
-                lines.append((place, str(len(pin.indices)), pin.reason))
-        reason = "axes of size 1, and those that convolutions slide along"
-        return _aligned([*lines, (f"{len(windows)} axes", "", reason)])
+    def plot(self) -> Any:
+        """Draws the groups as rails past the weights that make and read them.
 
+        A rail is a group, with its size at the head; a full mark makes its channels, a
+        ring reads them. `graph.plot().savefig("channels.svg")` writes it.
 
-def _is_window(pin: Pinned) -> bool:
-    return pin.reason.endswith(("slides along it", "axis of size 1"))
+        Returns:
+          A `matplotlib.figure.Figure`.
 
-
-def _shorten(names, most: int = 2) -> str:
-    more = [f"and {len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *more])
-
-
-def _aligned(lines) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        Raises:
+          ImportError: if matplotlib is missing (`pip install jaxprune[plot]`).
+        """
+        return drawing.draw(self)
 
 
 def trace_channels(
