@@ -66,6 +66,7 @@ from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune import checkpoint as checkpoint
 from jaxprune import compaction as compaction
 from jaxprune import export as export
+from jaxprune import latency as latency
 from jaxprune.compaction import compact as compact
 from jaxprune.liveness import live_channels as live_channels
 from jaxprune.report import Report as Report
