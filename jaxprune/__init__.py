@@ -33,6 +33,7 @@ from jaxprune.transforms import freeze_pruned as freeze_pruned
 # isort: split
 # Storey 2: channels.
 from jaxprune import channel_masks as channel_masks
+from jaxprune.folding import fold_constants as fold_constants
 from jaxprune.graph import ChannelGraph as ChannelGraph
 from jaxprune.graph import trace_channels as trace_channels
 

@@ -198,10 +198,10 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
             f"time, got {seconds.tolist()}. Take more with `measure`."
         )
     work = costs.macs(graph), costs.bytes_moved(graph)
+    ratios = [{n: jnp.float32(k) for n, k in m.keep_ratios.items()} for m in measured]
     columns = [np.ones(len(seconds))]
     columns += [
-        cost.dense * np.array([float(cost(m.keep_ratios)) for m in measured])
-        for cost in work
+        cost.dense * np.array([float(cost(k)) for k in ratios]) for cost in work
     ]
     matrix = np.stack(columns, axis=1) / seconds[:, None]
     constant, per_mac, per_byte = _non_negative(matrix)

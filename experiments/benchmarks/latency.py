@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -27,7 +28,7 @@ _MULTIPLE = flags.DEFINE_integer("multiple_of", 1, "What widths are multiples of
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Returns Spearman's correlation; values that are equal are ranked by position."""
     ranks = [np.argsort(np.argsort(np.asarray(values))) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main(_: Sequence[str]) -> None:
@@ -52,7 +53,10 @@ def main(_: Sequence[str]) -> None:
     cost = latency.fit(graph, measured[:half])
     held_out = measured[half:]
     seconds = [m.seconds for m in held_out]
-    predicted = [cost.dense * float(cost(m.keep_ratios)) for m in held_out]
+    predicted = [
+        cost.dense * float(cost({n: jnp.float32(k) for n, k in m.keep_ratios.items()}))
+        for m in held_out
+    ]
     errors = np.abs(np.array(predicted) / np.array(seconds) - 1)
     print(
         f"{_MODEL.value}, batch {_BATCH.value}: dense {1e3 * measured[0].seconds:.2f} "
