@@ -214,14 +214,15 @@ def _graph_of(traced: Traced) -> ChannelGraph:
     rows = grouping.resolved_leaves(flow, args)
     raw = grouping.raw_groups(flow, rows)
     alone = [g for g in raw if len(g.atoms) == 1]
+    where = grouping.positions(raw, flow.atoms.count)
     groups: dict[str, Group] = {}
-    for item in raw:
+    for number, item in enumerate(raw):
         if len(item.atoms) > 1:
             leaf, axis = item.places[0]
             name = unique = f"{traced.names[leaf]}:{axis}"
             while unique in groups:
                 unique = f"{name}#{2 + sum(n.startswith(name + '#') for n in groups)}"
-            groups[unique] = _group(traced, rows, unique, item)
+            groups[unique] = _group(traced, rows, unique, item, where, number)
     return ChannelGraph(
         groups=groups,
         pinned=tuple(_pins(traced, rows, alone)),
@@ -231,13 +232,13 @@ def _graph_of(traced: Traced) -> ChannelGraph:
     )
 
 
-def _group(traced, rows, name, raw) -> Group:
+def _group(traced, rows, name, raw, where, number) -> Group:
     flow = traced.program.flow
     members = []
     for place in raw.places:
         makes, reads = place in flow.makers, place in flow.readers
         role = "producer" if makes else "consumer" if reads else "member"
-        channels = grouping.channel_of(rows[place], raw.atoms, flow.atoms.count)
+        channels = grouping.channel_of(rows[place], where, number)
         members.append(
             Member(
                 leaf=traced.names[place[0]],

@@ -23,7 +23,7 @@ from jaxprune._channels.rules_elementwise import ELEMENTWISE, PRODUCTS, words
 
 VIEWS = words("reshape broadcast_in_dim squeeze copy copy_p")
 SUMS = words("dot_general conv_general_dilated")
-_MOVES = VIEWS | words("transpose rev slice split concatenate pad")
+_MOVES = VIEWS | words("transpose rev slice split stack unstack concatenate pad")
 _REDUCTIONS = words("reduce_sum reduce_max reduce_min reduce_prod")
 _WINDOWS = words("reduce_window_max reduce_window_min reduce_window_sum")
 

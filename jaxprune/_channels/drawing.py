@@ -49,9 +49,9 @@ def rows_of(graph: Any) -> list[Row]:
         for leaf in group.producers:
             makes[leaf].append(group.name)
     ends: dict[str, list[str]] = {name: [] for name in names}
+    places = {(names[leaf], axis) for leaf, axis in flow.readers | flow.makers}
     for pin in graph.pinned:
-        place = names.index(pin.leaf), pin.axis
-        if place in flow.readers | flow.makers:
+        if (pin.leaf, pin.axis) in places:
             end = "input" if pin.touches_input else "pinned"
             ends[pin.leaf].append("output" if pin.touches_output else end)
     return [
