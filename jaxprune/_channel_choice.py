@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune import tree as jtree
+from jaxprune._channels.checks import leaves_of
 from jaxprune.graph import ChannelGraph, Group
 from jaxprune.masks import keep_count
 
@@ -103,8 +103,12 @@ def largest_channels(
       params: the parameters that were traced.
       keep_ratio: as for `channel_counts`; ties are settled by position.
       multiple_of: as for `channel_counts`.
+
+    Raises:
+      ValueError: as `channel_counts`, and if names or shapes of the parameters are not
+        those that were traced.
     """
-    leaves = jtree.named_leaves(params)
+    leaves = leaves_of(graph, params, "largest_channels(graph, params, ...)")
     masks = {}
     counts = channel_counts(graph, keep_ratio, multiple_of=multiple_of)
     for name, group in graph.groups.items():

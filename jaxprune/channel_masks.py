@@ -15,6 +15,7 @@ from jaxprune._channel_choice import channel_counts as channel_counts
 from jaxprune._channel_choice import channel_scores as channel_scores
 from jaxprune._channel_choice import largest_channels as largest_channels
 from jaxprune._channel_choice import random_channel_masks as random_channel_masks
+from jaxprune._channels.checks import leaves_of
 from jaxprune._channels.evaluate import Evaluation
 from jaxprune.base import Masks
 from jaxprune.graph import ChannelGraph, Group
@@ -204,9 +205,11 @@ def consumer_masks(
 
     Raises:
       ValueError: if two activations meet over removed channels, and neither needs to be
-        zero when its parameters are; `compaction.masked` masks there too.
+        zero when its parameters are; `compaction.masked` masks there too. If names or
+        shapes of the parameters are not those that were traced.
       TypeError: as `channel_masks`.
     """
+    leaves_of(graph, params, "consumer_masks(graph, params, masks)")
     masks = channel_masks(graph, masks)
     traced = graph._traced
     program = traced.program

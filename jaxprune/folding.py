@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune._channels import constants
+from jaxprune._channels.checks import leaves_of
 from jaxprune._channels.constants import Site
 from jaxprune.graph import ChannelGraph, Group
 from jaxprune.liveness import meets_activations
@@ -50,7 +51,7 @@ def fold_constants(graph: ChannelGraph, params: Any) -> Any:
       Parameters with which the function is the same, up to rounding.
 
     Raises:
-      ValueError: if the leaves are not those that were traced.
+      ValueError: if names or shapes are not those that were traced.
 
     >>> from jaxprune.graph import trace_channels
     >>> def mlp(p, x):
@@ -67,12 +68,7 @@ def fold_constants(graph: ChannelGraph, params: Any) -> Any:
     ([6.5], [[1.0], [0.0]])
     """
     traced = graph._traced
-    named = jtree.named_leaves(params)
-    if list(named) != list(traced.names):
-        raise ValueError(
-            "`fold_constants(graph, params)`: `params` must have the leaves that were "
-            f"traced, {list(traced.names)}, got {list(named)}."
-        )
+    named = leaves_of(graph, params, "fold_constants(graph, params)")
     leaves = [
         jnp.asarray(x, like.dtype)
         for x, like in zip(named.values(), traced.leaves, strict=True)

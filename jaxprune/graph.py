@@ -28,6 +28,7 @@ import numpy as np
 
 from jaxprune._channels import drawing, grouping, printing
 from jaxprune._channels.atoms import Fixed
+from jaxprune._channels.checks import check_arrays
 from jaxprune._channels.trace import Traced, trace
 
 
@@ -180,32 +181,8 @@ def trace_channels(
     >>> group.name, group.size, group.producers, group.consumers
     ('w1:1', 8, ('w1',), ('w2',))
     """
-    _check_arrays(params, inputs)
+    check_arrays(params, inputs)
     return _graph_of(trace(apply_fn, params, inputs))
-
-
-def _check_arrays(params, inputs):
-    if not jax.tree.leaves(params):
-        raise ValueError(
-            "`trace_channels(apply_fn, params, ...)`: `params` must have at least one "
-            f"array, got an empty tree {params!r}. Pass the initialised parameters."
-        )
-    for what, tree in (("params", params), ("inputs", inputs)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            where = f"{what}{jax.tree_util.keystr(path)}"
-            if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-                raise TypeError(
-                    f"`trace_channels`: {where} must be an array, it is the "
-                    f"{type(leaf).__name__} {leaf!r}, which has no axes and may decide "
-                    "what is computed. Close over it: `partial(apply_fn, ...)`."
-                )
-            for axis, size in enumerate(leaf.shape):
-                if not isinstance(size, (int, np.integer)):
-                    raise ValueError(
-                        f"`trace_channels`: {where}, axis {axis}, has the symbolic "
-                        f"size {size}; channels are counted, so it must be known. "
-                        "Trace with an example; the compact function takes others."
-                    )
 
 
 def _graph_of(traced: Traced) -> ChannelGraph:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprune import tree as jtree
+from jaxprune._channels.checks import leaves_of
 from jaxprune.graph import ChannelGraph, Group
 
 
@@ -31,8 +31,12 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     Returns:
       Channel masks for `compact`; of a group that is dead as a whole the first channel
       stays.
+
+    Raises:
+      ValueError: if names or shapes are not those that were traced.
     """
-    weights = {n: np.array(x) for n, x in jtree.named_leaves(params).items()}
+    named = leaves_of(graph, params, "live_channels(graph, params)")
+    weights = {name: np.array(leaf) for name, leaf in named.items()}
     flow = graph._traced.program.flow
     masks = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
     met = {name: meets_activations(graph, g) for name, g in graph.groups.items()}

@@ -51,6 +51,7 @@ STOREYS = {
     "_channels.evaluate": 1.2,
     "_channels.evaluate_derivatives": 1.3,
     "_channels.evaluate_rules": 1.3,
+    "_channels.checks": 1.0,
     "_channels.printing": 1.0,
     "_channels.drawing": 1.0,
     "_channels.dependence": 1.3,

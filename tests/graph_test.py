@@ -8,7 +8,10 @@ import pytest
 from experiments.models import create
 from jaxprune._channels.atoms import Atoms
 from jaxprune._channels.flow import Flow
+from jaxprune.channel_masks import consumer_masks, largest_channels
+from jaxprune.folding import fold_constants
 from jaxprune.graph import trace_channels
+from jaxprune.liveness import live_channels
 from tests import architectures
 
 ALL = architectures.architectures()
@@ -283,3 +286,29 @@ def test_symbolic_sizes_are_refused():
     x = jax.ShapeDtypeStruct((size, 3), jnp.float32)
     with pytest.raises(ValueError, match=r"inputs\[0\], axis 0, has the symbolic"):
         trace_channels(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))}, x)
+
+
+def test_symbolic_sizes_of_parameters_are_refused():
+    (size,) = jax.export.symbolic_shape("n")
+    w = jax.ShapeDtypeStruct((3, size), jnp.float32)
+    with pytest.raises(ValueError, match=r"params\['w'\], axis 1, has the symbolic"):
+        trace_channels(lambda p, x: x @ p["w"], {"w": w}, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        fold_constants,
+        live_channels,
+        lambda graph, params: largest_channels(graph, params, 0.5),
+        lambda graph, params: consumer_masks(graph, params, {}),
+    ],
+)
+def test_a_graph_traced_on_other_shapes_is_refused(call):
+    graph = trace_plain(lambda p, x: x @ p["w1"] @ p["w2"], w1=(3, 8), w2=(8, 2))
+    wider = {"w1": jnp.ones((3, 9)), "w2": jnp.ones((9, 2))}
+    message = r"'w1', axis 1, has size 9, but 8 when the graph was traced"
+    with pytest.raises(ValueError, match=message):
+        call(graph, wider)
+    with pytest.raises(ValueError, match=r"leaves that were traced, \['w1', 'w2'\]"):
+        call(graph, {"w1": jnp.ones((3, 8))})

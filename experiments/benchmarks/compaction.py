@@ -114,8 +114,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(
-        f"{'model':10}{'multiple':>9}{'batch':>6}{'MACs':>7}{'dense ms':>22}"
-        f"{'compact ms':>22}{'speed-up':>10}{'ideal':>7}{'of it':>7}"
+        f"{'model':10}{'multiple':>9}{'batch':>6}{'MACs':>7}{'dense ms':>26}"
+        f"{'compact ms':>26}{'speed-up':>10}{'ideal':>7}{'of it':>7}"
     )
     rows = []
     for name in options.models:
@@ -133,7 +133,7 @@ def main() -> None:
                 )
                 print(
                     f"{name:10}{multiple:9}{row['batch_size']:6}"
-                    f"{row['mac_ratio']:7.3f}{dense:>22}{after:>22}"
+                    f"{row['mac_ratio']:7.3f}{dense:>26}{after:>26}"
                     f"{row['speed_up']:9.2f}x{1 / row['mac_ratio']:6.2f}x"
                     f"{row['of_ideal']:7.2f}",
                     flush=True,

@@ -52,7 +52,15 @@ class VGG16(nn.Module):
         for stage, (filters, depth) in enumerate(_STAGES, start=1):
             for layer in range(1, depth + 1):
                 name = f"{stage}_{layer}"
-                x = convolution(filters, 3, name=f"conv{name}")(x)
+                # A map smaller than the kernel gets its zeros by hand, and a barrier
+                # keeps XLA from taking them into the convolution: on CPU that would
+                # become a plain loop, forty times slower.
+                by_hand = min(x.shape[1:3]) < 3
+                if by_hand:
+                    around = ((0, 0), (1, 1), (1, 1), (0, 0))
+                    x = jax.lax.optimization_barrier(jnp.pad(x, around))
+                padding = 0 if by_hand else None
+                x = convolution(filters, 3, padding=padding, name=f"conv{name}")(x)
                 x = norm(train=train, axis_name=self.axis_name, name=f"bn{name}")(x)
                 x = nn.relu(x)
             window = min(2, x.shape[1]), min(2, x.shape[2])

@@ -71,6 +71,8 @@ def varies_of(equation: Any, operands: Sequence[Known], values: Sequence[Any]) -
         return [jnp.broadcast_to((a & (b | (y != 0))) | (b & (a | (x != 0))), shape)]
     if name in ELEMENTWISE:
         return [functools.reduce(jnp.logical_or, varies, jnp.zeros(shape, bool))]
+    if name == "optimization_barrier":
+        return varies
     if name in _MOVES:
         return bind(equation, varies)
     if name in _REDUCTIONS:
