@@ -37,8 +37,7 @@ from jaxprune.export import export_program, save_sparse, save_weights
 from jaxprune.folding import fold_constants
 from jaxprune.graph import ChannelGraph, trace_channels
 from jaxprune.liveness import live_channels
-
-MASKS_FILE = "channel_masks.json"
+from jaxprune.tree import named_leaves
 
 
 class Network(NamedTuple):
@@ -46,15 +45,20 @@ class Network(NamedTuple):
 
     Attributes:
       apply_fn: `apply_fn(variables, images) -> logits`, in evaluation mode.
-      variables: `{"params": ..., "batch_stats": ...}`, as saved.
+      graph: Its channel graph.
+      variables: `{"params": ..., "batch_stats": ...}`, of the dense shapes.
       images: One image of the right shape, all zero.
       entry: Its checkpoint.
+      masks: The channel masks of a structured run, which saved a compact network; what
+        it left out is zero in `variables`. None for other runs.
     """
 
     apply_fn: Callable[..., Any]
+    graph: ChannelGraph
     variables: Any
     images: np.ndarray
     entry: checkpoint.Entry
+    masks: dict[str, np.ndarray] | None
 
 
 class Removal(NamedTuple):
@@ -92,28 +96,52 @@ def read_network(workdir: Path) -> Network:
     side = summary["config"].get("image_size") or spec.image_shape[0]
     images = np.zeros((1, side, side, spec.image_shape[-1]), np.float32)
     model = models.create(summary["model"], spec.num_classes)
-    like = jax.eval_shape(
+    variables = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), images
     )
-    like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
+    like = {"batch_stats": {}, **variables}
 
     def apply_fn(variables, images):
         return model.apply(variables, images, train=False)
 
-    return Network(apply_fn, checkpoint.load(entry, like), images, entry)
+    graph = trace_channels(apply_fn, like, images)
+    masks = _recorded_masks(summary, graph)
+    if masks is None:
+        saved = checkpoint.load(entry, like)
+    else:
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        small = compact(apply_fn, graph, masks, blank)
+        saved = _enlarge(blank, checkpoint.load(entry, small.trees[0]), small.kept)
+    return Network(apply_fn, graph, saved, images, entry, masks)
 
 
-def find_removal(workdir: Path, network: Network, graph: ChannelGraph) -> Removal:
+def _recorded_masks(summary: Any, graph: ChannelGraph) -> dict[str, np.ndarray] | None:
+    """The masks of a structured run: `channels` names the kept ones of each group."""
+    if not summary.get("channels"):
+        return None
+    return {
+        name: np.isin(np.arange(graph.groups[name].size), kept)
+        for name, kept in summary["channels"].items()
+    }
+
+
+def _enlarge(blank: Any, small: Any, kept: Any) -> Any:
+    """Put the arrays of a compact network where they were in the dense one."""
+    large = named_leaves(blank)
+    for name, leaf in named_leaves(small).items():
+        large[name][np.ix_(*kept[name])] = leaf
+    return blank
+
+
+def find_removal(network: Network) -> Removal:
     """Find the channels that the network of a run can lose.
 
-    A structured run says so in `channel_masks.json`, `{group: [true, false, ...]}`, and
-    what counts is the network under these masks. Of any other run those channels can go
-    that its zeros leave without a reader, once constants are folded.
+    A structured run has said so, and what counts is the dense network under its masks.
+    Of any other run those channels can go that its zeros leave without a reader, once
+    constants are folded.
     """
-    path = workdir / MASKS_FILE
-    if path.exists():
-        recorded = json.loads(path.read_text())
-        masks = {name: np.array(mask, bool) for name, mask in recorded.items()}
+    graph, masks = network.graph, network.masks
+    if masks is not None:
         reference = masked(network.apply_fn, graph, masks)
         return Removal(masks, network.variables, reference, "masks of the run")
     folded = fold_constants(graph, network.variables)
@@ -139,8 +167,7 @@ def compact_run(
       FileNotFoundError: If the folder holds no finished run.
     """
     network = read_network(workdir)
-    graph = trace_channels(network.apply_fn, network.variables, network.images)
-    removal = find_removal(workdir, network, graph)
+    graph, removal = network.graph, find_removal(network)
     small = compact(network.apply_fn, graph, removal.masks, removal.variables)
     folder = workdir / "compact"
     folder.mkdir(exist_ok=True)
@@ -149,7 +176,7 @@ def compact_run(
         "channels": {n: [g.size, small.widths[n]] for n, g in graph.groups.items()},
         "difference": _difference(network, removal, small),
         "rows": [
-            *_counts(network, graph, small),
+            *_counts(network, small),
             *_weigh(network, small, folder),
             *_times(network, small, batch_sizes, rounds),
         ],
@@ -174,21 +201,13 @@ def _row(name: str, unit: str, dense: Any, compact: Any) -> dict[str, Any]:
     return {"name": name, "unit": unit, "dense": dense, "compact": compact}
 
 
-def _counts(network: Network, graph: ChannelGraph, small: Compacted) -> list:
+def _counts(network: Network, small: Compacted) -> list:
     after = trace_channels(small.apply_fn, small.trees[0], network.images)
+    counted = {"parameters, statistics": costs.parameters, "MACs": costs.macs}
     return [
-        _row(
-            "parameters, statistics",
-            "",
-            costs.parameters(graph).dense,
-            _size(small.trees[0]),
-        ),
-        _row("MACs", "", costs.macs(graph).dense, costs.macs(after).dense),
+        _row(name, "", cost(network.graph).dense, cost(after).dense)
+        for name, cost in counted.items()
     ]
-
-
-def _size(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _weigh(network: Network, small: Compacted, folder: Path) -> list:

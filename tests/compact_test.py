@@ -11,7 +11,6 @@ import pytest
 from experiments import compact, models, report, timing, trail
 from jaxprune import checkpoint
 from jaxprune.export import load_sparse, load_weights
-from jaxprune.graph import trace_channels
 from jaxprune.tree import named_leaves
 
 
@@ -100,19 +99,24 @@ def test_the_report_and_the_table_show_the_numbers(finished):
     assert json.loads((workdir / "compact/summary.json").read_text()) == found
 
 
-def test_masks_that_a_run_recorded_are_taken(tmp_path):
-    workdir = make_run(tmp_path)
-    mask = [i % 2 == 0 for i in range(100)]
+def test_the_compact_network_of_a_structured_run_is_that_under_its_masks(tmp_path):
+    network = compact.read_network(make_run(tmp_path))
+    mask = np.arange(100) % 2 == 0
     masks = {"params/dense2/kernel:1": mask}
-    (workdir / compact.MASKS_FILE).write_text(json.dumps(masks))
-    network = compact.read_network(workdir)
-    graph = trace_channels(network.apply_fn, network.variables, network.images)
-    removal = compact.find_removal(workdir, network, graph)
-    assert removal.masks["params/dense2/kernel:1"].tolist() == mask
+    small = compact.compact(network.apply_fn, network.graph, masks, network.variables)
+    trail.save_network(tmp_path, 8, small.trees[0]["params"], {}, {"step": 8})
+    path = tmp_path / "summary.json"
+    kept = {name: np.flatnonzero(m).tolist() for name, m in masks.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": kept}))
+    again = compact.read_network(tmp_path)
+    removal = compact.find_removal(again)
     assert removal.how == "masks of the run"
-    small = compact.compact(network.apply_fn, graph, removal.masks, removal.variables)
-    assert small.widths == {"params/dense1/kernel:1": 300, "params/dense2/kernel:1": 50}
-    assert compact._difference(network, removal, small) < 1e-6
+    np.testing.assert_array_equal(removal.masks["params/dense2/kernel:1"], mask)
+    made = compact.compact(
+        again.apply_fn, again.graph, removal.masks, removal.variables
+    )
+    jax.tree.map(np.testing.assert_array_equal, made.trees[0], small.trees[0])
+    assert compact._difference(again, removal, made) < 1e-6
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
