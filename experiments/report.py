@@ -216,6 +216,7 @@ def _page(
         page.section("The trail", _trail_html(summary), "trail"),
         page.section("Pictures", _pictures(figures), "pictures") if figures else "",
         _layers((summary.get("final") or {}).get("layers") or {}),
+        _compact(workdir),
         page.section("Run it again", _command(summary, workdir), "again"),
         _details("Configuration", summary.get("config")),
         _details("Versions", summary.get("versions")),
@@ -302,6 +303,69 @@ def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     table = page.table(header, rows, [""] * len(rows), left={0})
     return page.section("Layers", table, "layers")
+
+
+def compact_table(found: Mapping[str, Any]) -> str:
+    """Lay out what `experiments.compact` found as a text table.
+
+    Args:
+      found: The content of `compact/summary.json`.
+
+    Returns:
+      The table, in plain ASCII, and a line on equality.
+    """
+    header, rows = _compact_rows(found)
+    lines = [[cell.replace("–", "-") for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    made = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in lines
+    ]
+    made.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*made, _compact_note(found)])
+
+
+def _compact_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for row in found["rows"]:
+        before, after = row["dense"], row["compact"]
+        if row["unit"] == "seconds":
+            shown = [
+                f"{1e3 * median:.3f} ms ({1e3 * low:.3f}–{1e3 * high:.3f})"
+                for low, median, high in (before, after)
+            ]
+            before, after = before[1], after[1]
+        else:
+            shown = [_count(before), _count(after)]
+        unit = f", {row['unit']}" if row["unit"] == "bytes" else ""
+        rows.append([f"{row['name']}{unit}", *shown, f"{after / before:.4f}"])
+    return ["", "network of the run", "compact", "ratio"], rows
+
+
+def _compact_note(found: Mapping[str, Any]) -> str:
+    sizes = found["channels"].values()
+    before, after = sum(n for n, _ in sizes), sum(n for _, n in sizes)
+    return (
+        f"{after:,} of {before:,} channels stay ({found['how']}); largest relative "
+        f"difference of the logits {found['difference']:.1e}. Times are medians and "
+        f"quartiles of {found['rounds']} calls in turns, on "
+        f"{', '.join(found['devices'])}."
+    )
+
+
+def _compact(workdir: Path) -> str:
+    """Show what `experiments.compact` found, if it was run."""
+    path = workdir / "compact" / SUMMARY_FILE
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    header, rows = _compact_rows(found)
+    table = page.table(header, rows, [""] * len(rows), left={0})
+    note = f'<p class="caption">{page.text(_compact_note(found))}</p>'
+    return page.section("Compact network", table + note, "compact")
 
 
 def _command(summary: Mapping[str, Any], workdir: Path) -> str:

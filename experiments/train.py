@@ -315,7 +315,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
                 continue
             setting = _compacted(setting, phase, record)
             if found is not None and phase.begin <= first:
-                like = jax.eval_shape(lambda p=phase: _blank_state(setting, p))
+                like = jax.eval_shape(functools.partial(_blank_state, setting, phase))
                 state = checkpoint.load(found, like)
                 found = None
             else:
@@ -633,7 +633,8 @@ def _close_compact(
 ) -> dict[str, Any]:
     """Measures and saves a compact network."""
     traced = setting.task.channels
-    assert traced is not None and record.channels is not None
+    assert traced is not None
+    assert record.channels is not None
     masks = channels.from_json(traced.graph, record.channels)
     point = trail.compact_point(
         traced.blank[0],

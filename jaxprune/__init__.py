@@ -36,6 +36,7 @@ from jaxprune.transforms import freeze_pruned as freeze_pruned
 from jaxprune import channel_gates as channel_gates
 from jaxprune import channel_masks as channel_masks
 from jaxprune import importance as importance
+from jaxprune.folding import fold_constants as fold_constants
 from jaxprune.graph import ChannelGraph as ChannelGraph
 from jaxprune.graph import trace_channels as trace_channels
 
@@ -74,6 +75,7 @@ from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune import checkpoint as checkpoint
 from jaxprune import compaction as compaction
 from jaxprune import export as export
+from jaxprune import latency as latency
 from jaxprune.compaction import compact as compact
 from jaxprune.liveness import live_channels as live_channels
 from jaxprune.report import Report as Report

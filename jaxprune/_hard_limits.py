@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.core
 import jax.flatten_util
 import jax.numpy as jnp
 
@@ -49,8 +50,8 @@ def limits_at(bounds, step, dtype) -> jax.Array:
 
 def least_ratios(call: str, like: KeepRatios, min_keep_ratio) -> jax.Array:
     """The least keep ratios, as a vector."""
-    by_name = (
-        min_keep_ratio
+    by_name: dict[str, float] = (
+        dict(min_keep_ratio)
         if isinstance(min_keep_ratio, Mapping)
         else dict.fromkeys(like, min_keep_ratio)
     )

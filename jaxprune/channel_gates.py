@@ -61,7 +61,10 @@ def plan_gates(graph: ChannelGraph) -> GatePlan:
         number[group._atoms] = np.arange(start, start + group.size)
         start += group.size
     for where, axis in flow.unmaskable.items():
-        if (number[flow.atoms.resolve(axis)] != open_gate).any():
+        if (
+            isinstance(axis, np.ndarray)
+            and (number[flow.atoms.resolve(axis)] != open_gate).any()
+        ):
             raise ValueError(
                 f"`plan_gates(graph)`: {where} multiplies two activations over "
                 "channels of a group, and neither is zero when its parameters are, so "

@@ -7,72 +7,18 @@ are a dictionary of them by group name. A *mask tree* has the parameters' struct
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree as jtree
+from jaxprune._channel_choice import channel_counts as channel_counts
+from jaxprune._channel_choice import channel_scores as channel_scores
+from jaxprune._channel_choice import largest_channels as largest_channels
+from jaxprune._channel_choice import random_channel_masks as random_channel_masks
+from jaxprune._channels.checks import leaves_of
 from jaxprune._channels.evaluate import Evaluation
 from jaxprune.base import Masks
 from jaxprune.graph import ChannelGraph, Group
-from jaxprune.masks import keep_count
-
-
-def random_channel_masks(
-    key: jax.Array, graph: ChannelGraph, keep_ratio: float
-) -> dict[str, np.ndarray]:
-    """Keeps a random fraction of every group.
-
-    Args:
-      key: a typed PRNG key.
-      graph: the channel graph.
-      keep_ratio: the fraction kept, in (0, 1]; at least one channel stays.
-    """
-    keys = jax.random.split(key, max(len(graph.groups), 1))
-    masks = {}
-    for one, (name, group) in zip(keys, graph.groups.items(), strict=False):
-        order = np.asarray(jax.random.permutation(one, group.size))
-        masks[name] = order < max(1, keep_count(keep_ratio, group.size))
-    return masks
-
-
-def largest_channels(
-    graph: ChannelGraph, params: Any, keep_ratio: float | Mapping[str, float]
-) -> dict[str, np.ndarray]:
-    """Keeps the channels whose producers have the largest weights.
-
-        importance_c = sum over producers of sum w[..., c, ...]^2
-
-    Args:
-      graph: the channel graph.
-      params: the parameters that were traced.
-      keep_ratio: the fraction kept of every group, or of each by name, in (0, 1]; at
-        least one channel stays. Ties are settled by position.
-    """
-    leaves = jtree.named_leaves(params)
-    masks = {}
-    for name, group in graph.groups.items():
-        ratio = keep_ratio if not isinstance(keep_ratio, Mapping) else keep_ratio[name]
-        scores = channel_scores(group, leaves)
-        count = max(1, keep_count(ratio, group.size))
-        masks[name] = np.zeros(group.size, bool)
-        masks[name][np.argsort(-scores, kind="stable")[:count]] = True
-    return masks
-
-
-def channel_scores(group: Group, leaves: Mapping[str, Any]) -> np.ndarray:
-    """Returns the sum of squares of the producers' weights of every channel.
-
-    If nothing produces the channels, all members count. Float64, shape (channels,).
-    """
-    chosen = [m for m in group.members if m.role in ("producer", "both")]
-    scores = np.zeros(group.size)
-    for member in chosen or group.members:
-        weights = np.square(np.asarray(leaves[member.leaf], np.float64))
-        others = tuple(d for d in range(weights.ndim) if d != member.axis)
-        here = member.channels >= 0
-        np.add.at(scores, member.channels[here], weights.sum(axis=others)[here])
-    return scores
 
 
 def channel_masks(
@@ -259,9 +205,11 @@ def consumer_masks(
 
     Raises:
       ValueError: if two activations meet over removed channels, and neither needs to be
-        zero when its parameters are; `compaction.masked` masks there too.
+        zero when its parameters are; `compaction.masked` masks there too. If names or
+        shapes of the parameters are not those that were traced.
       TypeError: as `channel_masks`.
     """
+    leaves_of(graph, params, "consumer_masks(graph, params, masks)")
     masks = channel_masks(graph, masks)
     traced = graph._traced
     program = traced.program

@@ -30,7 +30,7 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,10 +39,11 @@ import numpy as np
 
 from jaxprune import tree
 from jaxprune._channels.atoms import Axis, Fixed
-from jaxprune.base import KeepRatios, Params
+from jaxprune.base import Params
 from jaxprune.graph import ChannelGraph
 
-Cost = Callable[[KeepRatios], jax.Array]
+Cost = Callable[[Mapping[str, Any]], Any]
+"""Keep ratios by name to the fraction of the dense cost, a scalar."""
 
 
 def parameter_ratio(params: Params, where: tree.Where = tree.kernels) -> Cost:
@@ -107,7 +108,7 @@ class ChannelCost:
     terms: tuple[tuple[int, tuple[Fraction, ...]], ...]
     groups: frozenset[str]
 
-    def __call__(self, keep_ratios: KeepRatios) -> jax.Array:
+    def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
         """Returns the cost as a fraction of `dense`.
 
         Groups without a keep ratio count as kept whole; of a vector the mean counts.

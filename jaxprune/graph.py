@@ -26,8 +26,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune._channels import grouping
+from jaxprune._channels import drawing, grouping, printing
 from jaxprune._channels.atoms import Fixed
+from jaxprune._channels.checks import check_arrays
 from jaxprune._channels.trace import Traced, trace
 
 
@@ -128,37 +129,21 @@ class ChannelGraph:
     _traced: Traced = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        from_to = ("group", "size", "producers", "consumers", "other members")
-        lines: list[tuple[str, ...]] = [from_to]
-        for group in self.groups.values():
-            others = [m.leaf for m in group.members if m.role == "member"]
-            cells = group.producers, group.consumers, tuple(dict.fromkeys(others))
-            lines.append((group.name, str(group.size), *map(_shorten, cells)))
-        return "\n".join([*_aligned(lines), "", *self._pinned_lines()])
+        return printing.table(self)
 
-    def _pinned_lines(self) -> list[str]:
-        lines = [("pinned", "indices", "reason")]
-        windows = [pin for pin in self.pinned if _is_window(pin)]
-        for pin in self.pinned:
-            if not _is_window(pin):
-                place = f"{pin.leaf}:{pin.axis}"
-                lines.append((place, str(len(pin.indices)), pin.reason))
-        reason = "axes of size 1, and those that convolutions slide along"
-        return _aligned([*lines, (f"{len(windows)} axes", "", reason)])
+    def plot(self) -> Any:
+        """Draws the groups as rails past the weights that make and read them.
 
+        A rail is a group, with its size at the head; a full mark makes its channels, a
+        ring reads them. `graph.plot().savefig("channels.svg")` writes it.
 
-def _is_window(pin: Pinned) -> bool:
-    return pin.reason.endswith(("slides along it", "axis of size 1"))
+        Returns:
+          A `matplotlib.figure.Figure`.
 
-
-def _shorten(names, most: int = 2) -> str:
-    more = [f"and {len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *more])
-
-
-def _aligned(lines) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        Raises:
+          ImportError: if matplotlib is missing (`pip install jaxprune[plot]`).
+        """
+        return drawing.draw(self)
 
 
 def trace_channels(
@@ -196,32 +181,8 @@ def trace_channels(
     >>> group.name, group.size, group.producers, group.consumers
     ('w1:1', 8, ('w1',), ('w2',))
     """
-    _check_arrays(params, inputs)
+    check_arrays(params, inputs)
     return _graph_of(trace(apply_fn, params, inputs))
-
-
-def _check_arrays(params, inputs):
-    if not jax.tree.leaves(params):
-        raise ValueError(
-            "`trace_channels(apply_fn, params, ...)`: `params` must have at least one "
-            f"array, got an empty tree {params!r}. Pass the initialised parameters."
-        )
-    for what, tree in (("params", params), ("inputs", inputs)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            where = f"{what}{jax.tree_util.keystr(path)}"
-            if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-                raise TypeError(
-                    f"`trace_channels`: {where} must be an array, it is the "
-                    f"{type(leaf).__name__} {leaf!r}, which has no axes and may decide "
-                    "what is computed. Close over it: `partial(apply_fn, ...)`."
-                )
-            for axis, size in enumerate(leaf.shape):
-                if not isinstance(size, (int, np.integer)):
-                    raise ValueError(
-                        f"`trace_channels`: {where}, axis {axis}, has the symbolic "
-                        f"size {size}; channels are counted, so it must be known. "
-                        "Trace with an example; the compact function takes others."
-                    )
 
 
 def _graph_of(traced: Traced) -> ChannelGraph:
@@ -230,14 +191,15 @@ def _graph_of(traced: Traced) -> ChannelGraph:
     rows = grouping.resolved_leaves(flow, args)
     raw = grouping.raw_groups(flow, rows)
     alone = [g for g in raw if len(g.atoms) == 1]
+    where = grouping.positions(raw, flow.atoms.count)
     groups: dict[str, Group] = {}
-    for item in raw:
+    for number, item in enumerate(raw):
         if len(item.atoms) > 1:
             leaf, axis = item.places[0]
             name = unique = f"{traced.names[leaf]}:{axis}"
             while unique in groups:
                 unique = f"{name}#{2 + sum(n.startswith(name + '#') for n in groups)}"
-            groups[unique] = _group(traced, rows, unique, item)
+            groups[unique] = _group(traced, rows, unique, item, where, number)
     return ChannelGraph(
         groups=groups,
         pinned=tuple(_pins(traced, rows, alone)),
@@ -247,13 +209,13 @@ def _graph_of(traced: Traced) -> ChannelGraph:
     )
 
 
-def _group(traced, rows, name, raw) -> Group:
+def _group(traced, rows, name, raw, where, number) -> Group:
     flow = traced.program.flow
     members = []
     for place in raw.places:
         makes, reads = place in flow.makers, place in flow.readers
         role = "producer" if makes else "consumer" if reads else "member"
-        channels = grouping.channel_of(rows[place], raw.atoms, flow.atoms.count)
+        channels = grouping.channel_of(rows[place], where, number)
         members.append(
             Member(
                 leaf=traced.names[place[0]],

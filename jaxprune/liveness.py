@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprune import tree as jtree
+from jaxprune._channels.checks import leaves_of
 from jaxprune.graph import ChannelGraph, Group
 
 
@@ -21,8 +21,8 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     A channel is dead, and can be removed exactly, if every weight that reads it is
     zero. Removing it may leave others without a reader: repeated until nothing changes.
     A channel that only its own zeros feed is dead too, if no bias or norm of it is left
-    and what lies between maps zero to zero; a constant that it still carries is not
-    folded into its readers, so such a channel stays.
+    and what lies between maps zero to zero; one that still carries a constant stays,
+    until `fold_constants` has moved the constant into its readers.
 
     Args:
       graph: the channel graph.
@@ -31,11 +31,15 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     Returns:
       Channel masks for `compact`; of a group that is dead as a whole the first channel
       stays.
+
+    Raises:
+      ValueError: if names or shapes are not those that were traced.
     """
-    weights = {n: np.array(x) for n, x in jtree.named_leaves(params).items()}
+    named = leaves_of(graph, params, "live_channels(graph, params)")
+    weights = {name: np.array(leaf) for name, leaf in named.items()}
     flow = graph._traced.program.flow
     masks = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
-    met = {name: _meets_activations(flow, g) for name, g in graph.groups.items()}
+    met = {name: meets_activations(graph, g) for name, g in graph.groups.items()}
     changed = True
     while changed:
         changed = False
@@ -51,9 +55,13 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     return masks
 
 
-def _meets_activations(flow, group) -> bool:
+def meets_activations(graph: ChannelGraph, group: Group) -> bool:
+    """Whether two activations are multiplied over the channels of a group."""
+    flow = graph._traced.program.flow
     return any(
-        np.isin(flow.atoms.resolve(axis), group._atoms).any() for axis in flow.unguarded
+        np.isin(flow.atoms.resolve(axis), group._atoms).any()
+        for axis in flow.unguarded
+        if isinstance(axis, np.ndarray)
     )
 
 

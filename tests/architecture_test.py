@@ -52,14 +52,21 @@ STOREYS = {
     "_channels.evaluate": 1.2,
     "_channels.evaluate_derivatives": 1.3,
     "_channels.evaluate_rules": 1.3,
+    "_channels.checks": 1.0,
+    "_channels.printing": 1.0,
+    "_channels.drawing": 1.0,
+    "_channels.dependence": 1.3,
+    "_channels.constants": 1.4,
     "_channels.trees": 1.3,
     "_channels.table": 1.4,
     "_channels.trace": 1.5,
     "graph": 2.0,
+    "_channel_choice": 2.1,
     "channel_masks": 2.2,
     "channel_gates": 2.2,
     "importance": 2.3,
     "liveness": 2.2,
+    "folding": 2.3,
     "costs": 3.0,
     "budgets": 3.1,
     "allocation": 3.1,
@@ -78,6 +85,7 @@ STOREYS = {
     "methods": 4.1,
     "compaction": 5.0,
     "export": 5.0,
+    "latency": 5.1,
     "checkpoint": 5.0,
     "report": 5.0,
     "": 6.0,  # the door
@@ -191,8 +199,11 @@ def test_methods_do_not_know_each_other():
 
 
 def test_no_room_but_the_door_enters_the_exits():
+    exits = {"checkpoint", "report", "compaction", "export", "latency"}
     for name in set(MODULES) - {""}:
-        assert not _imports(name) & {"checkpoint", "report", "compaction", "export"}
+        # What is timed is the compact network, so its cost is made behind the exit.
+        allowed = {"compaction"} if name == "latency" else set()
+        assert not _imports(name) & (exits - allowed)
 
 
 @pytest.mark.parametrize("name", sorted(DOORS))
@@ -207,6 +218,7 @@ def test_doors_hold_re_exports_and_no_logic(name):
 
 def test_importing_the_library_loads_no_framework():
     heavy = {"flax", "orbax", "chex", "tensorflow", "sklearn", "grain", "tensorstore"}
+    heavy |= {"matplotlib"}
     loaded = _run("import sys, jaxprune; print(*sorted(sys.modules))").split()
     assert "jaxprune.checkpoint" in loaded
     assert not heavy & {module.partition(".")[0] for module in loaded}

@@ -533,6 +533,28 @@ def tied_autoencoder() -> Architecture:
     return Architecture(apply_fn, draw(shapes), (x,))
 
 
+def stacked_branches() -> Architecture:
+    """Branches stacked along a new axis, mixed, interleaved, and taken apart again."""
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for name, shape in {
+            **{"a": (12, 9), "b": (12, 9), "mix": (2, 2), "read": (18, 7)},
+            **{"left": (7, 3), "right": (2, 9, 3)},
+        }.items()
+    }
+
+    def apply_fn(params, x):
+        both = jnp.stack([jnp.tanh(x @ params["a"]), x @ params["b"]], axis=-1)
+        mixed = both @ params["mix"]
+        read = jnp.tanh(mixed.reshape(len(x), -1) @ params["read"]) @ params["left"]
+        first, second = jnp.unstack(mixed, axis=2)
+        one, other = jnp.unstack(params["right"])
+        return read + first @ one + jnp.sin(second) @ other
+
+    x = jnp.asarray(np.random.default_rng(4).standard_normal((2, 12)), jnp.float32)
+    return Architecture(apply_fn, draw(shapes), (x,))
+
+
 @jax.custom_vjp
 def spike(v):
     """A step, whose derivative is that of a smooth surrogate."""
@@ -641,6 +663,7 @@ def architectures() -> dict[str, Callable[[], Architecture]]:
     }.items():
         table[name] = functools.partial(lambda m: linen(m(), tokens()), model)
     table["tied_autoencoder"] = tied_autoencoder
+    table["stacked_branches"] = stacked_branches
     table["spiking"] = spiking
     table["control_flow"] = control_flow
     return table

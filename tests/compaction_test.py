@@ -436,6 +436,13 @@ def test_parameters_of_the_old_size_are_refused():
         small.apply_fn(variables, x)
 
 
+def test_inputs_that_do_not_fit_the_parameters_are_refused():
+    variables, _, graph, masks = small_case()
+    small = compact(network, graph, masks, variables)
+    with pytest.raises(TypeError, match=r"\(150,\) and \(96,\)"):
+        small.apply_fn(small.trees[0], architectures.images(5))
+
+
 def test_masking_is_no_change_where_nothing_is_removed():
     variables, x, graph, _ = small_case()
     unread = apply_masks(variables, consumer_masks(graph, variables, {}))

@@ -1,14 +1,17 @@
 """Channel groups, by hand and by count."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.models import create
+from jaxprune._channels.atoms import Atoms
+from jaxprune._channels.flow import Flow
+from jaxprune.channel_masks import consumer_masks, largest_channels
+from jaxprune.folding import fold_constants
 from jaxprune.graph import trace_channels
+from jaxprune.liveness import live_channels
 from tests import architectures
 
 ALL = architectures.architectures()
@@ -61,15 +64,6 @@ def test_residual_networks_have_the_groups_of_the_literature(name, count, train)
     (stem,) = [g for g in graph.groups.values() if "params/conv0/kernel" in g.producers]
     assert len(stem.producers) == (4 if name == "resnet20" else 10)
     assert ("batch_stats/bn0/mean", 0) in {(m.leaf, m.axis) for m in stem.members}
-
-
-def test_tracing_is_fast():
-    model, variables, x = abstract_model("resnet56")
-    apply_fn = lambda variables, x: model.apply(variables, x, train=False)
-    trace_channels(apply_fn, variables, x)  # What JAX compiles once, it has compiled.
-    start = time.perf_counter()
-    trace_channels(apply_fn, variables, x)
-    assert time.perf_counter() - start < 0.5
 
 
 def test_members_and_roles_of_a_dense_network():
@@ -186,6 +180,16 @@ def test_tied_weights_are_one_group():
     assert roles["b2", 0] == "member"
 
 
+def test_stacked_branches_are_coupled():
+    graph = groups_of("stacked_branches")
+    assert not graph.unknown
+    assert [group.size for group in graph.groups.values()] == [9, 7]
+    roles = members(graph, "a:1")
+    assert (roles["b", 1], roles["right", 1]) == ("producer", "consumer")
+    rows = next(m.channels for m in graph.groups["a:1"].members if m.leaf == "read")
+    np.testing.assert_array_equal(rows, np.repeat(np.arange(9), 2))
+
+
 def test_zero_padded_shortcuts_couple_what_they_add():
     graph = groups_of("padded_shortcut_resnet")
     sizes = [g.size for g in graph.groups.values()]
@@ -226,25 +230,42 @@ def test_graphs_do_not_depend_on_the_number_of_examples():
     assert str(one) == str(many)
 
 
-def test_cost_of_tracing_is_linear_in_equations():
-    def time_of(depth):
+@pytest.mark.parametrize("residual", [False, True])
+def test_cost_of_tracing_is_linear_in_equations(residual, monkeypatch):
+    looked_up, equations = [], []
+    find, step = Atoms._find, Flow._step
+
+    def counting_find(self, atoms):
+        looked_up.append(np.size(atoms))
+        return find(self, atoms)
+
+    def counting_step(self, equation):
+        equations.append(equation)
+        return step(self, equation)
+
+    monkeypatch.setattr(Atoms, "_find", counting_find)
+    monkeypatch.setattr(Flow, "_step", counting_step)
+
+    def work_of(depth):
+        looked_up.clear()
+        equations.clear()
         shapes = {f"w{i}": (8, 8) for i in range(depth)}
 
         def net(p, x):
-            for i in range(depth):
-                x = jnp.tanh(x @ p[f"w{i}"]) * 2 + 1
-            return x
+            x = x @ p["w0"]
+            for i in range(1, depth):
+                y = jnp.tanh(x @ p[f"w{i}"]) * 2 + 1
+                x = x + y if residual else y
+            return x @ p["w0"].T
 
-        trace_plain(net, x=(2, 8), **shapes)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            trace_plain(net, x=(2, 8), **shapes)
-            times.append(time.perf_counter() - start)
-        return min(times)
+        graph = trace_plain(net, x=(2, 8), **shapes)
+        atoms = graph._traced.program.flow.atoms.count
+        return np.array([len(equations), atoms, len(looked_up), sum(looked_up)])
 
-    small, large = time_of(50), time_of(400)
-    assert large < 8 * small * 4  # Eight times the equations; four for noise.
+    small, middle, large = work_of(50), work_of(100), work_of(200)
+    # Each layer adds the same: twice as many more layers add twice as much.
+    np.testing.assert_allclose(large - middle, 2 * (middle - small), rtol=0.01)
+    assert (middle > small).all()
 
 
 # Bad input.
@@ -265,3 +286,29 @@ def test_symbolic_sizes_are_refused():
     x = jax.ShapeDtypeStruct((size, 3), jnp.float32)
     with pytest.raises(ValueError, match=r"inputs\[0\], axis 0, has the symbolic"):
         trace_channels(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))}, x)
+
+
+def test_symbolic_sizes_of_parameters_are_refused():
+    (size,) = jax.export.symbolic_shape("n")
+    w = jax.ShapeDtypeStruct((3, size), jnp.float32)
+    with pytest.raises(ValueError, match=r"params\['w'\], axis 1, has the symbolic"):
+        trace_channels(lambda p, x: x @ p["w"], {"w": w}, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        fold_constants,
+        live_channels,
+        lambda graph, params: largest_channels(graph, params, 0.5),
+        lambda graph, params: consumer_masks(graph, params, {}),
+    ],
+)
+def test_a_graph_traced_on_other_shapes_is_refused(call):
+    graph = trace_plain(lambda p, x: x @ p["w1"] @ p["w2"], w1=(3, 8), w2=(8, 2))
+    wider = {"w1": jnp.ones((3, 9)), "w2": jnp.ones((9, 2))}
+    message = r"'w1', axis 1, has size 9, but 8 when the graph was traced"
+    with pytest.raises(ValueError, match=message):
+        call(graph, wider)
+    with pytest.raises(ValueError, match=r"leaves that were traced, \['w1', 'w2'\]"):
+        call(graph, {"w1": jnp.ones((3, 8))})

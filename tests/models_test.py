@@ -36,8 +36,22 @@ _SIZES = {
     ("resnet56", (32, 32, 3)): 855_770,
 }
 
-# As above, for images of (224, 224, 3) and 1000 classes: parameters, and the
-# multiplications of convolutions and dense layers, which tell strides apart.
+# Parameters, and the multiplications of convolutions and dense layers, which tell
+# strides apart: for images of (32, 32, 3) and 10 classes ...
+_PUBLISHED = {
+    # Parameters: 9 * c * f + 2 * f for each convolution, dense 512 * 10 + 10.
+    #   stage 1  1856 + 36992, stage 2  73984 + 147712, stage 3  295424 + 2 * 590336,
+    #   stage 4  1180672 + 2 * 2360320, stage 5  3 * 2360320
+    # Multiplications: 9 * c * f * height * width
+    #   stage 1  1769472 + 37748736, stage 2  18874368 + 37748736,
+    #   stage 3  18874368 + 2 * 37748736, stage 4 as stage 3,
+    #   stage 5  3 * 9437184, dense 5120
+    ("vgg16", 32, 10): (14_724_042, 313_201_664),
+    # conv0 and bn0 9 * 3 * 64 + 128 = 1856 instead of 9536, dense 5130.
+    ("resnet18_cifar", 32, 10): (11_173_962, 555_422_720),
+}
+
+# ... and as above for images of (224, 224, 3) and 1000 classes.
 _IMAGENET = {
     # conv0 and bn0       49 * 3 * 64 + 2 * 64                             = 9536
     # first block of f filters on c channels (each later stage has stride 2):
@@ -66,6 +80,7 @@ _IMAGENET = {
     # dense               1024 * 1000 + 1000                               = 1025000
     "mobilenetv1": (4_231_976, 568_740_352),
 }
+_PUBLISHED |= {(name, 224, 1000): count for name, count in _IMAGENET.items()}
 
 
 def sizes(params):
@@ -106,21 +121,24 @@ def jaxprs_in(equation):
     return [closed.jaxpr for closed in inner if closed is not None]
 
 
-@pytest.mark.parametrize("name", _IMAGENET)
-def test_imagenet_models_have_the_published_sizes(name):
-    model = models.create(name, 1000)
-    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+@pytest.mark.parametrize(("name", "side", "classes"), _PUBLISHED)
+def test_models_have_the_published_sizes(name, side, classes):
+    model = models.create(name, classes)
+    x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), x
     )
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    assert sizes(params) == _IMAGENET[name][0]
+    parameters, products = _PUBLISHED[name, side, classes]
+    assert sizes(params) == parameters
     # No bias in front of a batch normalisation: those of the norms and the last layer.
     biases = {leaf for leaf in params if leaf.endswith("bias")}
     assert all("bn" in leaf or leaf == "dense/bias" for leaf in biases)
     traced = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, x)
-    assert multiplications(traced.jaxpr) == _IMAGENET[name][1]
-    assert [(out.shape, out.dtype) for out in traced.out_avals] == [((1, 1000), "f4")]
+    assert multiplications(traced.jaxpr) == products
+    assert [(out.shape, out.dtype) for out in traced.out_avals] == [
+        ((1, classes), "f4")
+    ]
 
 
 @pytest.mark.parametrize("blocks", [3, 5, 9])
@@ -148,6 +166,7 @@ _SMALL = {
     "bottleneck": functools.partial(
         models.ImageNetResNet, block=models.Bottleneck, blocks=(1, 1)
     ),
+    "vgg16": models.VGG16,
     "mobilenetv1": models.MobileNetV1,
 }
 

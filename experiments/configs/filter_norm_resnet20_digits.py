@@ -1,7 +1,8 @@
 """Filter norms (L1): channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
-    python -m experiments.main --config=experiments/configs/filter_norm_resnet20_digits.py \
+    python -m experiments.main \
+        --config=experiments/configs/filter_norm_resnet20_digits.py \
         --workdir=runs/filter_norm_resnet20_digits
 
 Expected: see the table of channels in README.

@@ -1,7 +1,8 @@
 """MorphNet: channels of ResNet-20 on digits of 16x16, to half of the MACs.
 
 Command:
-    python -m experiments.main --config=experiments/configs/morphnet_resnet20_digits.py \
+    python -m experiments.main \
+        --config=experiments/configs/morphnet_resnet20_digits.py \
         --workdir=runs/morphnet_resnet20_digits
 
 Expected: see the table of channels in README.

@@ -18,6 +18,7 @@ from experiments.models.imagenet_resnet import ImageNetResNet as ImageNetResNet
 from experiments.models.mlp import MLP as MLP
 from experiments.models.mobilenet import MobileNetV1 as MobileNetV1
 from experiments.models.resnet import ResNet as ResNet
+from experiments.models.vgg import VGG16 as VGG16
 
 _MODELS = {
     "mlp": lambda num_classes, axis_name: MLP(num_classes),
@@ -25,6 +26,10 @@ _MODELS = {
     "resnet20": functools.partial(ResNet, blocks_per_stage=3),
     "resnet32": functools.partial(ResNet, blocks_per_stage=5),
     "resnet56": functools.partial(ResNet, blocks_per_stage=9),
+    "resnet18_cifar": functools.partial(
+        ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2), small_images=True
+    ),
+    "vgg16": VGG16,
     "resnet18": functools.partial(ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2)),
     "resnet50": functools.partial(
         ImageNetResNet, block=Bottleneck, blocks=(3, 4, 6, 3)
@@ -37,8 +42,9 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
     """Makes the model called `name`.
 
     Args:
-        name: One of `mlp` and `cnn`; `resnet20`, `resnet32` and `resnet56` for small
-            images; `resnet18`, `resnet50` and `mobilenetv1` for ImageNet.
+        name: One of `mlp` and `cnn`; `resnet20`, `resnet32`, `resnet56`,
+            `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet50` and
+            `mobilenetv1` for ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_CONV_INIT = nn.initializers.kaiming_normal()  # fan-in
+from experiments.models.layers import convolution, norm
 
 # Filters and stride of every block.
 _BLOCKS = (
@@ -42,12 +42,14 @@ class Separable(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
         channels = x.shape[-1]
-        x = _conv(
+        x = convolution(
             channels, 3, stride=self.stride, groups=channels, name="depthwise_conv"
         )(x)
-        x = nn.relu(_norm(train, self.axis_name, name="depthwise_bn")(x))
-        x = _conv(self.filters, 1, name="pointwise_conv")(x)
-        return nn.relu(_norm(train, self.axis_name, name="pointwise_bn")(x))
+        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="depthwise_bn")(x))
+        x = convolution(self.filters, 1, name="pointwise_conv")(x)
+        return nn.relu(
+            norm(train=train, axis_name=self.axis_name, name="pointwise_bn")(x)
+        )
 
 
 class MobileNetV1(nn.Module):
@@ -73,38 +75,11 @@ class MobileNetV1(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        x = _conv(32, 3, stride=2, name="conv0")(x)
-        x = nn.relu(_norm(train, self.axis_name, name="bn0")(x))
+        x = convolution(32, 3, stride=2, name="conv0")(x)
+        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
         for index, (filters, stride) in enumerate(_BLOCKS, start=1):
             x = Separable(filters, stride, self.axis_name, name=f"block{index}")(
                 x, train=train
             )
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
-
-
-def _conv(
-    filters: int, size: int, *, stride: int = 1, groups: int = 1, name: str
-) -> nn.Conv:
-    return nn.Conv(
-        filters,
-        (size, size),
-        strides=(stride, stride),
-        padding=size // 2,
-        feature_group_count=groups,
-        use_bias=False,
-        kernel_init=_CONV_INIT,
-        dtype=jnp.float32,
-        name=name,
-    )
-
-
-def _norm(train: bool, axis_name: str | None, *, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        axis_name=axis_name,
-        dtype=jnp.float32,
-        name=name,
-    )

@@ -18,7 +18,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+from experiments.models.layers import convolution, norm
+
+_convolution = functools.partial(
+    convolution,
+    init=nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal"),
+    padding="SAME",
+)
 
 
 class Block(nn.Module):
@@ -37,14 +43,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
-        conv = functools.partial(_conv, self.filters)
-        norm = functools.partial(_norm, train=train, axis_name=self.axis_name)
+        conv = functools.partial(_convolution, self.filters)
+        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
         shortcut = x
         if x.shape[-1] != self.filters or self.stride != 1:
             shortcut = conv(1, stride=self.stride, name="shortcut_conv")(x)
-            shortcut = norm(name="shortcut_bn")(shortcut)
-        x = nn.relu(norm(name="bn1")(conv(3, stride=self.stride, name="conv1")(x)))
-        x = norm(name="bn2")(conv(3, name="conv2")(x))
+            shortcut = bn(name="shortcut_bn")(shortcut)
+        x = nn.relu(bn(name="bn1")(conv(3, stride=self.stride, name="conv1")(x)))
+        x = bn(name="bn2")(conv(3, name="conv2")(x))
         return nn.relu(x + shortcut)
 
 
@@ -73,8 +79,8 @@ class ResNet(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        x = _conv(16, 3, name="conv0")(x)
-        x = nn.relu(_norm(train=train, axis_name=self.axis_name, name="bn0")(x))
+        x = _convolution(16, 3, name="conv0")(x)
+        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
         for stage, filters in enumerate((16, 32, 64), start=1):
             for block in range(1, self.blocks_per_stage + 1):
                 x = Block(
@@ -85,26 +91,3 @@ class ResNet(nn.Module):
                 )(x, train=train)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
-
-
-def _conv(filters: int, size: int, *, stride: int = 1, name: str) -> nn.Conv:
-    return nn.Conv(
-        filters,
-        (size, size),
-        strides=(stride, stride),
-        use_bias=False,
-        kernel_init=_CONV_INIT,
-        dtype=jnp.float32,
-        name=name,
-    )
-
-
-def _norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        axis_name=axis_name,
-        dtype=jnp.float32,
-        name=name,
-    )

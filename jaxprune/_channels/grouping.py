@@ -124,8 +124,27 @@ def _in_order(rows, atoms) -> np.ndarray:
     return np.array(sorted(atoms, key=position.__getitem__))
 
 
-def channel_of(rows: np.ndarray, atoms: np.ndarray, count: int) -> np.ndarray:
-    """For every row the position in `atoms` of the atom that it holds, -1 for none."""
-    number = np.full(count, -1, np.int32)
-    number[atoms] = np.arange(len(atoms))
-    return number[rows].max(axis=1)
+class Positions(NamedTuple):
+    """Where every atom stands.
+
+    Attributes:
+      group: the number of its group, -1 for none.
+      channel: its position in the group.
+    """
+
+    group: np.ndarray
+    channel: np.ndarray
+
+
+def positions(groups: Sequence[RawGroup], count: int) -> Positions:
+    """Returns where each of `count` atoms stands."""
+    group, channel = np.full(count, -1), np.full(count, -1, np.int32)
+    for number, one in enumerate(groups):
+        group[one.atoms] = number
+        channel[one.atoms] = np.arange(len(one.atoms))
+    return Positions(group, channel)
+
+
+def channel_of(rows: np.ndarray, where: Positions, group: int) -> np.ndarray:
+    """For every row the channel of the group that it holds, -1 for none."""
+    return np.where(where.group[rows] == group, where.channel[rows], -1).max(axis=1)

@@ -11,11 +11,12 @@ from jax.extend import core as jex
 from jaxprune._channels.flow import Flow, Source, Value, pin_all, rule, shape_of
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text, names of primitives for instance."""
     return frozenset(text.split())
 
 
-ELEMENTWISE = _words("""
+ELEMENTWISE = words("""
 abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
 ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
 eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag
@@ -27,7 +28,7 @@ zeta
 """)
 
 # f(0) = 0, and f(0, 0) = 0; a product is zero if one factor is.
-ZERO_TO_ZERO = _words("""
+ZERO_TO_ZERO = words("""
 abs add add_any asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf
 erf_inv expm1 floor imag log1p max min name neg real reduce_precision round sign
 sin sinh sqrt square stop_gradient sub tan tanh

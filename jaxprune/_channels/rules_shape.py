@@ -108,6 +108,31 @@ def concatenate(flow: Flow, equation, *values: Value) -> list[Value]:
     return [Value(tuple(axes), None, silent)]
 
 
+@rule("stack")
+def stack(flow: Flow, equation, *values: Value) -> list[Value]:
+    """Joins all operands axis by axis; the new axis stays."""
+    d = equation.params["axis"]
+    axes = list(values[0].axes)
+    for value in values[1:]:
+        axes = [flow.unify(x, y) for x, y in zip(axes, value.axes, strict=True)]
+    axes.insert(d, flow.atoms.fixed("an axis along which arrays are stacked"))
+    silent = frozenset.intersection(*(value.silent for value in values))
+    return [Value(tuple(axes), None, frozenset(e + (e >= d) for e in silent))]
+
+
+@rule("unstack")
+def unstack(flow: Flow, equation, value: Value) -> list[Value]:
+    """The axis that is taken apart stays; the others pass."""
+    d = equation.params["axis"]
+    flow.pin(value.axes[d], "takes it apart")
+    axes = (*value.axes[:d], *value.axes[d + 1 :])
+    silent = frozenset(e - (e > d) for e in value.silent if e != d)
+    source = value.source
+    if source is not None:
+        source = Source(source.leaf, (*source.axes[:d], *source.axes[d + 1 :]))
+    return [Value(axes, source, silent) for _ in equation.outvars]
+
+
 @rule("split")
 def split(flow: Flow, equation, value: Value) -> list[Value]:
     """Cuts the rows of one axis."""

@@ -1,0 +1,73 @@
+"""How well the latency cost predicts: widths it was not fitted to.
+
+    python -m experiments.benchmarks.latency
+
+Compact networks of random widths are timed; the model is fitted to the first half of
+them and predicts the others.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments import models
+from jaxprune import latency
+from jaxprune.graph import trace_channels
+
+_MODEL = flags.DEFINE_string("model", "resnet20", "A model for images of 32x32.")
+_BATCH = flags.DEFINE_integer("batch", 8, "Number of examples.")
+_NUMBER = flags.DEFINE_integer("number", 60, "Number of networks.")
+_REPEATS = flags.DEFINE_integer("repeats", 30, "How often each is timed.")
+_MULTIPLE = flags.DEFINE_integer("multiple_of", 1, "What widths are multiples of.")
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Returns Spearman's correlation; values that are equal are ranked by position."""
+    ranks = [np.argsort(np.argsort(np.asarray(values))) for values in (x, y)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def main(_: Sequence[str]) -> None:
+    """Measures, fits and prints."""
+    model = models.create(_MODEL.value, 10)
+    x = jax.random.normal(jax.random.key(0), (_BATCH.value, 32, 32, 3))
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(1), x
+    )
+    apply_fn = functools.partial(model.apply, train=False)
+    graph = trace_channels(apply_fn, variables, x)
+    measured = latency.measure(
+        apply_fn,
+        graph,
+        variables,
+        x,
+        keep_ratios=latency.random_keep_ratios(jax.random.key(2), graph, _NUMBER.value),
+        multiple_of=_MULTIPLE.value,
+        timer=functools.partial(latency.interleaved, repeats=_REPEATS.value),
+    )
+    half = len(measured) // 2
+    cost = latency.fit(graph, measured[:half])
+    held_out = measured[half:]
+    seconds = [m.seconds for m in held_out]
+    predicted = [
+        cost.dense * float(cost({n: jnp.float32(k) for n, k in m.keep_ratios.items()}))
+        for m in held_out
+    ]
+    errors = np.abs(np.array(predicted) / np.array(seconds) - 1)
+    print(
+        f"{_MODEL.value}, batch {_BATCH.value}: dense {1e3 * measured[0].seconds:.2f} "
+        f"ms, held out {1e3 * min(seconds):.2f} to {1e3 * max(seconds):.2f} ms\n"
+        f"fitted to {half}: {1e3 * cost.constant:.3f} ms + "
+        f"{1e9 * cost.per_mac:.4f} ns/MAC + {1e9 * cost.per_byte:.4f} ns/byte\n"
+        f"on {len(held_out)} held out: rank correlation "
+        f"{rank_correlation(predicted, seconds):.3f}, relative error mean "
+        f"{errors.mean():.3f}, largest {errors.max():.3f}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,133 @@
+"""Seconds that tracing and grouping take, JAX's own tracing apart.
+
+    python -m experiments.benchmarks.trace_channels [--rounds=5] [--only=resnet56]
+
+Chains of three lengths show how the cost grows with the number of equations.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments import models
+from jaxprune.graph import ChannelGraph, trace_channels
+
+Example = tuple[Callable[..., Any], Any, Any]
+"""A function, its parameters and its input, both abstract."""
+
+
+def model(name: str, side: int) -> Example:
+    """A model of the experiments, for one image."""
+    module = models.create(name, 1000 if side > 32 else 10)
+    x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    init = functools.partial(module.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), x)
+    return functools.partial(module.apply, train=False), variables, x
+
+
+def chain(depth: int) -> Example:
+    """A chain of dense layers, four equations each."""
+
+    def apply_fn(params, x):
+        for i in range(depth):
+            x = jnp.tanh(x @ params[f"w{i}"]) * 2 + 1
+        return x
+
+    square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    params = {f"w{i}": square for i in range(depth)}
+    return apply_fn, params, jax.ShapeDtypeStruct((1, 64), jnp.float32)
+
+
+def scanned_transformer(depth: int, width: int = 128) -> Example:
+    """Transformer layers, stacked and run by one scan."""
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x += nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x))
+            y = nn.gelu(nn.Dense(4 * width)(nn.LayerNorm()(x)))
+            return x + nn.Dense(width)(y)
+
+    x = jax.ShapeDtypeStruct((1, 16, width), jnp.float32)
+    one = jax.eval_shape(Layer().init, jax.random.key(0), x)
+    stacked = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct((depth, *s.shape), s.dtype), one
+    )
+
+    def apply_fn(params, x):
+        def step(x, layer):
+            return Layer().apply(layer, x), None
+
+        return jax.lax.scan(step, x, params)[0]
+
+    return apply_fn, stacked, x
+
+
+EXAMPLES: dict[str, Callable[[], Example]] = {
+    "resnet20": lambda: model("resnet20", 32),
+    "resnet56": lambda: model("resnet56", 32),
+    "vgg16": lambda: model("vgg16", 32),
+    "resnet50": lambda: model("resnet50", 224),
+    "mobilenetv1": lambda: model("mobilenetv1", 224),
+    "100 scanned transformer layers": lambda: scanned_transformer(100),
+    "chain of 50": lambda: chain(50),
+    "chain of 200": lambda: chain(200),
+    "chain of 800": lambda: chain(800),
+}
+
+
+def seconds(function: Callable[[], Any], rounds: int) -> float:
+    """Returns the median of several calls; one before them warms up."""
+    taken = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken[1:])
+
+
+def equations(jaxpr: Any) -> int:
+    """Counts equations, those of called programs included."""
+    inner = [getattr(p, "jaxpr", p) for e in jaxpr.eqns for p in e.params.values()]
+    return len(jaxpr.eqns) + sum(equations(j) for j in inner if hasattr(j, "eqns"))
+
+
+# A new function each time, lest JAX answer with the trace that it remembers.
+
+
+def _jaxpr(apply_fn, params, x) -> Any:
+    return jax.make_jaxpr(lambda *args: apply_fn(*args))(params, x)
+
+
+def _graph(apply_fn, params, x) -> ChannelGraph:
+    return trace_channels(lambda *args: apply_fn(*args), params, x)
+
+
+def main() -> None:
+    """Prints a line for each network."""
+    parser = argparse.ArgumentParser(description="Time tracing and grouping.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="part of the names to run")
+    options = parser.parse_args()
+    print(f"{'network':32}{'equations':>10}{'groups':>8}{'JAX s':>9}{'all s':>9}")
+    for name, make in EXAMPLES.items():
+        if options.only not in name:
+            continue
+        apply_fn, params, x = make()
+        jax_alone = functools.partial(_jaxpr, apply_fn, params, x)
+        graph_of = functools.partial(_graph, apply_fn, params, x)
+        alone = seconds(jax_alone, options.rounds)
+        whole = seconds(graph_of, options.rounds)
+        count, groups = equations(jax_alone().jaxpr), len(graph_of().groups)
+        print(f"{name:32}{count:10}{groups:8}{alone:9.3f}{whole:9.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

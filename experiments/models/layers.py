@@ -1,0 +1,68 @@
+"""Layers that several models share: a convolution without bias, a normalisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+FAN_IN = nn.initializers.kaiming_normal()
+
+
+def convolution(
+    filters: int,
+    size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    init: Callable[..., Any] = FAN_IN,
+    padding: str | int | None = None,
+    name: str,
+) -> nn.Conv:
+    """Makes a square convolution without bias: a normalisation behind it has one.
+
+    Args:
+        filters: Output channels.
+        size: Height and width of the kernel.
+        stride: Stride in both directions.
+        groups: Groups of channels that are convolved by themselves.
+        init: Initialiser of the kernel; by default normal, variance 2 / fan-in.
+        padding: As `nn.Conv` has it; by default symmetric, `size // 2` on each side,
+            so that weights trained elsewhere fit where the stride is 2.
+        name: Name of the layer.
+
+    Returns:
+        The layer.
+    """
+    return nn.Conv(
+        filters,
+        (size, size),
+        strides=(stride, stride),
+        padding=size // 2 if padding is None else padding,
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=init,
+        dtype=jnp.float32,
+        name=name,
+    )
+
+
+def norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:
+    """Makes a batch normalisation; running statistics move by a tenth each step.
+
+    Args:
+        train: Whether to normalise with the statistics of the batch.
+        axis_name: Mapped axis over which they are averaged.
+        name: Name of the layer.
+
+    Returns:
+        The layer.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        axis_name=axis_name,
+        dtype=jnp.float32,
+        name=name,
+    )
