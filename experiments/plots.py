@@ -120,6 +120,8 @@ def figures(summary: Mapping[str, Any], records: Sequence[Record]) -> dict[str, 
         k.startswith(_THRESHOLD) and is_number(v) for r in records for k, v in r.items()
     ):
         drawn["thresholds"] = thresholds_over_time(records)
+    if any(_is_positive(r.get(k)) for r in records for k in _REGROWTH):
+        drawn["regrowth"] = regrowth_over_time(records)
     return drawn
 
 
@@ -322,6 +324,39 @@ def keep_ratio_over_time(
     axes.set_ylim(low, 1.12)
     _percent_ticks(axes.yaxis, low, 1)
     axes.set_ylabel("weights kept")
+    _steps(axes, records)
+    _legend(axes)
+    return figure
+
+
+@_style
+def regrowth_over_time(records: Sequence[Record]) -> Figure:
+    """Draw how many weights a step prunes and how many it brings back.
+
+    Args:
+      records: Lines with `newly_pruned` and `regrown`, counts of single steps.
+
+    Returns:
+      The figure. Its scale is logarithmic above one weight, so that 0 has a place.
+    """
+    figure, axes = _figure("Weights that a step prunes and brings back", height=3.7)
+    highest = 1.0
+    for key, label, colour in zip(
+        _REGROWTH, ("pruned", "regrown"), (_ORANGE, _GREEN), strict=True
+    ):
+        steps, values = _series(records, key)
+        if len(steps):
+            _noisy(axes, steps, values, colour=colour, label=label)
+            highest = max(highest, values.max())
+    axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+    axes.set_ylim(0, 1.6 * highest)
+    # Under three decades every 1, 2, 5 of a decade is named, above that powers alone.
+    fronts = (1, 2, 5) if highest < 500 else (1,)
+    ticks = [0, *(f * 10**e for e in range(9) for f in fronts)]
+    ticks = [tick for tick in ticks if tick <= 1.6 * highest]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("weights in one step")
     _steps(axes, records)
     _legend(axes)
     return figure
@@ -569,6 +604,7 @@ def inline_svg(figure: Figure, name: str, *, label: str | None = None) -> str:
 _THRESHOLD = "threshold/"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LEARNING = ("loss", "accuracy", "test_accuracy")
+_REGROWTH = ("newly_pruned", "regrown")
 
 
 def _blank(title: str, height: float, *, width: float = _WIDTH) -> Figure:

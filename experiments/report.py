@@ -35,10 +35,15 @@ _METHODS = {
     "dense": "Dense training",
     "dsa": "Differentiable sparsity allocation",
     "global_magnitude": "Global magnitude pruning",
-    "ista": "Iterative soft thresholding",
+    "grasp": "Pruning at initialisation by GraSP",
     "lats": "Soft threshold pruning",
     "ltp": "Learned threshold pruning",
     "magnitude": "Magnitude pruning",
+    "pgh": "Soft threshold pruning by homotopy",
+    "random_erk": "Random pruning at initialisation",
+    "s_lats": "Soft threshold pruning, S-LATS",
+    "snip": "Pruning at initialisation by SNIP",
+    "soft_threshold_reparameterization": "Soft threshold reparameterization",
 }
 
 _FOOTER = (
@@ -58,6 +63,10 @@ _CAPTIONS = {
     "keep_ratio": "Fraction of the weights kept, on a logarithmic scale.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
     "thresholds": "Each layer's threshold; colours run from the first to the last.",
+    "regrowth": (
+        "Weights that single steps turn into exact zeros of the network, and zeros that"
+        " they bring back. Moving averages, with the steps that were logged behind."
+    ),
 }
 
 

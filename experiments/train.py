@@ -24,7 +24,7 @@ from absl import logging
 from flax import linen as nn
 
 import jaxprune
-from experiments import data, models, parallel, plans, report, trail
+from experiments import data, models, parallel, plans, regrowth, report, trail
 from experiments.metrics import MetricsWriter, write_atomically
 from experiments.steps import (
     Plan,
@@ -372,6 +372,7 @@ def _run_phase(
     config, ways = setting.config, setting.parallel
     plan = _plan(setting, phase)
     see = _make_see(plan, phase)
+    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
     step_fn = ways.compile(
         make_train_step(
             setting.model,
@@ -393,8 +394,16 @@ def _run_phase(
         if late is not None and not _write(setting, phase, record, writer, *late):
             _check_finite(setting, ways.collect(state))
 
+    def look():
+        return zeros(*ways.peek((state.params, state.variables, state.step)))
+
     for step in range(first + 1, phase.end + 1):
+        # Elsewhere nothing is pruned, or the masks are fixed.
+        watched = phase.name == "prune" and _is_logged(config, phase, step)
+        before = look() if watched else None
         state, metrics = step_fn(state, ways.shard(next(setting.batches)))
+        if before is not None:
+            metrics = {**metrics, **regrowth.changes(before, look())}
         # Numbers are read one step late, so that the device need not wait for us.
         write_late()
         late = (step, metrics)
@@ -431,6 +440,10 @@ def _run_phase(
     return state, final
 
 
+def _is_logged(config: plans.Config, phase: Phase, step: int) -> bool:
+    return step % config.log_every == 0 or step in (phase.begin + 1, phase.end)
+
+
 def _write(setting, phase, record, writer, step: int, metrics) -> bool:
     """Shows and logs the numbers of a step; returns whether its loss is finite."""
     config = setting.config
@@ -438,7 +451,7 @@ def _write(setting, phase, record, writer, step: int, metrics) -> bool:
         metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
     shown = ("keep_ratio", "accuracy", "loss")
     writer.progress(step, **{name: metrics[name] for name in shown})
-    if step % config.log_every == 0 or step in (phase.begin + 1, phase.end):
+    if _is_logged(config, phase, step):
         # A variable may be a vector, one entry for each stacked layer.
         numbers = {name: np.mean(value) for name, value in metrics.items()}
         writer.write(step, {**numbers, "phase": phase.name})
