@@ -37,7 +37,8 @@ import optax
 
 from jaxprune import tree
 from jaxprune._numbers import check_scalar_or_schedule
-from jaxprune._ranking import keep_count, largest
+from jaxprune._proximal_step import with_extra_args
+from jaxprune._ranking import keep_count, kth_largest
 from jaxprune.base import Params
 
 
@@ -73,7 +74,7 @@ def follow_threshold(
 
     Raises:
       ValueError: ``threshold`` is negative; at ``update``, ``params`` is missing.
-      TypeError: ``threshold`` is of another kind.
+      TypeError: ``optimizer`` or ``threshold`` is of another kind.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -136,7 +137,7 @@ def reach_keep_ratio(
     Raises:
       ValueError: ``keep_ratio`` is outside (0, 1]; at ``update``, ``params`` is
         missing.
-      TypeError: ``shape`` is not a schedule.
+      TypeError: ``optimizer`` is no transformation, or ``shape`` no schedule.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -179,17 +180,16 @@ def reach_keep_ratio(
 def _threshold_that_keeps(params: Params, keep_ratio: float, where: tree.Where):
     """The magnitude of the largest weight that is not among those to keep."""
     sizes = [jnp.abs(leaf) for leaf in tree.select(params, where).values()]
-    keep = keep_count(keep_ratio, sum(x.size for x in sizes))
-    pruned = [
-        jnp.max(jnp.where(kept, 0, x)).astype(jnp.float32)
-        for kept, x in zip(largest(sizes, keep), sizes, strict=True)
-    ]
-    return jnp.max(jnp.stack(pruned))
+    total = sum(x.size for x in sizes)
+    keep = keep_count(keep_ratio, total)
+    if keep == total:
+        return jnp.zeros((), jnp.float32)
+    return kth_largest(sizes, keep + 1).astype(jnp.float32)
 
 
 def _with_thresholds(call: str, optimizer: Any, move):
     """The optimizer on the weights, and ``move`` on the thresholds after it."""
-    inner = optax.with_extra_args_support(optimizer)
+    inner = with_extra_args(call, optimizer)
 
     def init(params):
         # optax asks where the parameter-shaped trees are with a placeholder for both.

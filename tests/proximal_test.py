@@ -1,6 +1,5 @@
 """The proximal transformations reach the minimiser and keep optax's promises."""
 
-import doctest
 import functools
 import warnings
 
@@ -12,7 +11,7 @@ import optax
 import pytest
 from sklearn.linear_model import Lasso
 
-from jaxprune import _accelerated, _preconditioned, prox, proximal
+from jaxprune import prox, proximal
 from jaxprune.methods.lats import lats
 from tests import soft_reference as reference
 
@@ -578,10 +577,3 @@ def test_a_preconditioner_of_another_structure_is_refused():
     params = sample_params()
     with pytest.raises(ValueError, match=r"Wrap the whole"):
         optimizer.update(params, optimizer.init(params), params)
-
-
-@pytest.mark.parametrize("module", [proximal, _accelerated, _preconditioned])
-def test_docstring_examples_run(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,6 +1,5 @@
 """Weights that come back after they were pruned are counted, step by step."""
 
-import doctest
 from itertools import pairwise
 
 import jax
@@ -127,9 +126,3 @@ def test_the_picture_is_drawn_where_a_weight_changed_sides():
     assert axes.get_ylim()[0] == 0
     still = [{"step": s, "regrown": 0.0, "newly_pruned": 0.0} for s in range(9)]
     assert "regrowth" not in plots.figures({"method": "ltp"}, still)
-
-
-def test_docstring_examples_run():
-    result = doctest.testmod(regrowth)
-    assert result.attempted > 0
-    assert result.failed == 0
