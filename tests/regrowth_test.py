@@ -16,14 +16,6 @@ from jaxprune import checkpoint
 WEIGHTS = 50_200
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiles_fast():
-    """Twenty steps do not repay what optimising them costs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
