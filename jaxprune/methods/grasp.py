@@ -11,8 +11,6 @@ References:
   Gradient Flow <https://arxiv.org/abs/2002.07376>`_, 2020.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -85,8 +83,5 @@ def grasp(
       [GraSP], Algorithm 1.
     """
     return by_score(
-        "grasp",
-        functools.partial(grasp_scores, loss_fn, where=where),
-        min_keep_ratio=min_keep_ratio,
-        where=where,
+        "grasp", grasp_scores, loss_fn, min_keep_ratio=min_keep_ratio, where=where
     )

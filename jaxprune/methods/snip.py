@@ -17,8 +17,6 @@ References:
   Sensitivity <https://arxiv.org/abs/1810.02340>`_, 2019.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -78,8 +76,5 @@ def snip(
       [SNIP], Algorithm 1.
     """
     return by_score(
-        "snip",
-        functools.partial(snip_scores, loss_fn, where=where),
-        min_keep_ratio=min_keep_ratio,
-        where=where,
+        "snip", snip_scores, loss_fn, min_keep_ratio=min_keep_ratio, where=where
     )
