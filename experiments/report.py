@@ -21,9 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import page, plots
+from experiments import drawing, page, plots
+from experiments.drawing import is_number
 from experiments.metrics import METRICS_FILE, percent, read_metrics, write_atomically
-from experiments.plots import is_number
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
@@ -122,7 +122,7 @@ def write_report(workdir: str | Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
         buffer = io.BytesIO()
-        plots.save_png(figure, buffer)
+        drawing.save_png(figure, buffer)
         write_atomically(folder / f"{name}.png", buffer.getvalue())
     path = workdir / REPORT_FILE
     write_atomically(path, _page(summary, figures, workdir))
@@ -288,7 +288,7 @@ def _trail_html(summary: Mapping[str, Any]) -> str:
 
 def _pictures(figures: Mapping[str, plots.Figure]) -> str:
     drawn = [
-        f"<figure>{plots.inline_svg(figure, name, label=_CAPTIONS[name])}"
+        f"<figure>{drawing.inline_svg(figure, name, label=_CAPTIONS[name])}"
         f"<figcaption>{page.text(_CAPTIONS[name])}</figcaption></figure>"
         for name, figure in figures.items()
     ]

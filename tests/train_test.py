@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import parallel, plans, train
+from experiments import images, parallel, plans, train
 from experiments.configs import default
 from experiments.metrics import read_metrics
 from experiments.steps import init_state, make_train_step
@@ -240,7 +240,7 @@ def _noise(name, *, data_dir):
             spec,
             image_shape=(32, 32, 3),
             train_view=None,
-            test_view=train.data.upsample,
+            test_view=images.upsample,
         )
     rng = np.random.default_rng(0)
     source = train.data.ArraySource(
