@@ -13,6 +13,7 @@ compact network that is fine-tuned. They differ in how the numbers are found:
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -274,7 +275,7 @@ def _rounded(config: Config, task: Task, ratios: Mapping[str, float]) -> Counts:
     )
 
 
-def _most_important(scores: Mapping[str, jax.Array], counts: Counts) -> Masks:
+def _most_important(scores: Mapping[str, Any], counts: Counts) -> Masks:
     """Keeps the most important channels of every group; ties go by position."""
     masks = {}
     for name, score in scores.items():

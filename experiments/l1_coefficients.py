@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import page, plots
+from experiments import drawing, page, plots
 from experiments.metrics import write_atomically
 from jaxprune import threshold_schedules
 
@@ -134,8 +134,8 @@ def write(workdir: str | Path) -> list[Path]:
     workdir.mkdir(parents=True, exist_ok=True)
     drawn = figure()
     buffer = io.BytesIO()
-    plots.save_png(drawn, buffer)
-    picture = plots.inline_svg(drawn, NAME, label=_DRAWN)
+    drawing.save_png(drawn, buffer)
+    picture = drawing.inline_svg(drawn, NAME, label=_DRAWN)
     by_epoch = coefficients(_STEPS_PER_EPOCH)
     epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
     rows = [

@@ -25,6 +25,7 @@ class Parallel(NamedTuple):
       shard: a batch of NumPy arrays of this process to arrays on its devices.
       replicate: a tree to the form in which a step takes it, on every device.
       collect: that form back to global arrays, as checkpoints and evaluation take it.
+      peek: what one device of this process holds of that form, and stays there.
     """
 
     axis_name: str | None
@@ -32,6 +33,7 @@ class Parallel(NamedTuple):
     shard: Callable[[Any], Any]
     replicate: Callable[[Any], Any]
     collect: Callable[[Any], Any]
+    peek: Callable[[Any], Any]
 
 
 def by_jit(devices: Sequence[Any] | None = None) -> Parallel:
@@ -43,6 +45,7 @@ def by_jit(devices: Sequence[Any] | None = None) -> Parallel:
         shard=shard,
         replicate=replicate,
         collect=collect,
+        peek=lambda tree: tree,
     )
 
 
@@ -68,9 +71,13 @@ def _global_arrays(devices=None):
     return shard, replicate, lambda tree: tree
 
 
-def _on_host(x):
+def _local(x):
     # Of an array that spans processes only a part is ours; ours is whole.
-    return np.array(x.addressable_data(0) if isinstance(x, jax.Array) else x)
+    return x.addressable_data(0) if isinstance(x, jax.Array) else x
+
+
+def _on_host(x):
+    return np.array(_local(x))
 
 
 def by_pmap() -> Parallel:
@@ -96,6 +103,7 @@ def by_pmap() -> Parallel:
         shard=shard,
         replicate=replicate,
         collect=collect,
+        peek=lambda tree: jax.tree.map(lambda x: _local(x)[0], tree),
     )
 
 

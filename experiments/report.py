@@ -21,9 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import page, plots
+from experiments import drawing, page, plots
+from experiments.drawing import is_number
 from experiments.metrics import METRICS_FILE, percent, read_metrics, write_atomically
-from experiments.plots import is_number
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
@@ -35,10 +35,15 @@ _METHODS = {
     "dense": "Dense training",
     "dsa": "Differentiable sparsity allocation",
     "global_magnitude": "Global magnitude pruning",
-    "ista": "Iterative soft thresholding",
+    "grasp": "Pruning at initialisation by GraSP",
     "lats": "Soft threshold pruning",
     "ltp": "Learned threshold pruning",
     "magnitude": "Magnitude pruning",
+    "pgh": "Soft threshold pruning by homotopy",
+    "random_erk": "Random pruning at initialisation",
+    "s_lats": "Soft threshold pruning, S-LATS",
+    "snip": "Pruning at initialisation by SNIP",
+    "soft_threshold_reparameterization": "Soft threshold reparameterization",
 }
 
 _FOOTER = (
@@ -58,6 +63,10 @@ _CAPTIONS = {
     "keep_ratio": "Fraction of the weights kept, on a logarithmic scale.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
     "thresholds": "Each layer's threshold; colours run from the first to the last.",
+    "regrowth": (
+        "Weights that single steps turn into exact zeros of the network, and zeros that"
+        " they bring back. Moving averages, with the steps that were logged behind."
+    ),
 }
 
 
@@ -113,7 +122,7 @@ def write_report(workdir: str | Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
         buffer = io.BytesIO()
-        plots.save_png(figure, buffer)
+        drawing.save_png(figure, buffer)
         write_atomically(folder / f"{name}.png", buffer.getvalue())
     path = workdir / REPORT_FILE
     write_atomically(path, _page(summary, figures, workdir))
@@ -280,7 +289,7 @@ def _trail_html(summary: Mapping[str, Any]) -> str:
 
 def _pictures(figures: Mapping[str, plots.Figure]) -> str:
     drawn = [
-        f"<figure>{plots.inline_svg(figure, name, label=_CAPTIONS[name])}"
+        f"<figure>{drawing.inline_svg(figure, name, label=_CAPTIONS[name])}"
         f"<figcaption>{page.text(_CAPTIONS[name])}</figcaption></figure>"
         for name, figure in figures.items()
     ]

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.plots import is_number
+from experiments.drawing import is_number
 from experiments.report import SUMMARY_FILE
 
 LOG_FILE = "log.txt"

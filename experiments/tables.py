@@ -30,7 +30,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import page, plots
+from experiments import drawing, page, plots
 from experiments.metrics import percent, write_atomically
 from experiments.report import SUMMARY_FILE
 from experiments.sweep import DENSE
@@ -313,7 +313,7 @@ def to_html(
     words = ["python", "-m", "experiments.tables"]
     command = shlex.join([*words, f"--workdir={workdir}", f"--name={name}"])
     caption = _code(f"{_caption(rows)} The best mean of each column is marked.")
-    picture = plots.inline_svg(figure_of(rows), "comparison", label=_DRAWN)
+    picture = drawing.inline_svg(figure_of(rows), "comparison", label=_DRAWN)
     return page.render(
         "Methods compared",
         subject=_subject(rows[0]),
@@ -397,7 +397,7 @@ def _write(parsed: argparse.Namespace) -> None:
     if parsed.workdir is not None:
         workdir = Path(parsed.workdir)
         buffer = io.BytesIO()
-        plots.save_png(figure_of(rows), buffer)
+        drawing.save_png(figure_of(rows), buffer)
         text = to_html(rows, workdir=workdir, name=parsed.name, unfinished=unfinished)
         for file, data in ((PICTURE_FILE, buffer.getvalue()), (PAGE_FILE, text)):
             write_atomically(workdir / file, data)

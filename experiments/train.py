@@ -23,7 +23,16 @@ import numpy as np
 from absl import logging
 
 import jaxprune
-from experiments import channels, data, models, parallel, plans, report, trail
+from experiments import (
+    channels,
+    data,
+    models,
+    parallel,
+    plans,
+    regrowth,
+    report,
+    trail,
+)
 from experiments.metrics import MetricsWriter, write_atomically
 from experiments.steps import (
     Plan,
@@ -243,10 +252,12 @@ def _held_out(
             "use smaller batches."
         )
     order = np.random.default_rng(config.seed).permutation(dataset.train_size)
-    return tuple(
-        dataclasses.replace(dataset, train=data.Subset(dataset.train, np.sort(part)))
-        for part in (order[size:], order[:size])
-    )
+
+    def part(indices):
+        chosen = data.Subset(dataset.train, np.sort(indices))
+        return dataclasses.replace(dataset, train=chosen)
+
+    return part(order[size:]), part(order[:size])
 
 
 def _phases(config: plans.Config, steps_per_epoch: int) -> tuple[Phase, ...]:
@@ -461,6 +472,7 @@ def _run_phase(
     config, ways = setting.config, setting.parallel
     plan = _plan(setting, phase)
     see = _make_see(plan, phase)
+    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
     shared = Step(
         model=setting.model,
         plan=plan,
@@ -488,8 +500,19 @@ def _run_phase(
         if late is not None and not _write(setting, phase, record, writer, *late):
             _check_finite(setting, ways.collect(state))
 
+    # Channels are decided at the end, not shed on the way.
+    sheds = phase.name == "prune" and plan.allocate is None
+
+    def look():
+        return zeros(*ways.peek((state.params, state.variables, state.step)))
+
     for step in range(first + 1, phase.end + 1):
+        # Elsewhere nothing is pruned, or the masks are fixed.
+        watched = sheds and _is_logged(config, phase, step)
+        before = look() if watched else None
         state, metrics = step_fn(state, ways.shard(next(batches)))
+        if before is not None:
+            metrics = {**metrics, **regrowth.changes(before, look())}
         if plan.search and search_fn and step % plan.search.every == 0:
             held_out = ways.shard(next(setting.streams["held_out"]))
             state, found = search_fn(state, held_out)
@@ -501,7 +524,6 @@ def _run_phase(
             break
         stop = interrupted()
         rung = None
-        sheds = phase.name == "prune" and plan.allocate is None
         if sheds and step % config.trail_every == 0:
             keep_ratio = float(metrics["keep_ratio"])
             rung = trail.next_rung(ladder, record.points, keep_ratio)
@@ -538,6 +560,10 @@ def _stream(setting: Setting, phase: Phase) -> Any:
     return setting.streams["train"]
 
 
+def _is_logged(config: plans.Config, phase: Phase, step: int) -> bool:
+    return step % config.log_every == 0 or step in (phase.begin + 1, phase.end)
+
+
 def _write(setting, phase, record, writer, step: int, metrics) -> bool:
     """Shows and logs the numbers of a step; returns whether its loss is finite."""
     config = setting.config
@@ -545,7 +571,7 @@ def _write(setting, phase, record, writer, step: int, metrics) -> bool:
         metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
     shown = ("keep_ratio", "accuracy", "loss")
     writer.progress(step, **{name: metrics[name] for name in shown})
-    if step % config.log_every == 0 or step in (phase.begin + 1, phase.end):
+    if _is_logged(config, phase, step):
         # A variable may be a vector, one entry for each stacked layer.
         numbers = {name: np.mean(value) for name, value in metrics.items()}
         writer.write(step, {**numbers, "phase": phase.name})

@@ -1,4 +1,4 @@
-"""Accelerated proximal gradient (FISTA); see :mod:`jaxprune.proximal`."""
+"""Accelerated proximal gradient (FISTA); see `jaxprune.proximal`."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from jaxprune.prox import Prox, soft_threshold
 
 
 class AcceleratedProximalState(NamedTuple):
-    """State of :func:`accelerated_proximal`.
+    """State of `accelerated_proximal`.
 
     Attributes:
       count: steps taken, int32 scalar.
@@ -29,39 +29,36 @@ class AcceleratedProximalState(NamedTuple):
 def accelerated_proximal(
     prox: Prox, scaling: optax.ScalarOrSchedule = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Take proximal gradient steps with Nesterov's extrapolation and restart.
+    """Take proximal gradient steps with Nesterov's extrapolation and restart.
 
-    .. math::
-       x_{k+1} &= \mathrm{prox}_{s_k g}(y_k + u_k), \qquad
-       t_{k+1} = \tfrac12\left(1 + \sqrt{1 + 4 t_k^2}\right) \\
-       y_{k+1} &= x_{k+1} + \frac{t_k - 1}{t_{k+1}} (x_{k+1} - x_k)
+        x_{k+1} = prox_{s_k g}(y_k + u_k),   t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2
+        y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k)
 
-    with the incoming updates u_k, :math:`-\eta` times the gradient at y. The
-    parameters are the points y at which gradients are wanted; the sequence x with its
-    exact zeros is ``state.iterate`` and is the result:
-    ``optax.tree.get(state, "iterate")``. Both converge to the minimiser.
+    with the incoming updates u_k, -eta times the gradient at y. The parameters are the
+    points y at which gradients are wanted; the sequence x with its exact zeros is
+    `state.iterate` and is the result: `optax.tree.get(state, "iterate")`. Both converge
+    to the minimiser.
 
-    The sequence starts anew (t = 1) whenever
-    :math:`\langle y_k - x_{k+1}, x_{k+1} - x_k\rangle > 0`, so that the objective
-    does not oscillate and no strong-convexity constant is asked for. For full
-    batches: gradient noise is accelerated as well.
+    The sequence starts anew (t = 1) whenever <y_k - x_{k+1}, x_{k+1} - x_k> > 0, so
+    that the objective does not oscillate and no strong-convexity constant is asked for.
+    For full batches: gradient noise is accelerated as well.
 
     Must be the last element of a chain, behind plain SGD: it brings its own momentum.
 
     Args:
-      prox: a function ``(params, scaling) -> params``, of a convex penalty.
+      prox: a function `(params, scaling) -> params`, of a convex penalty.
       scaling: s_k, a scalar >= 0 or a schedule of the step.
 
     Returns:
-      A transformation with state :class:`AcceleratedProximalState`.
+      A transformation with state `AcceleratedProximalState`.
 
     Raises:
-      ValueError: ``scaling`` is negative; at ``init``, ``prox`` does not suit the
-        parameters; at ``update``, ``params`` is missing.
-      TypeError: ``prox`` is not a function, or ``scaling`` not a number or schedule.
+      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
+        at `update`, `params` is missing.
+      TypeError: `prox` is not a function, or `scaling` not a number or schedule.
 
     Warns:
-      UserWarning: at ``init``, parameters are in float16 or bfloat16.
+      UserWarning: at `init`, parameters are in float16 or bfloat16.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -117,11 +114,11 @@ def accelerated_proximal(
 def fista(
     strength: optax.ScalarOrSchedule, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Minimise ``loss + strength * |w|_1`` by accelerated soft-thresholding (FISTA).
+    """Minimise `loss + strength * |w|_1` by accelerated soft-thresholding (FISTA).
 
-    :func:`accelerated_proximal` with the soft threshold and
-    :math:`s_t = \lambda_t \eta_t`. Place it last in a chain, behind plain SGD; the
-    sparse result is ``optax.tree.get(state, "iterate")``.
+    `accelerated_proximal` with the soft threshold and s_t = lambda_t eta_t. Place it
+    last in a chain, behind plain SGD; the sparse result is
+    `optax.tree.get(state, "iterate")`.
 
     Args:
       strength: lambda_t >= 0, a scalar or a schedule; unit: loss / weight.
@@ -129,7 +126,7 @@ def fista(
         eta up to the inverse of the gradient's Lipschitz constant.
 
     Returns:
-      A transformation with state :class:`AcceleratedProximalState`.
+      A transformation with state `AcceleratedProximalState`.
 
     Raises:
       ValueError: an argument is negative.

@@ -1,4 +1,4 @@
-"""Thresholds in closed form, as published; see :mod:`jaxprune.threshold_schedules`."""
+"""Thresholds in closed form, as published; see `jaxprune.threshold_schedules`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,39 +12,38 @@ from jaxprune._numbers import check_fraction, check_non_negative, check_positive
 
 
 def s_lats(final: Any, steps: int) -> optax.Schedule:
-    r"""S-LATS: a constant L1 coefficient under a cosine learning rate over steps.
+    """S-LATS: a constant L1 coefficient under a cosine learning rate over steps.
 
-    .. math:: D_t = D\left(x + \frac{\sin \pi x}{\pi}\right), \qquad x = t / N
+        D_t = D (x + sin(pi x) / pi),   x = t / N
 
-    the integral of the learning rate :math:`\eta(x) \propto 1 + \cos \pi x`. As
-    published: a warm-up is not accounted for (:func:`from_learning_rate` does).
+    the integral of the learning rate eta(x) ~ 1 + cos(pi x). As published: a warm-up is
+    not accounted for (`from_learning_rate` does).
 
     Args:
       final: D >= 0; unit: weight. May be traced.
       steps: N >= 1, optimizer steps.
 
     Returns:
-      A schedule ``step -> D_t``.
+      A schedule `step -> D_t`.
 
     Raises:
-      ValueError: ``final`` is negative or ``steps`` not a whole number >= 1.
+      ValueError: `final` is negative or `steps` not a whole number >= 1.
 
     Examples:
       >>> [round(float(s_lats(1.0, 10)(t)), 4) for t in (0, 1, 5, 10)]
       [0.0, 0.1984, 0.8183, 1.0]
 
     References:
-      [LATS], flag ``sinp`` of the authors' code.
+      [LATS], flag `sinp` of the authors' code.
     """
     return _shape("s_lats", lambda x: x + jnp.sin(jnp.pi * x) / jnp.pi, final, steps)
 
 
 def lats(final: Any, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    r"""LATS: a constant L1 coefficient under a cosine learning rate over epochs.
+    """LATS: a constant L1 coefficient under a cosine learning rate over epochs.
 
-    .. math::
-       D_t = D\left(b_n + \frac{j\,(1 + \cos(\pi n/N))}{m (N+1)}\right), \qquad
-       b_n = \frac{1 + 2n + \sin(\pi(n - \frac12)/N) / \sin(\frac{\pi}{2N})}{2(N+1)}
+        D_t = D (b_n + j (1 + cos(pi n / N)) / (m (N + 1)))
+        b_n = (1 + 2 n + sin(pi (n - 1/2) / N) / sin(pi / (2 N))) / (2 (N + 1))
 
     at step t = n m + j, with m steps in each of N epochs: the exact sum of a learning
     rate that is constant inside an epoch. As published: warm-up is not accounted for.
@@ -55,17 +54,17 @@ def lats(final: Any, epochs: int, steps_per_epoch: int) -> optax.Schedule:
       steps_per_epoch: m >= 1.
 
     Returns:
-      A schedule ``step -> D_t``, over ``epochs * steps_per_epoch`` steps.
+      A schedule `step -> D_t`, over `epochs * steps_per_epoch` steps.
 
     Raises:
-      ValueError: ``final`` is negative, or a count not a whole number >= 1.
+      ValueError: `final` is negative, or a count not a whole number >= 1.
 
     Examples:
       >>> [round(float(lats(1.0, 10, 4)(t)), 4) for t in (0, 2, 4, 40)]
       [0.0, 0.0909, 0.1818, 1.0]
 
     References:
-      [LATS], flags ``sinp --low-freq`` of the authors' code.
+      [LATS], flags `sinp --low-freq` of the authors' code.
     """
     check_non_negative("lats", "final", final)
     epochs = check_positive_int("lats", "epochs", epochs)
@@ -85,18 +84,16 @@ def lats(final: Any, epochs: int, steps_per_epoch: int) -> optax.Schedule:
 
 
 def pgh(final: Any, steps: int, *, beta: float) -> optax.Schedule:
-    r"""PGH: a geometric L1 coefficient under a cosine learning rate over steps.
+    """PGH: a geometric L1 coefficient under a cosine learning rate over steps.
 
-    .. math::
-       D_t = D\,\frac{\int_0^x \beta^s (1 + \cos \pi s)\,ds}
-                     {\int_0^1 \beta^s (1 + \cos \pi s)\,ds}, \qquad x = t / N
+        D_t = D F(x) / F(1),   x = t / N
+        F(x) = integral from 0 to x of beta^s (1 + cos(pi s)) ds
 
-    so that :math:`\lambda_t = \lambda_0 \beta^x`: strong first, then fading. With
-    :math:`L = \ln\beta` the ratio is
+    so that lambda_t = lambda_0 beta^x: strong first, then fading. With L = log(beta)
+    the ratio is
 
-    .. math::
-       \frac{\pi^2(\beta^x - 1) + (\beta^x - 2)L^2
-             + \beta^x L (L \cos \pi x + \pi \sin \pi x)}{\pi^2(\beta - 1) - 2 L^2}.
+        (pi^2 (beta^x - 1) + (beta^x - 2) L^2
+             + beta^x L (L cos(pi x) + pi sin(pi x))) / (pi^2 (beta - 1) - 2 L^2)
 
     Args:
       final: D >= 0; unit: weight. May be traced.
@@ -105,18 +102,18 @@ def pgh(final: Any, steps: int, *, beta: float) -> optax.Schedule:
         no value; 0.1 and 0.01 reach 92 and 97 % of D half-way.
 
     Returns:
-      A schedule ``step -> D_t``.
+      A schedule `step -> D_t`.
 
     Raises:
-      ValueError: ``final`` is negative, ``steps`` not a whole number >= 1, or
-        ``beta`` outside (0, 1) (the default 0 of the authors' code has no logarithm).
+      ValueError: `final` is negative, `steps` not a whole number >= 1, or `beta`
+        outside (0, 1) (the default 0 of the authors' code has no logarithm).
 
     Examples:
       >>> [round(float(pgh(1.0, 10, beta=0.1)(t)), 4) for t in (0, 1, 5, 10)]
       [0.0, 0.3178, 0.9218, 1.0]
 
     References:
-      [LATS], flag ``sinppgh`` of the authors' code; [PGH].
+      [LATS], flag `sinppgh` of the authors' code; [PGH].
     """
     check_fraction("pgh", "beta", beta, closed=False)
     log_beta = np.log(beta)
@@ -135,7 +132,7 @@ def pgh(final: Any, steps: int, *, beta: float) -> optax.Schedule:
 
 
 def linear(final: Any, steps: int) -> optax.Schedule:
-    r"""Raise the threshold evenly: :math:`D_t = D\, t / N`.
+    """Raise the threshold evenly: D_t = D t / N.
 
     The L1 coefficient is inversely proportional to the learning rate, so it grows
     without bound as a cosine ends.
@@ -145,10 +142,10 @@ def linear(final: Any, steps: int) -> optax.Schedule:
       steps: N >= 1, optimizer steps.
 
     Returns:
-      A schedule ``step -> D_t``.
+      A schedule `step -> D_t`.
 
     Raises:
-      ValueError: ``final`` is negative or ``steps`` not a whole number >= 1.
+      ValueError: `final` is negative or `steps` not a whole number >= 1.
 
     Examples:
       >>> [float(linear(1.0, 4)(t)) for t in (0, 1, 4)]
@@ -161,19 +158,19 @@ def linear(final: Any, steps: int) -> optax.Schedule:
 
 
 def sine(final: Any, steps: int) -> optax.Schedule:
-    r"""Raise the threshold along half a sine, slowly at both ends.
+    """Raise the threshold along half a sine, slowly at both ends.
 
-    .. math:: D_t = \frac D2 \left(1 + \sin \pi(x - \tfrac12)\right), \qquad x = t / N
+        D_t = D / 2 (1 + sin(pi (x - 1/2))),   x = t / N
 
     Args:
       final: D >= 0; unit: weight. May be traced.
       steps: N >= 1, optimizer steps.
 
     Returns:
-      A schedule ``step -> D_t``.
+      A schedule `step -> D_t`.
 
     Raises:
-      ValueError: ``final`` is negative or ``steps`` not a whole number >= 1.
+      ValueError: `final` is negative or `steps` not a whole number >= 1.
 
     Examples:
       >>> [round(float(sine(1.0, 4)(t)), 4) for t in (0, 1, 2, 4)]
@@ -186,7 +183,7 @@ def sine(final: Any, steps: int) -> optax.Schedule:
 
 
 def constant(threshold: Any) -> optax.Schedule:
-    r"""Keep the threshold where it is: :math:`D_t = D`, from step 0 on.
+    """Keep the threshold where it is: D_t = D, from step 0 on.
 
     The L1 coefficient is 0: a weight that has learned to pass the threshold is not
     pulled back.
@@ -195,10 +192,10 @@ def constant(threshold: Any) -> optax.Schedule:
       threshold: D >= 0; unit: weight. May be traced.
 
     Returns:
-      A schedule ``step -> D``.
+      A schedule `step -> D`.
 
     Raises:
-      ValueError: ``threshold`` is negative.
+      ValueError: `threshold` is negative.
 
     Examples:
       >>> float(constant(0.5)(0)), float(constant(0.5)(100))
@@ -214,7 +211,7 @@ def constant(threshold: Any) -> optax.Schedule:
 def _shape(
     call: str, shape: Callable[[jax.Array], jax.Array], final: Any, steps: int
 ) -> optax.Schedule:
-    """Return the schedule ``final * shape(step / steps)``, held at both ends."""
+    """Return the schedule `final * shape(step / steps)`, held at both ends."""
     check_non_negative(call, "final", final)
     steps = check_positive_int(call, "steps", steps)
 

@@ -48,13 +48,12 @@ def limits_at(bounds, step, dtype) -> jax.Array:
     return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 
-def least_ratios(call: str, like: KeepRatios, min_keep_ratio) -> jax.Array:
+def least_ratios(
+    call: str, like: KeepRatios, min_keep_ratio: float | Mapping[str, float]
+) -> jax.Array:
     """The least keep ratios, as a vector."""
-    by_name: dict[str, float] = (
-        dict(min_keep_ratio)
-        if isinstance(min_keep_ratio, Mapping)
-        else dict.fromkeys(like, min_keep_ratio)
-    )
+    given = min_keep_ratio
+    by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(like, given)
     if by_name.keys() != like.keys():
         raise ValueError(
             f"`{call}(min_keep_ratio=...)` must name every site of `like`, "

@@ -12,17 +12,17 @@ Rule = Callable[[jax.Array, jax.Array, str], jax.Array]
 
 
 def map_leaves(call: str, rule: Rule, params: Any, scaling: Any) -> Any:
-    """Apply ``rule(x, scaling, name)`` to every leaf, keeping its dtype.
+    """Apply `rule(x, scaling, name)` to every leaf, keeping its dtype.
 
     Args:
       call: the public function, for messages.
       rule: receives the leaf and its scaling in the wider of the leaf's dtype and
         float32, and the leaf's name; returns an array of the leaf's shape.
       params: an array or a pytree of floating-point arrays.
-      scaling: a scalar, or a prefix of ``params``.
+      scaling: a scalar, or a prefix of `params`.
 
     Returns:
-      A tree like ``params``.
+      A tree like `params`.
     """
     scalings = broadcast_scaling(call, params, scaling)
 
@@ -46,12 +46,12 @@ def map_leaves(call: str, rule: Rule, params: Any, scaling: Any) -> Any:
 
 
 def leaf_name(path: Any) -> str:
-    """Return a key path as text, ``Conv_0/kernel``, for messages."""
+    """Return a key path as text, `Conv_0/kernel`, for messages."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def floating_leaf(call: str, name: str, x: Any) -> jax.Array:
-    """Return ``x`` as an array, refusing integers, booleans and complex numbers."""
+    """Return `x` as an array, refusing integers, booleans and complex numbers."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -63,7 +63,7 @@ def floating_leaf(call: str, name: str, x: Any) -> jax.Array:
 
 
 def broadcast_scaling(call: str, params: Any, scaling: Any) -> Any:
-    """Return ``scaling`` as a tree like ``params``, refusing negative numbers."""
+    """Return `scaling` as a tree like `params`, refusing negative numbers."""
     for value in jax.tree.leaves(scaling):
         check_non_negative(call, "scaling", value)
     try:

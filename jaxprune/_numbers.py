@@ -1,8 +1,8 @@
 """Checks of configuration numbers, made once, when a factory is called.
 
 Only plain Python and NumPy numbers are looked at. A JAX array (a traced one under
-``optax.inject_hyperparams``, say) and a schedule pass unchecked: reading the first
-would stop a trace or wait for a device, and the second has no value yet.
+`optax.inject_hyperparams`, say) and a schedule pass unchecked: reading the first would
+stop a trace or wait for a device, and the second has no value yet.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def is_static_number(value: Any) -> bool:
-    """Return whether ``value`` is a plain number whose value may be looked at."""
+    """Return whether `value` is a plain number whose value may be looked at."""
     return isinstance(value, numbers.Real | np.ndarray) and not isinstance(value, bool)
 
 
@@ -22,13 +22,13 @@ def check_non_negative(call: str, name: str, value: Any) -> None:
     """Refuse a negative or undefined number, and what is no number at all.
 
     Args:
-      call: the function called, as the user wrote it: ``"ista"``.
+      call: the function called, as the user wrote it: `"ista"`.
       name: the argument's name.
       value: a number >= 0 or an array.
 
     Raises:
       ValueError: a plain number is negative or not finite.
-      TypeError: ``value`` is neither a number nor an array.
+      TypeError: `value` is neither a number nor an array.
     """
     if isinstance(value, jax.Array):
         return
@@ -46,7 +46,7 @@ def check_non_negative(call: str, name: str, value: Any) -> None:
 
 
 def check_scalar_or_schedule(call: str, name: str, value: Any) -> None:
-    """As :func:`check_non_negative`, with functions of the step let through."""
+    """As `check_non_negative`, with functions of the step let through."""
     if not callable(value):
         check_non_negative(call, name, value)
 
@@ -55,13 +55,13 @@ def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
     """Refuse a plain number outside [0, 1] or (0, 1).
 
     Args:
-      call: see :func:`check_non_negative`.
+      call: see `check_non_negative`.
       name: the argument's name.
       value: a number or an array.
       closed: whether 0 and 1 are allowed.
 
     Raises:
-      ValueError: ``value`` is outside, or neither a number nor an array.
+      ValueError: `value` is outside, or neither a number nor an array.
     """
     if isinstance(value, jax.Array):
         return
@@ -87,7 +87,7 @@ def check_momentum(call: str, value: Any) -> None:
 
 
 def check_positive_int(call: str, name: str, value: Any) -> int:
-    """Return ``value`` as an int, refusing what is not a whole number >= 1."""
+    """Return `value` as an int, refusing what is not a whole number >= 1."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < 1:
         raise ValueError(

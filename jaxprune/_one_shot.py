@@ -48,7 +48,8 @@ def prune_once(
 
 def by_score(
     call: str,
-    scores: Callable[[Params], dict[str, jax.Array]],
+    scores: Callable[..., dict[str, jax.Array]],
+    loss_fn: LossFn,
     *,
     min_keep_ratio: float,
     where: tree.Where,
@@ -57,14 +58,17 @@ def by_score(
 
     Args:
       call: see `prune_once`.
-      scores: parameters to scores of the selected leaves by name.
+      scores: `(loss_fn, params, *, where) -> scores` of the selected leaves by name.
+      loss_fn: see `LossFn`.
       min_keep_ratio: what every leaf keeps at the least.
       where: which leaves are pruned.
     """
 
     def named_masks(params, keep_ratio):
         return masks.global_masks(
-            scores(params), keep_ratio=keep_ratio, min_keep_ratio=min_keep_ratio
+            scores(loss_fn, params, where=where),
+            keep_ratio=keep_ratio,
+            min_keep_ratio=min_keep_ratio,
         )
 
     return prune_once(call, named_masks, min_keep_ratio=min_keep_ratio, where=where)

@@ -1,4 +1,4 @@
-"""Proximal steps in an optimizer's own metric; see :mod:`jaxprune.proximal`."""
+"""Proximal steps in an optimizer's own metric; see `jaxprune.proximal`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from jaxprune.prox import Prox, soft_threshold
 
 
 class PreconditionedProximalState(NamedTuple):
-    """State of :func:`preconditioned_proximal`.
+    """State of `preconditioned_proximal`.
 
     Attributes:
       count: steps taken, int32 scalar.
@@ -31,40 +31,38 @@ def preconditioned_proximal(
     *,
     preconditioner: Callable[[optax.OptState], Any],
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Follow an adaptive optimizer by the prox in that optimizer's metric.
+    """Follow an adaptive optimizer by the prox in that optimizer's metric.
 
-    .. math::
-       w_{t+1} = \arg\min_y\ \tfrac12 \|y - (w_t + u_t)\|_{P_t^{-1}}^2 + s_t g(y),
-       \qquad u_t = -\eta_t P_t \hat m_t
+        w_{t+1} = argmin_y |y - (w_t + u_t)|^2_{1/P_t} / 2 + s_t g(y)
+        u_t = -eta_t P_t m_t
 
-    with the diagonal preconditioner :math:`P_t`: every weight's scaling is
-    :math:`s_t P_t`. At rest the mean gradient m is the gradient, P cancels, and what
-    remains with :math:`s_t = \lambda \eta_t` is the optimality condition of
-    ``loss + lambda * g``. A scaling without P rests where
-    :math:`P_t \nabla L = -\lambda\,\partial g` instead: with Adam, whose P divides by
-    the gradient's size, that is far from the minimiser.
+    with the diagonal preconditioner P_t: every weight's scaling is s_t P_t. At rest the
+    mean gradient m is the gradient, P cancels, and what remains with s_t = lambda eta_t
+    is the optimality condition of `loss + lambda * g`. A scaling without P rests where
+    P_t dL/dw = -lambda dg/dw instead: with Adam, whose P divides by the gradient's
+    size, that is far from the minimiser.
 
     Args:
-      optimizer: moves the weights by :math:`-\eta_t P_t \hat m_t`; receives extra
-        arguments unchanged. Decoupled weight decay (AdamW) is outside of P: it
-        shifts the fixed point by ``weight_decay / P``.
-      prox: a function ``(params, scaling) -> params`` that takes one scaling per
-        weight: the separable ones of :mod:`jaxprune.prox`.
+      optimizer: moves the weights by -eta_t P_t m_t; receives extra arguments
+        unchanged. Decoupled weight decay (AdamW) is outside of P: it shifts the fixed
+        point by `weight_decay / P`.
+      prox: a function `(params, scaling) -> params` that takes one scaling per
+        weight: the separable ones of `jaxprune.prox`.
       scaling: s_t, a scalar >= 0 or a schedule of the step.
-      preconditioner: ``inner_state -> P_t``, from the optimizer's state after the
-        step: a tree like the parameters, positive; e.g. :func:`adam_preconditioner`.
+      preconditioner: `inner_state -> P_t`, from the optimizer's state after the
+        step: a tree like the parameters, positive; e.g. `adam_preconditioner`.
 
     Returns:
-      A transformation, complete in itself, with state
-      :class:`PreconditionedProximalState`. Nothing may come behind it in a chain.
+      A transformation, complete in itself, with state `PreconditionedProximalState`.
+      Nothing may come behind it in a chain.
 
     Raises:
-      ValueError: ``scaling`` is negative; at ``init``, ``prox`` does not suit the
-        parameters; at ``update``, ``params`` is missing or P has another structure.
+      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
+        at `update`, `params` is missing or P has another structure.
       TypeError: an argument is of another kind.
 
     Warns:
-      UserWarning: at ``init``, parameters are in float16 or bfloat16.
+      UserWarning: at `init`, parameters are in float16 or bfloat16.
 
     Examples:
       >>> import optax
@@ -78,8 +76,8 @@ def preconditioned_proximal(
 
     References:
       Yun, Lozano and Yang, Adaptive Proximal Gradient Methods for Structured Neural
-      Networks, NeurIPS 2021 (ProxGen). Melchior, Joseph and Moolekamp, `Proximal Adam
-      <https://arxiv.org/abs/1910.10094>`_, 2019.
+      Networks, NeurIPS 2021 (ProxGen). Melchior, Joseph and Moolekamp, Proximal Adam,
+      arXiv:1910.10094, 2019.
     """
     call = "preconditioned_proximal"
     step_.check_prox(call, prox)
@@ -123,13 +121,11 @@ def preconditioned_proximal(
 def adam_preconditioner(
     b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 0.0
 ) -> Callable[[optax.OptState], Any]:
-    r"""Return the function that reads Adam's preconditioner from its state.
+    """Return the function that reads Adam's preconditioner from its state.
 
-    .. math::
-       P_t = \frac{1}{\sqrt{\nu_t / (1 - b_2^t) + \epsilon_{root}} + \epsilon}
+        P_t = 1 / (sqrt(nu_t / (1 - b2^t) + eps_root) + eps)
 
-    Fits every optimizer built on ``optax.scale_by_adam``: adam, adamw, nadam,
-    nadamw.
+    Fits every optimizer built on `optax.scale_by_adam`: adam, adamw, nadam, nadamw.
 
     Args:
       b2: decay of the squared gradients, as given to the optimizer.
@@ -137,9 +133,8 @@ def adam_preconditioner(
       eps_root: as given to the optimizer.
 
     Returns:
-      ``state -> P_t``, a tree like the optimizer's parameters; unit: 1 / gradient.
-      It raises ValueError unless the state holds exactly one
-      ``optax.ScaleByAdamState``.
+      `state -> P_t`, a tree like the optimizer's parameters; unit: 1 / gradient. It
+      raises ValueError unless the state holds exactly one `optax.ScaleByAdamState`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -150,7 +145,7 @@ def adam_preconditioner(
       [0.5, 0.25]
 
     References:
-      Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2015, Algorithm 1.
+      Kingma and Ba, Adam, arXiv:1412.6980, 2015, Algorithm 1.
     """
 
     def preconditioner(state):
@@ -180,25 +175,24 @@ def adam_ista(
     eps: Any = 1e-8,
     eps_root: Any = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Minimise ``loss + strength * |w|_1`` with Adam and soft-thresholding.
+    """Minimise `loss + strength * |w|_1` with Adam and soft-thresholding.
 
-    .. math:: w_{t+1} = S(w_t - \eta_t P_t \hat m_t,\ \lambda_t \eta_t P_t)
+        w_{t+1} = S(w_t - eta_t P_t m_t, lambda_t eta_t P_t)
 
-    :func:`preconditioned_proximal` around Adam, with the soft threshold S and Adam's
-    own preconditioner P. Its fixed point is the L1 minimiser; that of
-    ``chain(adam, ista)`` is not.
+    `preconditioned_proximal` around Adam, with the soft threshold S and Adam's own
+    preconditioner P. Its fixed point is the L1 minimiser; that of `chain(adam, ista)`
+    is not.
 
     Args:
       strength: lambda_t >= 0, a scalar or a schedule; unit: loss / weight.
       learning_rate: eta_t >= 0, a scalar or a schedule.
-      b1: decay of the gradients' mean, as in ``optax.adam``.
+      b1: decay of the gradients' mean, as in `optax.adam`.
       b2: decay of the squared gradients' mean.
       eps: added to the root of the latter.
       eps_root: added inside the root.
 
     Returns:
-      A transformation, complete in itself, with state
-      :class:`PreconditionedProximalState`.
+      A transformation, complete in itself, with state `PreconditionedProximalState`.
 
     Raises:
       ValueError: an argument is negative.

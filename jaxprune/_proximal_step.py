@@ -11,7 +11,7 @@ from jaxprune.prox import Prox
 
 
 def check_prox(call: str, prox: Any) -> None:
-    """Refuse what is not a function ``(params, scaling) -> params``."""
+    """Refuse what is not a function `(params, scaling) -> params`."""
     if not callable(prox):
         raise TypeError(
             f"`{call}(prox, ...)` must be given a function (params, scaling) ->"
@@ -22,7 +22,7 @@ def check_prox(call: str, prox: Any) -> None:
 
 
 def check_result(call: str, prox: Prox, params: Any) -> None:
-    """Trace ``prox`` on the parameters' shapes: it must return a tree like them.
+    """Trace `prox` on the parameters' shapes: it must return a tree like them.
 
     Operators that do not suit a leaf (a group axis that does not exist) raise here,
     when the state is made, rather than inside the first training step.
@@ -84,7 +84,7 @@ def warn_low_precision(call: str, params: Any) -> None:
 
 
 def at(value: Any, step: jax.Array) -> Any:
-    """Return a scalar, or the value of a schedule at ``step``."""
+    """Return a scalar, or the value of a schedule at `step`."""
     return value(step) if callable(value) else value
 
 
@@ -106,22 +106,22 @@ def product(*factors: Any) -> Any:
 
 
 def next_count(count: jax.Array) -> jax.Array:
-    """Return ``count + 1``, staying at the largest int32 once there."""
+    """Return `count + 1`, staying at the largest int32 once there."""
     return jnp.asarray(optax.safe_increment(count))
 
 
 def wide(x: Any) -> jax.Array:
-    """Return ``x`` in float32, or in its own dtype where that is wider."""
+    """Return `x` in float32, or in its own dtype where that is wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def wide_copy(params: Any) -> Any:
-    """Return a copy in new buffers, so that both it and ``params`` can be donated."""
+    """Return a copy in new buffers, so that both it and `params` can be donated."""
     return jax.tree.map(lambda x: jnp.array(wide(jnp.asarray(x)), copy=True), params)
 
 
 def moved(params: Any, updates: Any) -> Any:
-    """Return ``params + updates`` in the wider of the parameter's dtype and float32."""
+    """Return `params + updates` in the wider of the parameter's dtype and float32."""
 
     def leaf(p, u):
         p = wide(p)
@@ -131,10 +131,10 @@ def moved(params: Any, updates: Any) -> Any:
 
 
 def updates_to(target: Any, params: Any) -> Any:
-    """Return what takes ``params`` to ``target``, in the dtype of the parameters.
+    """Return what takes `params` to `target`, in the dtype of the parameters.
 
-    ``params + (0 - params)`` is exactly 0, so pruned weights are exact zeros after
-    ``optax.apply_updates``; the others differ from the target by one rounding.
+    `params + (0 - params)` is exactly 0, so pruned weights are exact zeros after
+    `optax.apply_updates`; the others differ from the target by one rounding.
     """
     return jax.tree.map(lambda t, p: t.astype(p.dtype) - p, target, params)
 
@@ -151,7 +151,7 @@ def is_abstract(params: Any) -> bool:
 
 
 def with_extra_args(call: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    """Return ``optimizer`` taking any extra arguments, refusing what is none."""
+    """Return `optimizer` taking any extra arguments, refusing what is none."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"`{call}(optimizer, ...)` must be given an"

@@ -37,6 +37,10 @@ def traced_count(keep_ratio: jax.Array, size: int) -> jax.Array:
     return jnp.clip(asked, 0, size).astype(jnp.int32)
 
 
+def _sign_bit(unsigned: jnp.dtype) -> jax.Array:
+    return jnp.asarray(1 << (jnp.iinfo(unsigned).bits - 1), unsigned)
+
+
 def _sortable(scores: jax.Array) -> jax.Array:
     """Maps floats to unsigned integers in the same order.
 
@@ -48,7 +52,7 @@ def _sortable(scores: jax.Array) -> jax.Array:
     scores = jnp.where(scores == 0, 0.0, scores)  # Adding 0.0 would be optimised away.
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     bits = jax.lax.bitcast_convert_type(scores, unsigned)
-    sign = unsigned(1 << (jnp.iinfo(unsigned).bits - 1))
+    sign = _sign_bit(bits.dtype)
     return jnp.where(bits >= sign, ~bits, bits | sign)
 
 
@@ -64,21 +68,9 @@ def largest(scores: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
       scores: float arrays, together fewer than 2**31 entries. NaN is the lowest.
       k: from 0 to the number of entries.
     """
-    wide = jnp.result_type(jnp.float32, *scores)
-    codes = [_sortable(x.astype(wide)) for x in scores]
-    unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
-
-    def count(predicate):
-        return sum(jnp.sum(predicate(c), dtype=jnp.int32) for c in codes)
-
-    def set_bit(i, value):
-        candidate = value | (jnp.ones((), unsigned) << (bits - 1 - i).astype(unsigned))
-        return jnp.where(count(lambda c: c >= candidate) >= k, candidate, value)
-
-    # Zero, but varying over devices as the scores do (inside `shard_map`).
-    zero = jnp.zeros_like(sum(jnp.max(c, initial=0) for c in codes))
-    kth = jax.lax.fori_loop(0, bits, set_bit, zero)
-    room = k - count(lambda c: c > kth)
+    codes = _codes(scores)
+    kth = _kth_code(codes, k)
+    room = k - _count(codes, lambda c: c > kth)
     masks = []
     for c in codes:
         ties = c == kth
@@ -86,3 +78,49 @@ def largest(scores: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
         masks.append((c > kth) | (ties & (earlier <= room)))
         room = room - jnp.sum(ties, dtype=jnp.int32)
     return masks
+
+
+@jax.jit
+def kth_largest(scores: list[jax.Array], k: jax.Array | int) -> jax.Array:
+    """Returns the k-th largest score of all arrays together, equal ones counted singly.
+
+    As `largest`, without a word about which scores those are: no ties to settle.
+
+    Args:
+      scores: see `largest`.
+      k: from 1 to the number of entries.
+
+    Returns:
+      A scalar of the widest dtype among the scores, at least float32.
+
+    >>> float(kth_largest([jnp.array([3.0, 1.0]), jnp.array([3.0, -2.0])], 3))
+    1.0
+    """
+    codes = _codes(scores)
+    kth = _kth_code(codes, k)
+    sign = _sign_bit(kth.dtype)
+    bits = jnp.where(kth >= sign, kth & ~sign, ~kth)  # the inverse of `_sortable`
+    return jax.lax.bitcast_convert_type(bits, jnp.result_type(jnp.float32, *scores))
+
+
+def _codes(scores: list[jax.Array]) -> list[jax.Array]:
+    wide = jnp.result_type(jnp.float32, *scores)
+    return [_sortable(x.astype(wide)) for x in scores]
+
+
+def _count(codes: list[jax.Array], predicate) -> jax.Array:
+    return jnp.asarray(sum(jnp.sum(predicate(c), dtype=jnp.int32) for c in codes))
+
+
+def _kth_code(codes: list[jax.Array], k: jax.Array | int) -> jax.Array:
+    """Finds the largest code that at least k of all codes reach, bit by bit."""
+    unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
+
+    def set_bit(i, value):
+        candidate = value | (jnp.ones((), unsigned) << (bits - 1 - i).astype(unsigned))
+        reached = _count(codes, lambda c: c >= candidate) >= k
+        return jnp.where(reached, candidate, value)
+
+    # Zero, but varying over devices as the scores do (inside `shard_map`).
+    zero = jnp.zeros_like(sum(jnp.max(c, initial=0) for c in codes))
+    return jax.lax.fori_loop(0, bits, set_bit, zero)

@@ -1,4 +1,4 @@
-"""The two projections on a number of nonzero weights; see :mod:`jaxprune.prox`."""
+"""The two projections on a number of nonzero weights; see `jaxprune.prox`."""
 
 from typing import Any
 
@@ -11,11 +11,10 @@ from jaxprune._ranking import keep_count, largest, traced_count
 
 
 def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2` over :math:`\|y\|_0 \le k` per leaf.
+    """Minimise `|y - x|^2 / 2` over `|y|_0 <= k` per leaf.
 
-    .. math::
-       y_i = x_i \;\text{if}\; |x_i| \;\text{is among the}\; k \;\text{largest, else}\;
-       0, \qquad k = \lfloor \mathrm{keep\_ratio} \cdot n \rfloor
+        y_i = x_i if |x_i| is among the k largest, else 0
+        k = floor(keep_ratio n)
 
     Exactly k entries of each leaf are kept; among equals the first in row-major order
     (entries that are zero anyway count as kept). A NaN counts as the largest.
@@ -30,10 +29,10 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
         rounding of the product.
 
     Returns:
-      y, as ``params``. The derivative is 1 where kept, 0 elsewhere.
+      y, as `params`. The derivative is 1 where kept, 0 elsewhere.
 
     Raises:
-      ValueError: ``keep_ratio`` is outside [0, 1].
+      ValueError: `keep_ratio` is outside [0, 1].
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -51,23 +50,22 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
 
 
 def global_top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2` over :math:`\|y\|_0 \le k` in the tree.
+    """Minimise `|y - x|^2 / 2` over `|y|_0 <= k` in the tree.
 
-    As :func:`top_k` with one k for all leaves together, so that a leaf of large
-    weights keeps more of them. Equals are settled by the order of the tree's leaves,
-    then row-major.
+    As `top_k` with one k for all leaves together, so that a leaf of large weights keeps
+    more of them. Equals are settled by the order of the tree's leaves, then row-major.
 
     Args:
       params: x, a pytree of floating-point arrays with n < 2^31 entries in all.
       scaling: without effect; for the common signature.
       keep_ratio: the fraction of the n entries kept, a number in [0, 1] or a traced
-        scalar, rounded as in :func:`top_k`.
+        scalar, rounded as in `top_k`.
 
     Returns:
-      y, as ``params``.
+      y, as `params`.
 
     Raises:
-      ValueError: ``keep_ratio`` is outside [0, 1].
+      ValueError: `keep_ratio` is outside [0, 1].
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -97,7 +95,7 @@ def _magnitudes(x: jax.Array) -> jax.Array:
 
 
 def _count(keep_ratio: Any, size: int) -> Any:
-    """Return ``floor(keep_ratio * size)``, exact for a plain number."""
+    """Return `floor(keep_ratio * size)`, exact for a plain number."""
     if is_static_number(keep_ratio):
         return keep_count(float(keep_ratio), size) if keep_ratio else 0
     return traced_count(keep_ratio, size)

@@ -2,7 +2,8 @@
 
 A directory of checkpoints holds one folder for each step, `DIRECTORY/<step>`. A
 checkpoint appears under its name only when it is whole, and disappears from it at once:
-whatever kills the process, a folder with a whole number for a name can be read. Each
+whatever kills the process, a folder with a whole number for a name can be read. One
+that is saved again stays until the new one is whole beside it. Each
 carries a dictionary of metadata, so that a trail of ever sparser networks can be asked
 for the smallest that is accurate enough, or the most accurate that is small enough.
 
@@ -21,6 +22,8 @@ import jax.numpy as jnp
 from jaxprune import tree
 
 _DISCARDED = ".discarded"
+# The name of a whole checkpoint that is about to take the place of an older one.
+_REPLACING = ".replacing"
 
 
 def _orbax() -> Any:
@@ -54,6 +57,8 @@ def save(
     """Saves a pytree as `directory/<step>`, replacing a checkpoint of that step.
 
     Returns when the checkpoint is whole on disk. With several processes, all call it.
+    A checkpoint of the same step is removed only when the new one is whole; at every
+    moment one of the two can be read.
 
     Args:
       directory: where the checkpoints are; made if needed.
@@ -74,10 +79,19 @@ def save(
     path = directory / str(step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            discard(path)
-        # Orbax writes beside the final name and renames at the end.
-        _orbax().save(path, state, custom_metadata=metadata or {})
+        # Orbax writes beside the name that it is given and renames at the end.
+        if not path.exists():
+            _orbax().save(path, state, custom_metadata=metadata or {})
+        else:
+            new = path.with_name(f"{step}{_REPLACING}")
+            if new.exists():
+                discard(new)
+            _orbax().save(new, state, custom_metadata=metadata or {})
+            # No system renames over a folder with something in it; between the two
+            # renames readers take the new one by the name that it has.
+            old = _hide(path)
+            new.rename(path)
+            shutil.rmtree(old)
     except OSError:
         raise
     except ValueError as error:
@@ -95,12 +109,21 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
     directory = Path(directory).resolve()
     if not directory.is_dir():
         return ()
-    paths = (p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    names = (p.name.removesuffix(_REPLACING) for p in directory.iterdir())
+    steps = sorted({int(name) for name in names if name.isdecimal()})
+    paths = (_readable(directory / str(step)) for step in steps)
     return tuple(
-        _entry(path)
-        for path in sorted(paths, key=lambda p: int(p.name))
-        if _is_finished(path)
+        _entry(path, step) for path, step in zip(paths, steps, strict=True) if path
     )
+
+
+def _readable(path: Path) -> Path | None:
+    """The folder that holds this checkpoint, or None if none is whole."""
+    # A process may have been killed after it had moved the older one out of the way.
+    for folder in (path, path.with_name(f"{path.name}{_REPLACING}")):
+        if _is_finished(folder):
+            return folder
+    return None
 
 
 def _is_finished(path: Path) -> bool:
@@ -109,11 +132,11 @@ def _is_finished(path: Path) -> bool:
     return marked and _orbax().is_orbax_checkpoint(path)
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path, step: int) -> Entry:
     metadata = _orbax().metadata(path).custom_metadata
     return Entry(
         path=path,
-        step=int(path.name),
+        step=step,
         metadata=dict(metadata) if isinstance(metadata, dict) else {},
     )
 
@@ -141,15 +164,16 @@ def load(checkpoint: Entry | str | Path, like: Any) -> Any:
     path = checkpoint.path if isinstance(checkpoint, Entry) else Path(checkpoint)
     path = path.resolve()
     orbax = _orbax()
-    if not _is_finished(path):
+    found = _readable(path)
+    if found is None:
         siblings = [entry.step for entry in entries(path.parent)]
         raise FileNotFoundError(
             f"`load({str(path)!r})`: no finished checkpoint there. Steps beside it: "
             f"{siblings}."
         )
     abstract = jax.tree.map(_abstract, like)
-    _check_fits(path, orbax.metadata(path).metadata, abstract)
-    return orbax.load(path, abstract)
+    _check_fits(path, orbax.metadata(found).metadata, abstract)
+    return orbax.load(found, abstract)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -200,11 +224,15 @@ def _check_fits(path: Path, stored: Any, wanted: Any) -> None:
 
 def discard(path: str | Path) -> None:
     """Removes a checkpoint: first its name, at once, then what it holds."""
-    path = Path(path)
+    shutil.rmtree(_hide(Path(path)))
+
+
+def _hide(path: Path) -> Path:
+    """Takes a checkpoint its name; returns the one under which it may be removed."""
     hidden = path.with_name(f"{path.name}{_DISCARDED}")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
-    shutil.rmtree(hidden)
+    return hidden
 
 
 def tidy(
@@ -212,6 +240,7 @@ def tidy(
 ) -> None:
     """Removes checkpoints that are no longer wanted, and remains of killed processes.
 
+    A replacement that was whole when its process was killed takes its place first.
     Call it from one process, while none is saving.
 
     Args:
@@ -225,6 +254,13 @@ def tidy(
     for path in directory.iterdir():
         if path.name.endswith(_DISCARDED) or ".orbax-checkpoint-tmp" in path.name:
             shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob(f"*{_REPLACING}"):
+        final = path.with_suffix("")
+        if not final.name.isdecimal():
+            continue
+        if final.exists():
+            discard(final)
+        path.rename(final)
     found = entries(directory)
     if up_to is not None:
         for entry in found:

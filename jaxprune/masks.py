@@ -139,8 +139,10 @@ def global_masks(
         stacked = (layers or {}).get(name)
         count = stacked or 1
         least += count * layer_floor(score.size // count, min_keep_ratio)
-        floor = floor_masks(score, min_keep_ratio=min_keep_ratio, layers=stacked)
-        ranked[name] = jnp.where(floor, jnp.inf, score)
+        ranked[name] = score
+        if min_keep_ratio:
+            floor = floor_masks(score, min_keep_ratio=min_keep_ratio, layers=stacked)
+            ranked[name] = jnp.where(floor, jnp.inf, score)
     return top_k_masks(ranked, _count(keep_ratio, size, least, min_keep_ratio))
 
 

@@ -1,32 +1,31 @@
-r"""Proximal operators: the exact minimisers behind every pruning step.
+"""Proximal operators: the exact minimisers behind every pruning step.
 
 The proximal operator of a penalty g with scaling s takes x to
 
-.. math::
-   \mathrm{prox}_{s g}(x) = \arg\min_y \tfrac12 \|y - x\|_2^2 + s\, g(y).
+    prox_{s g}(x) = argmin_y |y - x|^2 / 2 + s g(y)
 
-All operators have one signature, ``operator(params, scaling=1.0, **configuration)``;
-:class:`Prox` names it. Bind the configuration with ``functools.partial`` and hand the
-result to :func:`jaxprune.proximal.proximal` or
-:func:`jaxprune.proximal.latent_proximal`, which supply the scaling of every step:
+All operators have one signature, `operator(params, scaling=1.0, **configuration)`;
+`Prox` names it. Bind the configuration with `functools.partial` and hand the result to
+`jaxprune.proximal.proximal` or `jaxprune.proximal.latent_proximal`, which supply the
+scaling of every step:
 
 >>> import functools
 >>> channels = functools.partial(group_soft_threshold, group_axes=-1)
 
-=================  ==============================================================
-``params``         x: an array or a pytree of floating-point arrays
-``scaling``        s >= 0: a scalar, or a pytree that is a prefix of ``params`` and
-                   whose arrays broadcast to their leaves (one number per weight:
-                   the prox in the diagonal metric 1/s)
-result             as ``params``: same structure, shapes and dtypes
-=================  ==============================================================
+=========  ===============================================================
+`params`   x: an array or a pytree of floating-point arrays
+`scaling`  s >= 0: a scalar, or a pytree that is a prefix of `params` and
+           whose arrays broadcast to their leaves (one number per weight:
+           the prox in the diagonal metric 1/s)
+result     as `params`: same structure, shapes and dtypes
+=========  ===============================================================
 
 Computed in float32 (float64 stays float64) and cast back. A NaN stays a NaN: a
 broken weight is not pruned out of sight. Derivatives are finite at the corners.
 
 References:
-  Parikh and Boyd, `Proximal Algorithms
-  <https://web.stanford.edu/~boyd/papers/prox_algs.html>`_, 2014, chapters 1 and 6.
+  Parikh and Boyd, Proximal Algorithms,
+  https://web.stanford.edu/~boyd/papers/prox_algs.html, 2014, chapters 1 and 6.
 """
 
 from collections.abc import Sequence
@@ -42,28 +41,28 @@ from jaxprune._top_k import top_k as top_k
 
 
 class Prox(Protocol):
-    """The signature of a proximal operator: ``(params, scaling) -> params``."""
+    """The signature of a proximal operator: `(params, scaling) -> params`."""
 
     def __call__(self, params: Any, scaling: Any = 1.0, /) -> Any:
-        """Return the minimiser of ``|y - params|^2 / 2 + scaling * g(y)``."""
+        """Return the minimiser of `|y - params|^2 / 2 + scaling * g(y)`."""
         ...
 
 
 def soft_threshold(params: Any, scaling: Any = 1.0) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2 + s\|y\|_1` over y.
+    """Minimise `|y - x|^2 / 2 + s |y|_1` over y.
 
-    .. math:: y_i = \mathrm{sign}(x_i)\,\max(|x_i| - s_i, 0)
+        y_i = sign(x_i) max(|x_i| - s_i, 0)
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
-      scaling: s >= 0, the threshold; unit: weight. A scalar, or a prefix of
-        ``params`` whose arrays broadcast to their leaves.
+      scaling: s >= 0, the threshold; unit: weight. A scalar, or a prefix of `params`
+        whose arrays broadcast to their leaves.
 
     Returns:
-      y, as ``params``. Entries with ``|x| <= s`` are exactly zero.
+      y, as `params`. Entries with `|x| <= s` are exactly zero.
 
     Raises:
-      ValueError: ``scaling`` is negative, not a prefix, or does not broadcast.
+      ValueError: `scaling` is negative, not a prefix, or does not broadcast.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -83,22 +82,21 @@ def soft_threshold(params: Any, scaling: Any = 1.0) -> Any:
 
 
 def elastic_net(params: Any, scaling: Any = 1.0, *, l1: Any = 1.0, l2: Any) -> Any:
-    r"""Minimise :math:`\tfrac12\|y-x\|_2^2 + s(l_1\|y\|_1 + \tfrac{l_2}2\|y\|_2^2)`.
+    """Minimise `|y - x|^2 / 2 + s (l1 |y|_1 + l2 |y|^2 / 2)`.
 
-    .. math::
-       y_i = \frac{\mathrm{sign}(x_i)\max(|x_i| - s_i l_1, 0)}{1 + s_i l_2}
+        y_i = sign(x_i) max(|x_i| - s_i l1, 0) / (1 + s_i l2)
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
-      scaling: s >= 0. A scalar, or a prefix of ``params`` whose arrays broadcast.
-      l1: coefficient of the absolute values, >= 0; unit: that of ``params / scaling``.
-      l2: coefficient of the squares, >= 0; unit: that of ``1 / scaling``.
+      scaling: s >= 0. A scalar, or a prefix of `params` whose arrays broadcast.
+      l1: coefficient of the absolute values, >= 0; unit: that of `params / scaling`.
+      l2: coefficient of the squares, >= 0; unit: that of `1 / scaling`.
 
     Returns:
-      y, as ``params``.
+      y, as `params`.
 
     Raises:
-      ValueError: a coefficient or ``scaling`` is negative, or does not broadcast.
+      ValueError: a coefficient or `scaling` is negative, or does not broadcast.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -122,38 +120,38 @@ def elastic_net(params: Any, scaling: Any = 1.0, *, l1: Any = 1.0, l2: Any) -> A
 def group_soft_threshold(
     params: Any, scaling: Any = 1.0, *, group_axes: int | Sequence[int]
 ) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2 + s\sum_g\|y_g\|_2` over y.
+    """Minimise `|y - x|^2 / 2 + s sum_g |y_g|` over y.
 
-    .. math:: y_g = \max\left(1 - \frac{s_g}{\|x_g\|_2}, 0\right) x_g
+        y_g = max(1 - s_g / |x_g|, 0) x_g
 
-    The groups of a leaf are its slices at one index of ``group_axes``, so a single
-    value serves kernels of different rank. With JAX's layouts (dense ``(in, out)``,
-    convolution ``HWIO``, attention ``(model, heads, width)``):
+    The groups of a leaf are its slices at one index of `group_axes`, so a single value
+    serves kernels of different rank. With JAX's layouts (dense `(in, out)`, convolution
+    `HWIO`, attention `(model, heads, width)`):
 
-    =====================  ======================
-    groups                 ``group_axes``
-    =====================  ======================
-    output channels        ``-1``
-    input channels         ``-2``
-    filters (one per pair) ``(-2, -1)``
-    attention heads        ``-2`` (or ``1``)
-    the whole leaf         ``()``
-    =====================  ======================
+    ======================  =============
+    groups                  `group_axes`
+    ======================  =============
+    output channels         `-1`
+    input channels          `-2`
+    filters (one per pair)  `(-2, -1)`
+    attention heads         `-2` (or `1`)
+    the whole leaf          `()`
+    ======================  =============
 
     Args:
       params: x, an array or a pytree of floating-point arrays.
-      scaling: s >= 0; unit: weight. A scalar, or a prefix of ``params`` whose arrays
-        broadcast to their leaves and are constant inside a group (size 1 on every
-        axis that is not a group axis): the minimiser has no closed form otherwise.
-        The classical weight, the square root of the group's size, goes in here.
+      scaling: s >= 0; unit: weight. A scalar, or a prefix of `params` whose arrays
+        broadcast to their leaves and are constant inside a group (size 1 on every axis
+        that is not a group axis): the minimiser has no closed form otherwise. The
+        classical weight, the square root of the group's size, goes in here.
       group_axes: the axes, negative ones counted from the end, that number the
         groups. The norm is taken over all the others.
 
     Returns:
-      y, as ``params``. Groups with :math:`\|x_g\|_2 \le s_g` are exactly zero.
+      y, as `params`. Groups with `|x_g| <= s_g` are exactly zero.
 
     Raises:
-      ValueError: an axis does not exist in a leaf or is named twice; ``scaling`` is
+      ValueError: an axis does not exist in a leaf or is named twice; `scaling` is
         negative, does not broadcast or varies inside a group.
       TypeError: a leaf is not a floating-point array.
 
@@ -193,20 +191,20 @@ def group_soft_threshold(
 
 
 def non_negative_soft_threshold(params: Any, scaling: Any = 1.0) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2 + s\sum_i y_i` over :math:`y \ge 0`.
+    """Minimise `|y - x|^2 / 2 + s sum_i(y_i)` over `y >= 0`.
 
-    .. math:: y_i = \max(x_i - s_i, 0)
+        y_i = max(x_i - s_i, 0)
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
-      scaling: s >= 0, the threshold; unit: weight. A scalar, or a prefix of
-        ``params`` whose arrays broadcast to their leaves.
+      scaling: s >= 0, the threshold; unit: weight. A scalar, or a prefix of `params`
+        whose arrays broadcast to their leaves.
 
     Returns:
-      y >= 0, as ``params``. Suits scales and gates, which have a sign by design.
+      y >= 0, as `params`. Suits scales and gates, which have a sign by design.
 
     Raises:
-      ValueError: ``scaling`` is negative, not a prefix, or does not broadcast.
+      ValueError: `scaling` is negative, not a prefix, or does not broadcast.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -223,23 +221,23 @@ def non_negative_soft_threshold(params: Any, scaling: Any = 1.0) -> Any:
 
 
 def hard_threshold(params: Any, scaling: Any = 1.0) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2 + s\|y\|_0` over y.
+    """Minimise `|y - x|^2 / 2 + s |y|_0` over y.
 
-    .. math:: y_i = x_i \;\text{if}\; |x_i| > \sqrt{2 s_i} \;\text{else}\; 0
+        y_i = x_i if |x_i| > sqrt(2 s_i) else 0
 
-    Not convex: at :math:`|x_i| = \sqrt{2 s_i}` both 0 and x are minimisers, and 0 is
-    taken; the operator jumps there, so it is not non-expansive.
+    Not convex: at `|x_i| = sqrt(2 s_i)` both 0 and x are minimisers, and 0 is taken;
+    the operator jumps there, so it is not non-expansive.
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
       scaling: s >= 0, the price of one weight; unit: squared weight. A scalar, or a
-        prefix of ``params`` whose arrays broadcast to their leaves.
+        prefix of `params` whose arrays broadcast to their leaves.
 
     Returns:
-      y, as ``params``. The derivative is 1 where kept, 0 elsewhere; 0 in ``scaling``.
+      y, as `params`. The derivative is 1 where kept, 0 elsewhere; 0 in `scaling`.
 
     Raises:
-      ValueError: ``scaling`` is negative, not a prefix, or does not broadcast.
+      ValueError: `scaling` is negative, not a prefix, or does not broadcast.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -255,9 +253,9 @@ def hard_threshold(params: Any, scaling: Any = 1.0) -> Any:
 
 
 def box(params: Any, scaling: Any = 1.0, *, lower: Any, upper: Any) -> Any:
-    r"""Minimise :math:`\tfrac12\|y - x\|_2^2` over :math:`l \le y \le u`.
+    """Minimise `|y - x|^2 / 2` over `l <= y <= u`.
 
-    .. math:: y_i = \min(\max(x_i, l), u)
+        y_i = min(max(x_i, l), u)
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
@@ -266,10 +264,10 @@ def box(params: Any, scaling: Any = 1.0, *, lower: Any, upper: Any) -> Any:
       upper: u >= l, a scalar; unit: weight.
 
     Returns:
-      y, as ``params``.
+      y, as `params`.
 
     Raises:
-      ValueError: ``lower > upper``.
+      ValueError: `lower > upper`.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -287,7 +285,7 @@ def box(params: Any, scaling: Any = 1.0, *, lower: Any, upper: Any) -> Any:
 
 
 def _existing_axes(axes: tuple[int, ...], shape: tuple[int, ...], name: str) -> set:
-    """Return ``axes`` counted from the front, refusing missing and repeated ones."""
+    """Return `axes` counted from the front, refusing missing and repeated ones."""
     missing = [axis for axis in axes if not -len(shape) <= axis < len(shape)]
     found = {axis % len(shape) for axis in axes if axis not in missing}
     if missing or len(found) < len(axes):

@@ -1,41 +1,41 @@
-r"""Proximal steps as optax transformations: ISTA, FISTA and latent weights.
+"""Proximal steps as optax transformations: ISTA, FISTA and latent weights.
 
-A prox (:mod:`jaxprune.prox`) is applied to the weights after every optimizer step, so
-that pruned weights are exactly zero while training goes on. Three ways:
+A prox (`jaxprune.prox`) is applied to the weights after every optimizer step, so that
+pruned weights are exactly zero while training goes on. Three ways:
 
-============================  =====================================================
-:func:`proximal`              last in a chain: the weights themselves are moved
-:func:`accelerated_proximal`  the same with Nesterov's extrapolation and restart
-:func:`latent_proximal`       around an optimizer: dense latent weights are moved,
-                              the network holds their prox; pruned weights keep
-                              learning and may return
-============================  =====================================================
+======================  ===================================================
+`proximal`              last in a chain: the weights themselves are moved
+`accelerated_proximal`  the same with Nesterov's extrapolation and restart
+`latent_proximal`       around an optimizer: dense latent weights are moved,
+                        the network holds their prox; pruned weights keep
+                        learning and may return
+======================  ===================================================
 
-:func:`ista` and :func:`fista` are the first two with the soft threshold, that is, with
-an L1 penalty. Behind Adam use :func:`preconditioned_proximal` or :func:`adam_ista`:
-their fixed point is the L1 minimiser, which that of the plain form is not.
+`ista` and `fista` are the first two with the soft threshold, that is, with an L1
+penalty. Behind Adam use `preconditioned_proximal` or `adam_ista`: their fixed point is
+the L1 minimiser, which that of the plain form is not.
 
 >>> import optax
 >>> optimizer = optax.chain(optax.sgd(0.1, 0.9), ista(1e-4, 0.1, momentum=0.9))
 
-To leave leaves alone, wrap in ``optax.masked``. Under ``optax.inject_hyperparams``
-name ``prox`` (and ``initialize``, ``preconditioner``) in ``static_args``: functions
-that are no schedules.
+To leave leaves alone, wrap in `optax.masked`. Under `optax.inject_hyperparams` name
+`prox` (and `initialize`, `preconditioner`) in `static_args`: functions that are no
+schedules.
 
-======  =================  ===================================================
-symbol  here               meaning
-======  =================  ===================================================
-s_t     ``scaling``        scaling of the prox at step t = 0, 1, ...
-lambda  ``strength``       coefficient of the L1 norm in the loss
-eta_t   ``learning_rate``  that of the optimizer in front, at step t
-mu      ``momentum``       decay of its heavy-ball or Nesterov momentum
-======  =================  ===================================================
+======  ===============  ============================================
+symbol  here             meaning
+======  ===============  ============================================
+s_t     `scaling`        scaling of the prox at step t = 0, 1, ...
+lambda  `strength`       coefficient of the L1 norm in the loss
+eta_t   `learning_rate`  that of the optimizer in front, at step t
+mu      `momentum`       decay of its heavy-ball or Nesterov momentum
+======  ===============  ============================================
 
 References:
   Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear
   Inverse Problems, SIAM J. Imaging Sciences, 2009.
-  O'Donoghue and Candes, `Adaptive Restart for Accelerated Gradient Schemes
-  <https://arxiv.org/abs/1204.3982>`_, 2012.
+  O'Donoghue and Candes, Adaptive Restart for Accelerated Gradient Schemes,
+  arXiv:1204.3982, 2012.
 """
 
 from collections.abc import Callable
@@ -60,16 +60,16 @@ from jaxprune.prox import Prox, soft_threshold
 
 
 class ProximalState(NamedTuple):
-    """State of :func:`proximal`.
+    """State of `proximal`.
 
     Attributes:
       count: steps taken, int32 scalar.
       zeros: exact zeros among the parameters that the last step asked for, int32
         scalar.
-      misplaced: bool scalar, True once parameters came back with fewer zeros than
-        the step before had asked for: something changed the updates behind this
+      misplaced: bool scalar, True once parameters came back with fewer zeros than the
+        step before had asked for: something changed the updates behind this
         transformation, which must be the last of its chain (or the parameters were
-        reset without a new ``init``). It stays True.
+        reset without a new `init`). It stays True.
     """
 
     count: jax.Array
@@ -80,36 +80,35 @@ class ProximalState(NamedTuple):
 def proximal(
     prox: Prox, scaling: optax.ScalarOrSchedule = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Move the parameters to the prox of where the chain so far would move them.
+    """Move the parameters to the prox of where the chain so far would move them.
 
-    .. math:: w_{t+1} = \mathrm{prox}_{s_t g}(w_t + u_t)
+        w_{t+1} = prox_{s_t g}(w_t + u_t)
 
-    with the incoming updates u_t. The minimiser of ``loss + lambda * g`` is a fixed
-    point behind gradient descent when :math:`s_t = \lambda \eta_t`.
+    with the incoming updates u_t. The minimiser of `loss + lambda * g` is a fixed point
+    behind gradient descent when s_t = lambda eta_t.
 
     Must be the **last** element of a chain: an optimizer behind it would rescale its
-    updates. That cannot be seen when the chain is built; it is seen one step later
-    and kept in the state (``optax.tree.get(state, "misplaced")``), for every prox
-    that makes zeros.
+    updates. That cannot be seen when the chain is built; it is seen one step later and
+    kept in the state (`optax.tree.get(state, "misplaced")`), for every prox that makes
+    zeros.
 
     Args:
-      prox: a function ``(params, scaling) -> params`` such as those of
-        :mod:`jaxprune.prox`.
-      scaling: s_t, a scalar >= 0 or a schedule of the step (t = 0 at the first
-        update), given to ``prox`` as its second argument.
+      prox: a function `(params, scaling) -> params` such as those of `jaxprune.prox`.
+      scaling: s_t, a scalar >= 0 or a schedule of the step (t = 0 at the first update),
+        given to `prox` as its second argument.
 
     Returns:
-      A transformation with state :class:`ProximalState`. Its updates have the dtypes
-      of the parameters; entries that the prox sets to zero are exactly zero after
-      ``optax.apply_updates``.
+      A transformation with state `ProximalState`. Its updates have the dtypes of the
+      parameters; entries that the prox sets to zero are exactly zero after
+      `optax.apply_updates`.
 
     Raises:
-      ValueError: ``scaling`` is negative; at ``init``, ``prox`` does not suit the
-        parameters; at ``update``, ``params`` is missing.
-      TypeError: ``prox`` is not a function, or ``scaling`` not a number or schedule.
+      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
+        at `update`, `params` is missing.
+      TypeError: `prox` is not a function, or `scaling` not a number or schedule.
 
     Warns:
-      UserWarning: at ``init``, parameters are in float16 or bfloat16.
+      UserWarning: at `init`, parameters are in float16 or bfloat16.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -156,15 +155,13 @@ def ista(
     *,
     momentum: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Add an L1 penalty to the loss by soft-thresholding after every step (ISTA).
+    """Add an L1 penalty to the loss by soft-thresholding after every step (ISTA).
 
-    .. math::
-       w_{t+1} = S\left(w_t + u_t,\ \frac{\lambda_t \eta_t}{1 - \mu}\right),
-       \qquad S = \text{soft threshold}
+        w_{t+1} = S(w_t + u_t, lambda_t eta_t / (1 - mu)),   S the soft threshold
 
     Place it last in a chain, behind SGD. Steady momentum multiplies the gradient's
-    steps by :math:`1/(1-\mu)`; the threshold follows, so that the fixed point is the
-    minimiser of ``loss + strength * |w|_1`` with momentum too.
+    steps by 1 / (1 - mu); the threshold follows, so that the fixed point is the
+    minimiser of `loss + strength * |w|_1` with momentum too.
 
     Args:
       strength: lambda_t >= 0, a scalar or a schedule; unit: loss / weight.
@@ -172,10 +169,10 @@ def ista(
       momentum: mu in [0, 1), the optimizer's own, 0 for plain SGD.
 
     Returns:
-      A transformation with state :class:`ProximalState`; see :func:`proximal`.
+      A transformation with state `ProximalState`; see `proximal`.
 
     Raises:
-      ValueError: an argument is negative, or ``momentum`` outside [0, 1).
+      ValueError: an argument is negative, or `momentum` outside [0, 1).
       TypeError: an argument is neither a number nor a schedule.
 
     Examples:
@@ -195,7 +192,7 @@ def ista(
 
 
 class LatentProximalState(NamedTuple):
-    """State of :func:`latent_proximal`.
+    """State of `latent_proximal`.
 
     Attributes:
       count: steps taken, int32 scalar.
@@ -215,37 +212,36 @@ def latent_proximal(
     *,
     initialize: Callable[[Any, Any], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train dense latent weights of which the network sees the prox.
+    """Train dense latent weights of which the network sees the prox.
 
-    .. math::
-       \theta_{t+1} = \theta_t + \mathrm{optimizer}(\nabla L(w_t), \theta_t),
-       \qquad w_{t+1} = \mathrm{prox}_{s_{t+1} g}(\theta_{t+1})
+        theta_{t+1} = theta_t + optimizer(dL/dw_t, theta_t)
+        w_{t+1} = prox_{s_{t+1} g}(theta_{t+1})
 
-    The latent weights :math:`\theta` live in the state; the parameters w are what the
-    network, the loss and the user see. Gradients are taken at w and given to
-    :math:`\theta` unchanged (straight-through), so a pruned weight keeps learning and
-    may return. Weight decay inside ``optimizer`` acts on :math:`\theta`.
+    The latent weights theta live in the state; the parameters w are what the network,
+    the loss and the user see. Gradients are taken at w and given to theta unchanged
+    (straight-through), so a pruned weight keeps learning and may return. Weight decay
+    inside `optimizer` acts on theta.
 
     The scaling is a level here, not an increment: constant s prunes at the constant
     threshold s; s_t belongs to w_t, and the first update computes s_1.
-    ``optax.inject_hyperparams`` evaluates schedules at t instead of t + 1: give it
-    ``lambda step: schedule(step + 1)``.
+    `optax.inject_hyperparams` evaluates schedules at t instead of t + 1: give it
+    `lambda step: schedule(step + 1)`.
 
     Args:
       optimizer: moves the latent weights; receives extra arguments unchanged.
-      prox: a function ``(params, scaling) -> params``.
+      prox: a function `(params, scaling) -> params`.
       scaling: s_t, a scalar >= 0 or a schedule of the number of steps taken.
-      initialize: ``(params, s_0) -> latent``, the first latent weights; by default
-        the parameters, so that the first step sees them dense.
+      initialize: `(params, s_0) -> latent`, the first latent weights; by default the
+        parameters, so that the first step sees them dense.
 
     Returns:
-      A transformation, complete in itself, with state :class:`LatentProximalState`.
-      Nothing may come behind it in a chain.
+      A transformation, complete in itself, with state `LatentProximalState`. Nothing
+      may come behind it in a chain.
 
     Raises:
-      ValueError: ``scaling`` is negative; at ``init``, ``prox`` does not suit the
-        parameters; at ``update``, ``params`` is missing.
-      TypeError: ``optimizer``, ``prox`` or ``scaling`` is of another kind.
+      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
+        at `update`, `params` is missing.
+      TypeError: `optimizer`, `prox` or `scaling` is of another kind.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -259,9 +255,9 @@ def latent_proximal(
       ([0.75, 0.0], [1.0, 0.0])
 
     References:
-      Chen et al., `A Unified Framework for Soft Threshold Pruning
-      <https://arxiv.org/abs/2302.13019>`_, 2023: the reparametrisation, there inside
-      the forward pass. Xiao, Dual Averaging Methods, 2010: the convex case.
+      Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
+      2023: the reparametrisation, there inside the forward pass. Xiao, Dual Averaging
+      Methods, 2010: the convex case.
     """
     step_.check_prox("latent_proximal", prox)
     check_scalar_or_schedule("latent_proximal", "scaling", scaling)

@@ -1,13 +1,13 @@
-r"""Optimizers that move the thresholds of a pruner beside its weights.
+"""Optimizers that move the thresholds of a pruner beside its weights.
 
-Both wrap the optimizer of the weights and act on ``{"params": ..., "variables": ...}``,
+Both wrap the optimizer of the weights and act on `{"params": ..., "variables": ...}`,
 what a training step differentiates; the variables are thresholds, in units of the
 weights, as those of `jaxprune.soft_thresholding`.
 
-==========================  ==========================================================
-:func:`follow_threshold`    open loop: the threshold is given, the size is what results
-:func:`reach_keep_ratio`    closed loop: the size is given, the threshold is found
-==========================  ==========================================================
+==================  ===========================================================
+`follow_threshold`  open loop: the threshold is given, the size is what results
+`reach_keep_ratio`  closed loop: the size is given, the threshold is found
+==================  ===========================================================
 
 >>> import optax
 >>> from jaxprune import threshold_schedules
@@ -15,18 +15,18 @@ weights, as those of `jaxprune.soft_thresholding`.
 >>> shape = threshold_schedules.from_learning_rate(rate, final=1.0, steps=1000)
 >>> optimizer = reach_keep_ratio(optax.sgd(rate, 0.9), keep_ratio=0.05, shape=shape)
 
-==========  ==============  ======================================================
-symbol      here            meaning
-==========  ==============  ======================================================
-theta       ``params``      dense latent weights
-D_t         ``variables``   thresholds after t steps; unit: weight
-x_t         ``shape``       share of the final threshold due after t steps
-q_t         -               threshold that would keep the asked fraction now
-==========  ==============  ======================================================
+======  ===========  ================================================
+symbol  here         meaning
+======  ===========  ================================================
+theta   `params`     dense latent weights
+D_t     `variables`  thresholds after t steps; unit: weight
+x_t     `shape`      share of the final threshold due after t steps
+q_t     -            threshold that would keep the asked fraction now
+======  ===========  ================================================
 
 References:
-  [LATS] Chen et al., `A Unified Framework for Soft Threshold Pruning
-  <https://arxiv.org/abs/2302.13019>`_, 2023.
+  [LATS] Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
+    2023.
 """
 
 from typing import Any, NamedTuple
@@ -37,12 +37,13 @@ import optax
 
 from jaxprune import tree
 from jaxprune._numbers import check_scalar_or_schedule
-from jaxprune._ranking import keep_count, largest
+from jaxprune._proximal_step import with_extra_args
+from jaxprune._ranking import keep_count, kth_largest
 from jaxprune.base import Params
 
 
 class ThresholdState(NamedTuple):
-    """State of :func:`follow_threshold` and :func:`reach_keep_ratio`.
+    """State of `follow_threshold` and `reach_keep_ratio`.
 
     Attributes:
       count: steps taken, int32 scalar.
@@ -56,24 +57,24 @@ class ThresholdState(NamedTuple):
 def follow_threshold(
     optimizer: optax.GradientTransformation, *, threshold: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Move the thresholds along a schedule: :math:`D_{t+1} = d(t+1)`.
+    """Move the thresholds along a schedule: D_{t+1} = d(t + 1).
 
     With `jaxprune.soft_thresholding` this is the forward form of
-    :func:`jaxprune.methods.lats.lats`, with the same trajectory. A schedule that does
-    not start at 0 asks for the same ``init_threshold``.
+    `jaxprune.methods.lats.lats`, with the same trajectory. A schedule that does not
+    start at 0 asks for the same `init_threshold`.
 
     Args:
       optimizer: moves the weights, weight decay included.
       threshold: d, a scalar >= 0 or a schedule of the number of steps taken; see
-        :mod:`jaxprune.threshold_schedules`. Unit: weight.
+        `jaxprune.threshold_schedules`. Unit: weight.
 
     Returns:
-      A transformation of ``{"params": ..., "variables": ...}`` with state
-      :class:`ThresholdState`. Gradients of the variables are not looked at.
+      A transformation of `{"params": ..., "variables": ...}` with state
+      `ThresholdState`. Gradients of the variables are not looked at.
 
     Raises:
-      ValueError: ``threshold`` is negative; at ``update``, ``params`` is missing.
-      TypeError: ``threshold`` is of another kind.
+      ValueError: `threshold` is negative; at `update`, `params` is missing.
+      TypeError: `optimizer` or `threshold` is of another kind.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -105,20 +106,18 @@ def reach_keep_ratio(
     shape: optax.Schedule,
     where: tree.Where = tree.kernels,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Move the thresholds to where they keep the asked fraction, along a given shape.
+    """Move the thresholds to where they keep the asked fraction, along a given shape.
 
-    .. math::
-       D_{t+1} = D_t + \frac{x_{t+1} - x_t}{1 - x_t}\,(q_t - D_t)
+        D_{t+1} = D_t + (x_{t+1} - x_t) / (1 - x_t) (q_t - D_t)
 
-    where :math:`q_t`, read off the weights of every step, is the threshold that would
-    keep the asked fraction now. At each step the rest of the way is spread over the
-    rest of the shape as if :math:`q` stayed: while it does, :math:`D_t = q x_t`, and
-    with a shape from :func:`jaxprune.threshold_schedules.from_learning_rate`
-    increments are proportional to the learning rate and the L1 coefficient is
-    constant; as it drifts (weights grow back, weight decay shrinks them) the
-    coefficient drifts with it. When the shape arrives at 1, :math:`D = q`: the
-    fraction is met exactly, regrowth included, and held from there on. There is no
-    gain to tune and no final threshold to guess.
+    where q_t, read off the weights of every step, is the threshold that would keep the
+    asked fraction now. At each step the rest of the way is spread over the rest of the
+    shape as if q stayed: while it does, D_t = q x_t, and with a shape from
+    `jaxprune.threshold_schedules.from_learning_rate` increments are proportional to the
+    learning rate and the L1 coefficient is constant; as it drifts (weights grow back,
+    weight decay shrinks them) the coefficient drifts with it. When the shape arrives at
+    1, D = q: the fraction is met exactly, regrowth included, and held from there on.
+    There is no gain to tune and no final threshold to guess.
 
     Finding q takes 32 counting passes over the weights, as global magnitude does.
 
@@ -126,17 +125,16 @@ def reach_keep_ratio(
       optimizer: moves the weights, weight decay included.
       keep_ratio: of all selected weights, in (0, 1].
       shape: x_t, a schedule from 0 to 1 that does not fall; any of
-        :mod:`jaxprune.threshold_schedules` with ``final=1.0``.
+        `jaxprune.threshold_schedules` with `final=1.0`.
       where: the leaves that count; the selection given to the pruner.
 
     Returns:
-      A transformation of ``{"params": ..., "variables": ...}`` with state
-      :class:`ThresholdState`. Gradients of the variables are not looked at.
+      A transformation of `{"params": ..., "variables": ...}` with state
+      `ThresholdState`. Gradients of the variables are not looked at.
 
     Raises:
-      ValueError: ``keep_ratio`` is outside (0, 1]; at ``update``, ``params`` is
-        missing.
-      TypeError: ``shape`` is not a schedule.
+      ValueError: `keep_ratio` is outside (0, 1]; at `update`, `params` is missing.
+      TypeError: `optimizer` is no transformation, or `shape` no schedule.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -179,17 +177,16 @@ def reach_keep_ratio(
 def _threshold_that_keeps(params: Params, keep_ratio: float, where: tree.Where):
     """The magnitude of the largest weight that is not among those to keep."""
     sizes = [jnp.abs(leaf) for leaf in tree.select(params, where).values()]
-    keep = keep_count(keep_ratio, sum(x.size for x in sizes))
-    pruned = [
-        jnp.max(jnp.where(kept, 0, x)).astype(jnp.float32)
-        for kept, x in zip(largest(sizes, keep), sizes, strict=True)
-    ]
-    return jnp.max(jnp.stack(pruned))
+    total = sum(x.size for x in sizes)
+    keep = keep_count(keep_ratio, total)
+    if keep == total:
+        return jnp.zeros((), jnp.float32)
+    return kth_largest(sizes, keep + 1).astype(jnp.float32)
 
 
 def _with_thresholds(call: str, optimizer: Any, move):
-    """The optimizer on the weights, and ``move`` on the thresholds after it."""
-    inner = optax.with_extra_args_support(optimizer)
+    """The optimizer on the weights, and `move` on the thresholds after it."""
+    inner = with_extra_args(call, optimizer)
 
     def init(params):
         # optax asks where the parameter-shaped trees are with a placeholder for both.

@@ -1,48 +1,47 @@
-r"""Soft thresholds over time, and the L1 coefficient that each of them stands for.
+"""Soft thresholds over time, and the L1 coefficient that each of them stands for.
 
-Soft-thresholding latent weights at :math:`D_t` while an optimizer moves them with
-learning rate :math:`\eta_t` is ISTA with the L1 coefficient
+Soft-thresholding latent weights at D_t while an optimizer moves them with learning rate
+eta_t is ISTA with the L1 coefficient
 
-.. math:: \lambda_t = \frac{D_{t+1} - D_t}{\eta_t},
+    lambda_t = (D_{t+1} - D_t) / eta_t
 
 so a coefficient that stays constant asks for increments in proportion to the learning
-rate. :func:`from_learning_rate` does exactly that for the schedule in use, warm-up
-included; the published closed forms assume a bare cosine. :func:`l1_coefficient`
-returns lambda over time for any threshold schedule.
+rate. `from_learning_rate` does exactly that for the schedule in use, warm-up included;
+the published closed forms assume a bare cosine. `l1_coefficient` returns lambda over
+time for any threshold schedule.
 
-=================================  ===========  ==================================
-schedule                           lambda_t     source
-=================================  ===========  ==================================
-:func:`from_learning_rate`         any, exact   any learning rate
-:func:`pgh_from_learning_rate`     geometric    any learning rate
-:func:`s_lats`                     constant     cosine over steps
-:func:`lats`                       constant     cosine over epochs
-:func:`pgh`                        geometric    cosine over steps
-:func:`linear`, :func:`sine`       varies       shapes of the predecessors
-:func:`constant`                   0            a threshold that stands still
-=================================  ===========  ==================================
+========================  ==========  =============================
+schedule                  lambda_t    source
+========================  ==========  =============================
+`from_learning_rate`      any, exact  any learning rate
+`pgh_from_learning_rate`  geometric   any learning rate
+`s_lats`                  constant    cosine over steps
+`lats`                    constant    cosine over epochs
+`pgh`                     geometric   cosine over steps
+`linear`, `sine`          varies      shapes of the predecessors
+`constant`                0           a threshold that stands still
+========================  ==========  =============================
 
-Each returns an ``optax`` schedule ``step -> D_t``: the threshold in force after
-``step`` updates, 0 at first (:func:`constant` apart) and the final threshold from the
-last step on; a float scalar in units of the weights. To start late:
-``optax.join_schedules([constant(0.0), s_lats(d, n)], [start])``.
+Each returns an `optax` schedule `step -> D_t`: the threshold in force after `step`
+updates, 0 at first (`constant` apart) and the final threshold from the last step on; a
+float scalar in units of the weights. To start late:
+`optax.join_schedules([constant(0.0), s_lats(d, n)], [start])`.
 
-==========  =================  =================================================
-symbol      here               meaning
-==========  =================  =================================================
-D           ``final``          threshold at the end, >= 0; unit: weight
-N           ``steps``          number of optimizer steps (or ``epochs``)
-eta_t       ``learning_rate``  of the optimizer at step t
-lambda_t    ``coefficient``    L1 coefficient; unit: loss / weight
-beta        ``beta``           lambda at the end / lambda at the start
-mu          ``momentum``       decay of heavy-ball or Nesterov momentum
-==========  =================  =================================================
+========  ===============  ========================================
+symbol    here             meaning
+========  ===============  ========================================
+D         `final`          threshold at the end, >= 0; unit: weight
+N         `steps`          number of optimizer steps (or `epochs`)
+eta_t     `learning_rate`  of the optimizer at step t
+lambda_t  `coefficient`    L1 coefficient; unit: loss / weight
+beta      `beta`           lambda at the end / lambda at the start
+mu        `momentum`       decay of heavy-ball or Nesterov momentum
+========  ===============  ========================================
 
 References:
-  [LATS] Chen et al., `A Unified Framework for Soft Threshold Pruning
-  <https://arxiv.org/abs/2302.13019>`_, 2023, with the authors' code.
-  [PGH] Xiao and Zhang, `A Proximal-Gradient Homotopy Method
-  <https://arxiv.org/abs/1203.3002>`_, 2013.
+  [LATS] Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
+    2023, with the authors' code.
+  [PGH] Xiao and Zhang, A Proximal-Gradient Homotopy Method, arXiv:1203.3002, 2013.
   [STDS] Chen et al., State Transition of Dendritic Spines, 2022 (linear, sine).
 """
 
@@ -75,32 +74,32 @@ def from_learning_rate(
     *,
     coefficient: optax.ScalarOrSchedule = 1.0,
 ) -> optax.Schedule:
-    r"""Raise the threshold in proportion to the learning rate.
+    """Raise the threshold in proportion to the learning rate.
 
-    .. math:: D_t = D\,\frac{\sum_{k<t} c_k \eta_k}{\sum_{k<N} c_k \eta_k}
+        D_t = D sum_{k<t}(c_k eta_k) / sum_{k<N}(c_k eta_k)
 
-    so that the L1 coefficient is :math:`\lambda_t = c_t D / \sum_k c_k\eta_k`:
-    constant, exactly, with the default c. Adding an optimizer's warm-up, restarts or
-    decay needs nothing but passing its schedule.
+    so that the L1 coefficient is lambda_t = c_t D / sum_k(c_k eta_k): constant,
+    exactly, with the default c. Adding an optimizer's warm-up, restarts or decay needs
+    nothing but passing its schedule.
 
     The sums are taken once, in float64, when this is called; the returned schedule
     looks D_t up in a table of N + 1 numbers.
 
     Args:
-      learning_rate: the optimizer's own schedule (or scalar), >= 0; evaluated at
-        0, ..., N - 1, with ``jax.vmap``.
+      learning_rate: the optimizer's own schedule (or scalar), >= 0; evaluated at 0,
+        ..., N - 1, with `jax.vmap`.
       final: D >= 0; unit: weight. May be traced.
       steps: N >= 1, the number of optimizer steps over which D is reached.
       coefficient: c_t >= 0, the shape of the L1 coefficient, a scalar or schedule;
         only its proportions matter.
 
     Returns:
-      A schedule ``step -> D_t``, exact to the rounding of the default float dtype.
+      A schedule `step -> D_t`, exact to the rounding of the default float dtype.
 
     Raises:
-      ValueError: ``final`` is negative; ``steps`` is not a whole number >= 1; the
-        learning rate or the coefficient is negative or not finite somewhere, or
-        their product is zero everywhere.
+      ValueError: `final` is negative; `steps` is not a whole number >= 1; the learning
+        rate or the coefficient is negative or not finite somewhere, or their product is
+        zero everywhere.
 
     Examples:
       >>> import optax
@@ -137,13 +136,12 @@ def from_learning_rate(
 def pgh_from_learning_rate(
     learning_rate: optax.ScalarOrSchedule, final: Any, steps: int, *, beta: float
 ) -> optax.Schedule:
-    r"""Let the L1 coefficient decay geometrically, for any learning rate.
+    """Let the L1 coefficient decay geometrically, for any learning rate.
 
-    .. math:: D_t = D\,\frac{\sum_{k<t} \beta^{k/N} \eta_k}
-                            {\sum_{k<N} \beta^{k/N} \eta_k}
+        D_t = D sum_{k<t}(beta^(k/N) eta_k) / sum_{k<N}(beta^(k/N) eta_k)
 
-    Proximal-gradient homotopy: strong at first, :math:`\lambda_t = \lambda_0
-    \beta^{t/N}`. :func:`pgh` is the same for a bare cosine.
+    Proximal-gradient homotopy: strong at first, lambda_t = lambda_0 beta^(t/N). `pgh`
+    is the same for a bare cosine.
 
     Args:
       learning_rate: the optimizer's own schedule (or scalar), >= 0.
@@ -152,10 +150,10 @@ def pgh_from_learning_rate(
       beta: lambda_N / lambda_0, in (0, 1).
 
     Returns:
-      A schedule ``step -> D_t``.
+      A schedule `step -> D_t`.
 
     Raises:
-      ValueError: as :func:`from_learning_rate`; or ``beta`` is outside (0, 1).
+      ValueError: as `from_learning_rate`; or `beta` is outside (0, 1).
 
     Examples:
       >>> threshold = pgh_from_learning_rate(0.1, final=1.0, steps=2, beta=0.25)
@@ -180,13 +178,13 @@ def l1_coefficient(
     *,
     momentum: float = 0.0,
 ) -> np.ndarray:
-    r"""Return the L1 coefficient over time of any thresholding scheme.
+    """Return the L1 coefficient over time of any thresholding scheme.
 
-    .. math:: \lambda_t = (1 - \mu)\,\frac{D_{t+1} - D_t}{\eta_t}
+        lambda_t = (1 - mu) (D_{t+1} - D_t) / eta_t
 
-    Steady momentum multiplies the optimizer's steps by :math:`1/(1-\mu)`, so the
-    penalty weighs less by as much against the loss. A falling threshold gives a
-    negative coefficient: it pushes weights away from zero.
+    Steady momentum multiplies the optimizer's steps by 1 / (1 - mu), so the penalty
+    weighs less by as much against the loss. A falling threshold gives a negative
+    coefficient: it pushes weights away from zero.
 
     For analysis and plots: runs on the host, in float64.
 
@@ -201,7 +199,7 @@ def l1_coefficient(
       0 it is NaN if the threshold stands still and infinite if it moves.
 
     Raises:
-      ValueError: ``steps``, ``momentum`` or the learning rate is out of range.
+      ValueError: `steps`, `momentum` or the learning rate is out of range.
 
     Examples:
       >>> import optax
@@ -230,12 +228,12 @@ def final_threshold(
     *,
     momentum: float = 0.0,
 ) -> float:
-    r"""Return the final threshold that stands for a constant L1 coefficient.
+    """Return the final threshold that stands for a constant L1 coefficient.
 
-    .. math:: D = \frac{\lambda}{1 - \mu} \sum_{t<N} \eta_t
+        D = lambda / (1 - mu) sum_{t<N}(eta_t)
 
-    The inverse of :func:`l1_coefficient` for :func:`from_learning_rate`: the same
-    coefficient gives the same pruning when learning rate or length change.
+    The inverse of `l1_coefficient` for `from_learning_rate`: the same coefficient gives
+    the same pruning when learning rate or length change.
 
     Args:
       coefficient: lambda >= 0; unit: loss / weight.
@@ -275,7 +273,7 @@ def _evaluate(schedule: optax.ScalarOrSchedule, count: int) -> np.ndarray:
 def _values(
     call: str, name: str, schedule: optax.ScalarOrSchedule, steps: int
 ) -> np.ndarray:
-    """As :func:`_evaluate`, refusing negative and undefined values."""
+    """As `_evaluate`, refusing negative and undefined values."""
     check_scalar_or_schedule(call, name, schedule)
     values = _evaluate(schedule, steps)
     wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))

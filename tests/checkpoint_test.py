@@ -219,12 +219,13 @@ def test_tidy_keeps_the_last_and_removes_later_steps_and_leftovers(tmp_path):
     trail = _small_trail(tmp_path / "trail", [1, 2, 3, 10, 20])
     for leftover in ("30.orbax-checkpoint-tmp", "4.discarded"):
         shutil.copytree(trail / "1", trail / leftover)
-    (trail / "notes").mkdir()
+    for notes in ("notes", "notes.replacing"):
+        (trail / notes).mkdir()
     steps = lambda: [e.step for e in checkpoint.entries(trail)]
     checkpoint.tidy(trail)
     assert steps() == [1, 2, 3, 10, 20]
     names = {p.name for p in trail.iterdir()}
-    assert names == {"1", "2", "3", "10", "20", "notes"}
+    assert names == {"1", "2", "3", "10", "20", "notes", "notes.replacing"}
     checkpoint.tidy(trail, up_to=10)
     assert steps() == [1, 2, 3, 10]
     checkpoint.tidy(trail, keep_last=2)
@@ -373,6 +374,80 @@ def test_a_save_that_is_killed_leaves_nothing_half_written_to_be_read(tmp_path):
     # The kills did hit what they were aimed at, and did leave something to load.
     assert unfinished >= 2
     assert whole >= 2
+
+
+# Forks a process that saves step 3 again and kills itself just before it renames or
+# removes something for the n-th time.
+_REPLACER = """
+import os, shutil, signal, sys
+import numpy as np
+from orbax.checkpoint import v1
+from jaxprune import checkpoint
+
+def fatal(call, calls):
+    def counted(*args, **kwargs):
+        calls.append(call)
+        if len(calls) == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    return counted
+
+new = {"w": np.full(5, 2.0, np.float32)}
+print("ready", flush=True)
+for line in sys.stdin:
+    directory, deadly = line.split()
+    deadly = int(deadly)
+    child = os.fork()
+    if child == 0:
+        calls = []
+        os.rename, shutil.rmtree = fatal(os.rename, calls), fatal(shutil.rmtree, calls)
+        checkpoint.save(directory, 3, new, metadata={"run": 2})
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_one_of_the_two_can_be_read_whenever_a_replacement_is_killed(tmp_path):
+    old = {"w": np.full(5, 1.0, np.float32)}
+    saver = subprocess.Popen(
+        [sys.executable, "-c", _REPLACER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    read, renamed = [], []
+    try:
+        assert saver.stdout.readline() == "ready\n"
+        for deadly in range(1, 20):
+            directory = tmp_path / str(deadly)
+            checkpoint.save(directory, 3, old, metadata={"run": 1})
+            print(directory, deadly, file=saver.stdin, flush=True)
+            code = int(saver.stdout.readline())
+            for _ in range(2):  # as it was left, and tidied up
+                (entry,) = checkpoint.entries(directory)
+                run = entry.metadata["run"]
+                for source in (entry, directory / "3"):
+                    loaded = checkpoint.load(source, old)
+                    np.testing.assert_array_equal(loaded["w"], float(run))
+                renamed.append(entry.path.name)
+                checkpoint.tidy(directory)
+            assert [p.name for p in directory.iterdir()] == ["3"]
+            read.append(run)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            # What is saved next finds nothing in its way.
+            checkpoint.save(directory, 3, old, metadata={"run": 3})
+            assert checkpoint.latest(directory).metadata == {"run": 3}
+    finally:
+        saver.kill()
+        saver.communicate()
+    assert code == 0  # It came through in the end,
+    assert read == sorted(read)  # first the old one is there, then the new one,
+    assert {1, 2} == set(read)
+    assert "3.replacing" in renamed  # and between the renames it was hit as well.
 
 
 _FULL = """

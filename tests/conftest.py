@@ -1,5 +1,8 @@
 """Eight CPU devices, strict promotion of ranks; warnings are errors (pyproject)."""
 
+import contextlib
+import tempfile
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +10,61 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# What one test has compiled the next need not compile again: whole training runs are
+# the same programs. A folder for each process, because entries are not written
+# atomically, and gone with it, so that no test sees what another version compiled.
+_COMPILED = tempfile.TemporaryDirectory(prefix="jaxprune-tests-")
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+# Tests that take long, longest first: run last, they would leave other workers idle.
+_LONG = (
+    "train_test.py::test_every_config_runs_two_steps[s_lats",
+    "train_test.py::test_a_killed_run",
+    "train_test.py::test_ctrl_c",
+    "train_test.py",
+    "sweep_test.py",
+    "compaction_test.py",
+    "contract_test.py",
+)
+
+# Files whose time is spent on compiling programs that run once.
+_COMPILE_BOUND = ("contract_test.py", "regrowth_test.py")
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        found = (i for i, name in enumerate(_LONG) if name in item.nodeid)
+        return next(found, len(_LONG))
+
+    items.sort(key=rank)
+
+
+def pytest_unconfigure():
+    _COMPILED.cleanup()
+
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@contextlib.contextmanager
+def _few_optimizations():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def compiles_fast():
+    """For programs that run so few times that optimising them does not pay."""
+    with _few_optimizations():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiles_fast_where_listed(request):
+    listed = request.path.name in _COMPILE_BOUND
+    with _few_optimizations() if listed else contextlib.nullcontext():
+        yield

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments import data
+from experiments import data, images
 
 _LOAD_DIGITS = """
 import sys
@@ -208,7 +208,7 @@ def test_imagenet_batches_replay_through_reading_threads(imagenet):
 def test_centre_crop_is_the_central_square(imagenet):
     labels = [imagenet.test[i]["label"] for i in range(3)]
     wide = imagenet.test[labels.index(0)]["image"]
-    crop = data.centre_crop(wide, 224)
+    crop = images.centre_crop(wide, 224)
     # 7/8 of the side 64 is 56: the bright 32 pixels are the middle 4/7 of 224.
     assert crop[112, 112].min() > 240
     assert crop[60:164, 60:164].min() > 200
@@ -220,7 +220,7 @@ def test_random_resized_crop_gives_square_parts_of_both_orientations():
     ramp = np.tile(np.arange(0, 240, 2, dtype=np.uint8), (80, 1))
     file = encoded(np.stack([ramp] * 3, axis=-1), "PNG")
     rng = np.random.default_rng(0)
-    crops = [data.random_resized_crop(file, rng, 16) for _ in range(40)]
+    crops = [images.random_resized_crop(file, rng, 16) for _ in range(40)]
     assert {crop.shape for crop in crops} == {(16, 16, 3)}
     rising = [int(crop[0, -1, 0]) > int(crop[0, 0, 0]) for crop in crops]
     assert 8 < sum(rising) < 32
@@ -332,7 +332,7 @@ def test_augmentation_shifts_flips_and_can_be_switched_off():
         for view in (crop, crop[:, ::-1])
     }
     rng = np.random.default_rng(0)
-    seen = {data.crop_and_flip(image, rng, 32).tobytes() for _ in range(3000)}
+    seen = {images.crop_and_flip(image, rng, 32).tobytes() for _ in range(3000)}
     assert seen == views  # all 162
     plain = next(data.train_batches(dataset, batch_size=64, seed=0, augment=False))
     shown = next(
@@ -364,7 +364,7 @@ def test_upsample_repeats_the_nearest_pixel(size):
             for row in range(size)
         ]
     )
-    np.testing.assert_array_equal(data.upsample(image, size), expected)
+    np.testing.assert_array_equal(images.upsample(image, size), expected)
 
 
 # Test batches

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks
+from jaxprune._ranking import kth_largest
 from tests import reference
 
 _top_k = jax.jit(masks.top_k_masks)
@@ -31,6 +32,19 @@ def test_top_k_equals_a_stable_sort(seed, shapes, kind):
         got = np.concatenate([np.asarray(m).ravel() for m in got])
         assert got.sum() == k
         np.testing.assert_array_equal(got, reference.top_k(flat, k))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_the_kth_largest_is_that_of_a_sort(dtype, rng):
+    with jax.enable_x64(True):
+        scores = [
+            jnp.asarray(rng.normal(size=s).round(1), dtype) for s in ((9, 4), (), (8,))
+        ]
+        want = np.sort(np.concatenate([np.ravel(s) for s in scores]).astype(float))
+        for k in (1, 2, 17, want.size):
+            got = kth_largest(scores, k)
+            assert got.dtype == ("float64" if dtype == "float64" else "float32")
+            assert float(got) == want[-k]
 
 
 def test_not_a_number_is_the_lowest_score():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments import plots, report
+from experiments import drawing, plots, report
 from experiments.metrics import MetricsWriter
 from experiments.report import trail_table, write_report
 
@@ -318,7 +318,7 @@ def test_records_with_holes_are_drawn(tmp_path):
     drawn = plots.figures({}, records)
     assert list(drawn) == ["learning", "keep_ratio", "thresholds"]
     for name, figure in drawn.items():
-        assert plots.inline_svg(figure, name).startswith("<svg ")
+        assert drawing.inline_svg(figure, name).startswith("<svg ")
 
 
 def test_equal_data_gives_equal_files(finished, tmp_path):
@@ -339,21 +339,21 @@ def test_many_layers_and_many_lines_stay_small_and_legible():
     figure = plots.layer_keep_ratios(layers)
     assert figure.get_figheight() < 35
     records = [{"step": s, "loss": 1 + s % 7} for s in range(100_000)]
-    assert len(plots.inline_svg(plots.learning_curves(records), "a")) < 100_000
+    assert len(drawing.inline_svg(plots.learning_curves(records), "a")) < 100_000
 
 
 def test_names_beside_lines_do_not_meet():
     heights = np.array([0.0, 0.1, 0.101, 0.102, 0.5, 0.98, 0.985, 0.99])
-    spread = plots._spread(heights, 0.05)
+    spread = drawing.spread(heights, 0.05)
     assert np.all(np.diff(spread) >= 0.05 - 1e-9)
     assert spread[4] == pytest.approx(0.5, abs=0.05)
-    np.testing.assert_allclose(plots._spread(heights[:2], 0.05), heights[:2])
+    np.testing.assert_allclose(drawing.spread(heights[:2], 0.05), heights[:2])
     # Moved together, around their own middle.
-    np.testing.assert_allclose(plots._spread(np.full(3, 0.5), 0.1), [0.4, 0.5, 0.6])
+    np.testing.assert_allclose(drawing.spread(np.full(3, 0.5), 0.1), [0.4, 0.5, 0.6])
 
 
 def test_neutral_colours_follow_the_page():
-    text = plots.inline_svg(plots.layer_keep_ratios(LAYERS), "layers")
+    text = drawing.inline_svg(plots.layer_keep_ratios(LAYERS), "layers")
     assert "var(--ink)" in text
     assert "var(--muted)" in text
     assert "#1c2530" not in text
@@ -361,9 +361,9 @@ def test_neutral_colours_follow_the_page():
 
 
 def test_figures_leave_the_global_style_alone():
-    before = dict(plots.mpl.rcParams)
+    before = dict(drawing.mpl.rcParams)
     plots.layer_keep_ratios(LAYERS)
-    assert dict(plots.mpl.rcParams) == before
+    assert dict(drawing.mpl.rcParams) == before
 
 
 def test_the_command_line_makes_the_report_again(tmp_path, capsys):

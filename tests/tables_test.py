@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import l1_coefficients, plots, tables
+from experiments import drawing, l1_coefficients, plots, tables
 from experiments.tables import from_csv, insert, read_runs, to_csv, to_markdown
 
 MARKERS = "<!-- results:digits begin -->\n<!-- results:digits end -->\n"
@@ -267,7 +267,7 @@ def test_any_accuracy_is_drawn_inside_the_axes(accuracies):
         low, high = axes.get_ylim()
         assert -1 <= low < cell.mean + 1e-9
         assert cell.mean * 0.99 < high <= 1
-        assert plots.inline_svg(figure, "a").startswith("<svg ")
+        assert drawing.inline_svg(figure, "a").startswith("<svg ")
 
 
 def test_the_coefficient_of_every_schedule_is_as_the_theory_says():

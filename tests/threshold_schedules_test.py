@@ -1,6 +1,5 @@
 """Thresholds follow the published numbers, and the learning rate that is in use."""
 
-import doctest
 import json
 import pathlib
 
@@ -10,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from jaxprune import _closed_thresholds
 from jaxprune import threshold_schedules as schedules
 from tests import soft_reference as reference
 
@@ -239,10 +237,3 @@ def test_pruning_may_start_late():
 def test_bad_input_is_refused_with_its_name_and_value(call, error, words):
     with pytest.raises(error, match=words):
         call()
-
-
-@pytest.mark.parametrize("module", [schedules, _closed_thresholds])
-def test_docstring_examples_run(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -6,8 +6,8 @@
 Both steps are compiled by `jit` for one device and timed in turns, dense, pruned,
 dense, pruned, ...; the figure is the median of the ratios of neighbours, so that a
 machine that slows down for a while slows both. What does not depend on the machine's
-mood is taken from the compiler: FLOPs from `cost_analysis`, temporary memory from
-`memory_analysis`.
+mood is taken from the compiler: FLOPs and bytes accessed from `cost_analysis` (the body
+of a loop counts once), temporary memory from `memory_analysis`.
 """
 
 import argparse
@@ -21,28 +21,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxprune
-from experiments import models, plans
+from experiments import channel_plans, channels, models, plans
 from experiments.configs import default
-from experiments.steps import init_state, make_train_step
+from experiments.steps import Plan, Step, init_state, make_train_step
+from jaxprune.proximal import ista
+
+# Any L1 coefficient costs the same.
+_STRENGTH = 1e-4
+
+
+def _ista(config, task) -> Plan:
+    """The optimizer alone: behind SGD on the kernels, under a network seen as it is."""
+    plan = plans.dense(config, task, config.learning_rate)
+    rate = optax.cosine_decay_schedule(config.learning_rate, task.steps)
+    thresholds = ista(_STRENGTH, rate, momentum=config.momentum)
+    # The optimizer moves variables too, of which there are none.
+    kernels = {"params": jaxprune.kernels(task.params), "variables": {}}
+    return plan._replace(
+        optimizer=optax.chain(plan.optimizer, optax.masked(thresholds, kernels))
+    )
+
 
 _METHODS = {
+    "ista": _ista,
     "lats": plans.lats,
     "ltp": plans.ltp,
     "magnitude": plans.magnitude,
     "global_magnitude": plans.global_magnitude,
+    "dsa": channel_plans.dsa,
 }
 
 
-def _unused_loss(params, temperature=1.0):
-    raise AssertionError("these methods score no weights by the loss")
+def _unused(*args, **kwargs):
+    raise AssertionError("these methods score no weights and judge no network")
 
 
-def _compile(model, plan, params, batch_stats, batch) -> tuple[Any, Any]:
-    state = init_state(plan, params, batch_stats, 0)
-    cost = jaxprune.parameter_ratio(params)
-    step = jax.jit(make_train_step(model, plan, size_cost=cost), donate_argnums=0)
+def _compile(model, plan, task, batch_stats, batch) -> tuple[Any, Any]:
+    state = init_state(plan, task.params, batch_stats, 0)
+    cost = jaxprune.parameter_ratio(task.params)
+    if plan.allocate:
+        cost = task.channels.costs["parameters"]
+    train_step = make_train_step(Step(model, plan, cost))
+    step = jax.jit(train_step, donate_argnums=0)
     compiled = step.lower(state, batch).compile()
     return compiled, jax.tree.map(jnp.copy, state)
 
@@ -65,14 +88,23 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     }
     network = model.init(jax.random.key(0), batch["image"][:1], train=False)
     network = (network["params"], network.get("batch_stats", {}))
-    dense_plan = plans.dense(config, network[0], 1000, config.learning_rate)
-    dense, dense_state = _compile(model, dense_plan, *network, batch)
+    task = plans.Task(
+        params=network[0],
+        steps=1000,
+        steps_per_epoch=100,
+        loss=_unused,
+        channels=channels.trace(model, network, images.shape[1:]),
+        judge=_unused,
+    )
+    dense_plan = plans.dense(config, task, config.learning_rate)
+    dense, dense_state = _compile(model, dense_plan, task, network[1], batch)
     kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
     copy = sum(leaf.nbytes for leaf in kernels.values())
     rows = []
     for name, make_plan in _METHODS.items():
-        plan = make_plan(config, network[0], 1000, _unused_loss)
-        pruned, state = _compile(model, plan, *network, batch)
+        config.budget.macs = 0.5 if name == "dsa" else None
+        plan = make_plan(config, task)
+        pruned, state = _compile(model, plan, task, network[1], batch)
         ratios = []
         for turn in range(rounds + 1):
             dense_seconds, dense_state = _seconds(dense, dense_state, batch)
@@ -87,6 +119,8 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
                 "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
                 "flops_ratio": pruned.cost_analysis()["flops"]
                 / dense.cost_analysis()["flops"],
+                "bytes_accessed_ratio": pruned.cost_analysis()["bytes accessed"]
+                / dense.cost_analysis()["bytes accessed"],
                 "temporary_bytes_dense": temporary[0],
                 "temporary_bytes": temporary[1],
                 "temporary_ratio": temporary[1] / temporary[0],
@@ -112,13 +146,16 @@ def main() -> None:
     print(
         f"{options.model}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
     )
-    print("method            time    (quartiles)     FLOPs   temporary memory")
+    print(
+        "method            time    (quartiles)     FLOPs    bytes     temporary memory"
+    )
     for row in rows:
         low, high = row["time_ratio_quartiles"]
         print(
             f"{row['method']:16}  {row['time_ratio']:.3f}x  ({low:.3f}-{high:.3f})  "
-            f"{row['flops_ratio']:.4f}x  {row['temporary_ratio']:.4f}x, less one copy "
-            f"of the kernels {row['temporary_ratio_less_one_copy']:.4f}x"
+            f"{row['flops_ratio']:.4f}x  {row['bytes_accessed_ratio']:.4f}x  "
+            f"{row['temporary_ratio']:.4f}x, less one copy of the kernels "
+            f"{row['temporary_ratio_less_one_copy']:.4f}x"
         )
     if options.json:
         context = {

@@ -4,7 +4,8 @@ Command:
     python -m experiments.main --config=experiments/configs/dense_digits.py \
         --workdir=runs/dense_digits
 
-Expected: test accuracy about 99.2 %. Time: 25 s on two CPU cores.
+Expected: 99.54 ± 0.16 % test accuracy (mean and sample standard deviation of seeds
+0, 1 and 2). Time: about 25 s on two idle CPU cores.
 """
 
 from experiments.configs import default

@@ -4,8 +4,9 @@ Command:
     python -m experiments.main --config=experiments/configs/ltp_digits.py \
         --workdir=runs/ltp_digits
 
-Expected: x20 compression, hard-pruned test accuracy 99.2 to 99.4 %.
-Time: 35 s on two CPU cores. Other sizes: `--config.sparsity=0.99`.
+Expected: 99.35 ± 0.16 % test accuracy at 95 % zeros (mean and sample standard
+deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
+Other sizes: `--config.sparsity=0.99`.
 """
 
 from experiments.configs import default

@@ -4,7 +4,8 @@ Command:
     python -m experiments.main --config=experiments/configs/pai_digits.py \
         --workdir=runs/pai_digits
 
-Expected: EXPECTED
+Expected: 99.07 ± 0.42 % test accuracy at 95 % zeros (mean and sample standard
+deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments import plans

@@ -8,7 +8,7 @@ Command (ImageNet must be prepared in `data_dir`):
 
 Expected: not measured; ImageNet was not at hand where this was written. For
 comparison, with the same recipe the dense network has 77.0 %, and STR
-reaches  74.3 % at 90.23 % of zeros. The authors' final thresholds are not published, so
+reaches 74.3 % at 90.23 % of zeros. The authors' final thresholds are not published, so
 the size is asked for instead. The learning rate warms up by step here, by epoch there.
 """
 

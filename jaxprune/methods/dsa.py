@@ -91,7 +91,7 @@ def dsa(
     plan = plan_gates(graph)
     importance = norm_scales(graph) if importance is None else importance
     names, sizes = list(plan.sizes), jnp.array(list(plan.sizes.values()))
-    valid = jnp.arange(max(plan.sizes.values())) < sizes[:, None]
+    valid = jnp.arange(max(plan.sizes.values()))[None] < sizes[:, None]
     sharpness_at: Callable = (
         sharpness if callable(sharpness) else lambda step: sharpness
     )

@@ -1,4 +1,4 @@
-r"""GraSP: keep the weights that the flow of gradients needs, before any training.
+"""GraSP: keep the weights that the flow of gradients needs, before any training.
 
 >>> import jax.numpy as jnp
 >>> params = {"kernel": jnp.array([[1.0, -2.0, 3.0]])}
@@ -7,11 +7,9 @@ r"""GraSP: keep the weights that the flow of gradients needs, before any trainin
 [[4.0, 4.0, 2.25]]
 
 References:
-  [GraSP] Wang, Zhang, Grosse, `Picking Winning Tickets Before Training by Preserving
-  Gradient Flow <https://arxiv.org/abs/2002.07376>`_, 2020.
+  [GraSP] Wang, Zhang, Grosse, Picking Winning Tickets Before Training by Preserving
+  Gradient Flow, arXiv:2002.07376, 2020.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +22,13 @@ from jaxprune.base import Params, Pruner
 def grasp_scores(
     loss_fn: LossFn, params: Params, *, where: tree.Where = tree.kernels
 ) -> dict[str, jax.Array]:
-    r"""Return how much each selected weight holds up the flow of gradients.
+    """Return how much each selected weight holds up the flow of gradients.
 
-    .. math:: s = w \odot H g, \qquad g = \nabla L(w), \quad H = \nabla^2 L(w)
+        s = w * (H g),   g = dL/dw,   H = d2L/dw2
 
-    the first-order loss of :math:`\|g\|^2 / 2` when a weight is removed, over the
-    selected leaves alone. The paper's score is its negative, and removes the highest:
-    weights without which the gradient is larger.
+    the first-order loss of |g|^2 / 2 when a weight is removed, over the selected leaves
+    alone. The paper's score is its negative, and removes the highest: weights without
+    which the gradient is larger.
 
     Args:
       loss_fn: L, twice differentiable almost everywhere, on a sample of the training
@@ -85,8 +83,5 @@ def grasp(
       [GraSP], Algorithm 1.
     """
     return by_score(
-        "grasp",
-        functools.partial(grasp_scores, loss_fn, where=where),
-        min_keep_ratio=min_keep_ratio,
-        where=where,
+        "grasp", grasp_scores, loss_fn, min_keep_ratio=min_keep_ratio, where=where
     )

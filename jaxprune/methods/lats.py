@@ -1,29 +1,29 @@
-r"""LATS: soft-threshold pruning with a threshold that follows the learning rate.
+"""LATS: soft-threshold pruning with a threshold that follows the learning rate.
 
-Dense latent weights :math:`\theta` are trained; the network computes with
+Dense latent weights theta are trained; the network computes with
 
-.. math:: w_t = S(\theta_t, D_t) = \mathrm{sign}(\theta_t)\max(|\theta_t| - D_t, 0)
+    w_t = S(theta_t, D_t) = sign(theta_t) max(|theta_t| - D_t, 0)
 
-and the gradient at w is given to :math:`\theta` unchanged, so a pruned weight keeps
-learning and may return. One threshold serves all layers; it grows from 0 to D.
+and the gradient at w is given to theta unchanged, so a pruned weight keeps learning and
+may return. One threshold serves all layers; it grows from 0 to D.
 
 Two forms of the same method, with the same trajectory:
 
-========================  ========================================================
-:func:`lats`              around the optimizer: the network's parameters are w, exact
-                          zeros every step
-:func:`soft_thresholding`  inside the forward pass, as a `Pruner`: the parameters are
-                          theta, the thresholds its variables
-========================  ========================================================
+===================  ===========================================================
+`lats`               around the optimizer: the network's parameters are w, exact
+                     zeros every step
+`soft_thresholding`  inside the forward pass, as a `Pruner`: the parameters are
+                     theta, the thresholds its variables
+===================  ===========================================================
 
 What moves the thresholds of the forward form:
 
-=====================================================  ===========================
-:func:`jaxprune.threshold_control.follow_threshold`    a given schedule, open loop
-:func:`jaxprune.threshold_control.reach_keep_ratio`    a size, no trials
-``optax.sgd(eta)`` and ``weighted(cost, lambda)``      a given L1 coefficient
-``optax.sgd(eta)`` and ``dual_ascent(cost, limit)``    a limit on any cost
-=====================================================  ===========================
+===============================================  ===========================
+`jaxprune.threshold_control.follow_threshold`    a given schedule, open loop
+`jaxprune.threshold_control.reach_keep_ratio`    a size, no trials
+`optax.sgd(eta)` and `weighted(cost, lambda)`    a given L1 coefficient
+`optax.sgd(eta)` and `dual_ascent(cost, limit)`  a limit on any cost
+===============================================  ===========================
 
 >>> import optax
 >>> from jaxprune import threshold_schedules
@@ -32,18 +32,18 @@ What moves the thresholds of the forward form:
 >>> sgd = optax.chain(optax.add_decayed_weights(3e-5), optax.sgd(rate, 0.875))
 >>> optimizer = lats(sgd, threshold=threshold)
 
-==========  ==================  ==================================================
-symbol      here                meaning
-==========  ==================  ==================================================
-theta       ``state.latent``    dense latent weights
-w           ``params``          weights of the network
-D_t         ``threshold``       threshold after t steps; unit: weight
-S           ``soft_threshold``  :func:`jaxprune.prox.soft_threshold`
-==========  ==================  ==================================================
+======  ================  =====================================
+symbol  here              meaning
+======  ================  =====================================
+theta   `state.latent`    dense latent weights
+w       `params`          weights of the network
+D_t     `threshold`       threshold after t steps; unit: weight
+S       `soft_threshold`  `jaxprune.prox.soft_threshold`
+======  ================  =====================================
 
 References:
-  [LATS] Chen et al., `A Unified Framework for Soft Threshold Pruning
-  <https://arxiv.org/abs/2302.13019>`_, 2023, with the authors' code.
+  [LATS] Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
+    2023, with the authors' code.
 """
 
 from typing import Any
@@ -62,30 +62,28 @@ from jaxprune.proximal import latent_proximal
 def lats(
     optimizer: optax.GradientTransformation, *, threshold: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Prune by soft-thresholding the latent weights that ``optimizer`` trains.
+    """Prune by soft-thresholding the latent weights that `optimizer` trains.
 
-    .. math::
-       \theta_{t+1} = \theta_t + \mathrm{optimizer}(\nabla L(w_t), \theta_t),
-       \qquad w_{t+1} = S(\theta_{t+1}, D_{t+1})
+        theta_{t+1} = theta_t + optimizer(dL/dw_t, theta_t)
+        w_{t+1} = S(theta_{t+1}, D_{t+1})
 
-    :func:`jaxprune.proximal.latent_proximal` with the soft threshold. The latent
-    weights start at :math:`\theta_0 = \mathrm{sign}(w_0)(|w_0| + D_0)`, of which the
-    given parameters are the soft threshold: :math:`\theta_0 = w_0` for a threshold
-    that starts at 0.
+    `jaxprune.proximal.latent_proximal` with the soft threshold. The latent weights
+    start at theta_0 = sign(w_0) (|w_0| + D_0), of which the given parameters are the
+    soft threshold: theta_0 = w_0 for a threshold that starts at 0.
 
     Args:
       optimizer: trains the latent weights, weight decay included.
       threshold: D_t >= 0, a scalar or a schedule of the number of steps taken; see
-        :mod:`jaxprune.threshold_schedules`.
+        `jaxprune.threshold_schedules`.
 
     Returns:
       A transformation, complete in itself, with state
-      :class:`jaxprune.proximal.LatentProximalState`. Nothing may come behind it in a
-      chain; wrap it in ``optax.masked`` or ``optax.partition`` to choose leaves.
+      `jaxprune.proximal.LatentProximalState`. Nothing may come behind it in a chain;
+      wrap it in `optax.masked` or `optax.partition` to choose leaves.
 
     Raises:
-      ValueError: ``threshold`` is negative; at ``update``, ``params`` is missing.
-      TypeError: ``optimizer`` or ``threshold`` is of another kind.
+      ValueError: `threshold` is negative; at `update`, `params` is missing.
+      TypeError: `optimizer` or `threshold` is of another kind.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -106,9 +104,9 @@ def lats(
 
 
 def inverse_soft_threshold(params: Any, threshold: Any) -> Any:
-    r"""Return latent weights of which ``params`` are the soft threshold.
+    """Return latent weights of which `params` are the soft threshold.
 
-    .. math:: \theta_i = \mathrm{sign}(w_i)\,(|w_i| + D)
+        theta_i = sign(w_i) (|w_i| + D)
 
     A weight that is zero gets a latent weight of zero, the middle of those it could
     have. Weights smaller than the rounding of D are lost.
@@ -118,7 +116,7 @@ def inverse_soft_threshold(params: Any, threshold: Any) -> Any:
       threshold: D >= 0, a scalar; unit: weight.
 
     Returns:
-      theta, as ``params``.
+      theta, as `params`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -135,27 +133,24 @@ def inverse_soft_threshold(params: Any, threshold: Any) -> Any:
 
 @jax.custom_vjp
 def straight_through_soft_threshold(params: Any, threshold: Any) -> Any:
-    r"""Soft-threshold, with the identity for a derivative.
+    """Soft-threshold, with the identity for a derivative.
 
-    .. math::
-       w = S(\theta, D), \qquad
-       \frac{\partial L}{\partial \theta} := \frac{\partial L}{\partial w}, \qquad
-       \frac{\partial L}{\partial D} := 0
+        w = S(theta, D),   dL/dtheta := dL/dw,   dL/dD := 0
 
     Every latent weight learns, whether its weight is pruned or not. The threshold is
     scheduled, not learned, so no derivative reaches it. The authors multiply by
-    :math:`\mathrm{sign}(\theta)^2`, which differs at :math:`\theta = 0` alone: there
-    their latent weight stays 0 for ever, ours moves.
+    sign(theta)^2, which differs at theta = 0 alone: there their latent weight stays 0
+    for ever, ours moves.
 
     Args:
       params: theta, an array or a pytree of floating-point arrays of any shape.
-      threshold: D >= 0; unit: weight. A scalar or a prefix of ``params``.
+      threshold: D >= 0; unit: weight. A scalar or a prefix of `params`.
 
     Returns:
-      w, as ``params``.
+      w, as `params`.
 
     Raises:
-      ValueError: ``threshold`` does not broadcast.
+      ValueError: `threshold` does not broadcast.
       TypeError: a leaf is not a floating-point array.
 
     Examples:
@@ -191,21 +186,19 @@ def soft_thresholding(
     min_keep_ratio: float = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    r"""Show the network the soft threshold of its weights, straight through.
+    """Show the network the soft threshold of its weights, straight through.
 
-    .. math::
-       w_l = S(\theta_l, D_l), \qquad k_l = \frac{|\{i : |\theta_{li}| > D_l\}|}{n_l},
-       \qquad \frac{\partial k_l}{\partial D_l} := -\frac{n}{n_l}
+        w_l = S(theta_l, D_l),   k_l = count(|theta_l| > D_l) / n_l
+        dk_l/dD_l := -n / n_l
 
-    for every selected leaf l of :math:`n_l` weights, n together. The variables are the
+    for every selected leaf l of n_l weights, n together. The variables are the
     thresholds, all equal in LATS; the optimizer moves them, see the table above.
 
-    The count has no derivative; the one put in its place makes the price of a budget
-    an L1 coefficient. Under ``weighted(parameter_ratio(params), price)`` and
-    ``optax.sgd(eta)`` for the variables, :math:`D_{t+1} = D_t + \eta_t p` with the
-    price p: constant :math:`\lambda = p`, whatever the learning rate. Under another
-    cost the coefficient of a leaf is the price times what one of its weights costs,
-    relative to the average.
+    The count has no derivative; the one put in its place makes the price of a budget an
+    L1 coefficient. Under `weighted(parameter_ratio(params), price)` and
+    `optax.sgd(eta)` for the variables, D_{t+1} = D_t + eta_t p with the price p:
+    constant lambda = p, whatever the learning rate. Under another cost the coefficient
+    of a leaf is the price times what one of its weights costs, relative to the average.
 
     Args:
       init_threshold: D_0 >= 0; unit: weight.
@@ -214,9 +207,9 @@ def soft_thresholding(
       where: which leaves are pruned; the kernels by default.
 
     Returns:
-      A pruner whose variables are D_l, ``{leaf name: float32 ()}``. Its masks are the
-      nonzero entries of w; for a keep ratio, the largest :math:`|\theta| - D`. What it
-      hardens to is w, so weights that the masks keep beyond it start at 0.
+      A pruner whose variables are D_l, `{leaf name: float32 ()}`. Its masks are the
+      nonzero entries of w; for a keep ratio, the largest `|theta| - D`. What it hardens
+      to is w, so weights that the masks keep beyond it start at 0.
 
     Raises:
       ValueError: if an argument is out of range.

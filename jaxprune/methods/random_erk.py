@@ -1,11 +1,11 @@
-r"""Random pruning with layer densities by Erdos-Renyi-Kernel: the baseline to beat.
+"""Random pruning with layer densities by Erdos-Renyi-Kernel: the baseline to beat.
 
 Which weights of a layer are kept is left to chance; how many is decided by its shape:
 the more a layer has inputs and outputs for its size, the denser it stays.
 
 References:
-  [ERK] Evci et al., `Rigging the Lottery: Making All Tickets Winners
-  <https://arxiv.org/abs/1911.11134>`_, 2020.
+  [ERK] Evci et al., Rigging the Lottery: Making All Tickets Winners, arXiv:1911.11134,
+    2020.
   [SET] Mocanu et al., Scalable training of artificial neural networks with adaptive
   sparse connectivity, 2018 (Erdos-Renyi).
 """
@@ -26,14 +26,13 @@ def erk_counts(
     keep_ratio: float,
     min_keep_ratio: float = 0.0,
 ) -> dict[str, int]:
-    r"""Return how many weights each layer keeps.
+    """Return how many weights each layer keeps.
 
-    .. math::
-       k_l = \min\left(\varepsilon\,\frac{\sum_d n_{ld}}{\prod_d n_{ld}},\ 1\right)
+        k_l = min(epsilon sum_d(n_ld) / prod_d(n_ld), 1)
 
-    for a layer of shape :math:`(n_{l1}, n_{l2}, \dots)`, kernel axes included, with
-    the :math:`\varepsilon` that makes the counts add up. Dense layers get
-    Erdos-Renyi densities, layers that would be more than whole are kept whole.
+    for a layer of shape `(n_l1, n_l2, ...)`, kernel axes included, with the epsilon
+    that makes the counts add up. Dense layers get Erdos-Renyi densities, layers that
+    would be more than whole are kept whole.
 
     Args:
       shapes: leaf name to shape.
@@ -41,8 +40,8 @@ def erk_counts(
       min_keep_ratio: in [0, 1], of each layer, rounded up.
 
     Returns:
-      Leaf name to count; together exactly ``floor(keep_ratio * n)``. What rounding
-      down loses goes to the layers that lost most of it.
+      Leaf name to count; together exactly `floor(keep_ratio * n)`. What rounding down
+      loses goes to the layers that lost most of it.
 
     Raises:
       ValueError: if an argument is out of range, or the floors exceed the count.

@@ -1,4 +1,4 @@
-r"""SNIP: keep the weights whose removal changes the loss most, before any training.
+"""SNIP: keep the weights whose removal changes the loss most, before any training.
 
 A score is a function of the loss and the weights, and nothing else; ranked over the
 whole network it becomes a mask. At initialisation this is pruning before training; on
@@ -13,11 +13,9 @@ trained weights it is first-order (Taylor) pruning.
 [[False, True, False]]
 
 References:
-  [SNIP] Lee, Ajanthan, Torr, `SNIP: Single-shot Network Pruning based on Connection
-  Sensitivity <https://arxiv.org/abs/1810.02340>`_, 2019.
+  [SNIP] Lee, Ajanthan, Torr, SNIP: Single-shot Network Pruning based on Connection
+  Sensitivity, arXiv:1810.02340, 2019.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +28,9 @@ from jaxprune.base import Params, Pruner
 def snip_scores(
     loss_fn: LossFn, params: Params, *, where: tree.Where = tree.kernels
 ) -> dict[str, jax.Array]:
-    r"""Return the connection sensitivity of every selected weight.
+    """Return the connection sensitivity of every selected weight.
 
-    .. math::
-       s_i = \left|\frac{\partial L(c \odot w)}{\partial c_i}\right|_{c = 1}
-           = \left|w_i\,\frac{\partial L}{\partial w_i}\right|
+        s_i = |dL(c * w)/dc_i| at c = 1 = |w_i dL/dw_i|
 
     Args:
       loss_fn: L, on a sample of the training data; a hundred examples or more.
@@ -78,8 +74,5 @@ def snip(
       [SNIP], Algorithm 1.
     """
     return by_score(
-        "snip",
-        functools.partial(snip_scores, loss_fn, where=where),
-        min_keep_ratio=min_keep_ratio,
-        where=where,
+        "snip", snip_scores, loss_fn, min_keep_ratio=min_keep_ratio, where=where
     )

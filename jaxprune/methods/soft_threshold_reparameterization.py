@@ -1,11 +1,10 @@
-r"""Soft Threshold Reparameterization (STR): a trainable soft threshold for every layer.
+"""Soft Threshold Reparameterization (STR): a trainable soft threshold for every layer.
 
-The network sees :math:`w = S(\theta, g(s_l))` with one variable :math:`s_l` for each
-selected leaf, and both :math:`\theta` and :math:`s_l` are trained by the true
-derivative: a pruned weight gets none, a kept one pushes its threshold. As published,
-weight decay drives: it pulls :math:`s_l` up from far below zero and with it the
-threshold; the size reached is what the decay makes it. Under a `Budget` a price on what
-is kept drives instead, and a size can be asked for.
+The network sees w = S(theta, g(s_l)) with one variable s_l for each selected leaf, and
+both theta and s_l are trained by the true derivative: a pruned weight gets none, a kept
+one pushes its threshold. As published, weight decay drives: it pulls s_l up from far
+below zero and with it the threshold; the size reached is what the decay makes it. Under
+a `Budget` a price on what is kept drives instead, and a size can be asked for.
 
 >>> import optax
 >>> pruner = soft_threshold_reparameterization(init_value=-200.0)
@@ -15,22 +14,22 @@ is kept drives instead, and a size can be asked for.
 ...     {"params": "weights", "variables": "thresholds"},
 ... )
 
-In the terms of :mod:`jaxprune.threshold_schedules`: while the threshold of a layer
-rises by :math:`\Delta g` in a step of learning rate :math:`\eta`, its weights feel the
-L1 coefficient :math:`\Delta g / \eta`; STR learns that coefficient layer by layer.
+In the terms of `jaxprune.threshold_schedules`: while the threshold of a layer rises by
+dg in a step of learning rate eta, its weights feel the L1 coefficient dg / eta; STR
+learns that coefficient layer by layer.
 
-==========  =====================  ================================================
-symbol      here                   meaning
-==========  =====================  ================================================
-theta       ``params``             dense latent weights
-s_l         ``variables``          trainable; no unit
-g(s)        ``jax.nn.sigmoid``     threshold; unit: weight
-S           ``soft_threshold``     :func:`jaxprune.prox.soft_threshold`
-==========  =====================  ================================================
+======  ================  ==============================
+symbol  here              meaning
+======  ================  ==============================
+theta   `params`          dense latent weights
+s_l     `variables`       trainable; no unit
+g(s)    `jax.nn.sigmoid`  threshold; unit: weight
+S       `soft_threshold`  `jaxprune.prox.soft_threshold`
+======  ================  ==============================
 
 References:
-  [STR] Kusupati et al., `Soft Threshold Weight Reparameterization for Learnable
-  Sparsity <https://arxiv.org/abs/2002.03231>`_, 2020.
+  [STR] Kusupati et al., Soft Threshold Weight Reparameterization for Learnable
+  Sparsity, arXiv:2002.03231, 2020.
 """
 
 import math
@@ -52,16 +51,14 @@ def soft_threshold_reparameterization(
     min_keep_ratio: float = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    r"""Soft-threshold every leaf at the sigmoid of its own trainable variable.
+    """Soft-threshold every leaf at the sigmoid of its own trainable variable.
 
-    .. math::
-       w_l = \mathrm{sign}(\theta_l)\,\max(|\theta_l| - g(s_l), 0), \qquad
-       g(s) = \frac{1}{1 + e^{-s}}
+        w_l = sign(theta_l) max(|theta_l| - g(s_l), 0),   g(s) = 1 / (1 + exp(-s))
 
-    with the true derivatives in :math:`\theta` and s. The keep ratio is the fraction of
-    nonzero entries; it has no derivative, and in its place stands that of the smooth
-    count :math:`\sum_i \mathrm{sigm}((|\theta_i| - g(s_l)) / (T \sigma_l)) / n_l`, with
-    :math:`\sigma_l` the standard deviation of :math:`|\theta_l|`, in :math:`s_l` alone.
+    with the true derivatives in theta and s. The keep ratio is the fraction of nonzero
+    entries; it has no derivative, and in its place stands that of the smooth count
+    sum_i(sigm((|theta_i| - g(s_l)) / (T sigma_l))) / n_l, with sigma_l the standard
+    deviation of `|theta_l|`, in s_l alone.
 
     Args:
       init_value: s_l at the start, finite. The paper has -3200 for ImageNet (threshold
@@ -72,9 +69,9 @@ def soft_threshold_reparameterization(
       where: which leaves are pruned; the kernels by default.
 
     Returns:
-      A pruner whose variables are s_l, ``{leaf name: float32 ()}``. Its masks are the
+      A pruner whose variables are s_l, `{leaf name: float32 ()}`. Its masks are the
       nonzero entries of w; for a keep ratio, the largest
-      :math:`(|\theta| - g(s_l)) / \sigma_l`. It hardens to w.
+      `(|theta| - g(s_l)) / sigma_l`. It hardens to w.
 
     Raises:
       ValueError: if an argument is out of range.

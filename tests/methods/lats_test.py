@@ -1,7 +1,5 @@
 """LATS as an optimizer and in the forward pass: the authors' numbers, twice."""
 
-import doctest
-import importlib
 import json
 import pathlib
 
@@ -344,10 +342,3 @@ def test_bad_configuration_of_the_pruner_is_refused():
         jaxprune.soft_thresholding(init_threshold=-0.1)
     with pytest.raises(ValueError, match="min_keep_ratio=2"):
         jaxprune.soft_thresholding(min_keep_ratio=2)
-
-
-def test_docstring_examples_run():
-    # The door of the methods calls the function by the name of its module.
-    result = doctest.testmod(importlib.import_module("jaxprune.methods.lats"))
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,0 +1,108 @@
+"""Views of one image: decoded, cropped, flipped and resized, as arrays of uint8."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+
+def upsample(image: np.ndarray, size: int) -> np.ndarray:
+    """Enlarges an image by repeating pixels (nearest neighbour).
+
+    Args:
+        image: uint8, shape (H, H, C).
+        size: Side of the result, at least H.
+
+    Returns:
+        uint8, shape (size, size, C).
+    """
+    side = image.shape[0]
+    if size == side:
+        return image
+    nearest = np.arange(size) * side // size
+    return image[nearest[:, None], nearest]
+
+
+def crop_and_flip(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Shifts by up to 4 pixels (zeros move in), mirrors every second image.
+
+    Args:
+        image: uint8, shape (H, H, C).
+        rng: Source of the shift and of the coin.
+        size: Side of the result, at least H.
+
+    Returns:
+        uint8, shape (size, size, C).
+    """
+    side, pad = image.shape[0], 4
+    top, left = rng.integers(2 * pad + 1, size=2)
+    padded = np.zeros((side + 2 * pad, side + 2 * pad, image.shape[2]), image.dtype)
+    padded[pad : pad + side, pad : pad + side] = image
+    cropped = padded[top : top + side, left : left + side]
+    if rng.random() < 0.5:
+        cropped = cropped[:, ::-1]
+    return upsample(cropped, size)
+
+
+def random_resized_crop(
+    encoded: bytes, rng: np.random.Generator, size: int
+) -> np.ndarray:
+    """Decodes a random part of a picture, and mirrors every second one.
+
+    The part has 8 to 100 % of the area and an aspect ratio between 3/4 and 4/3
+    (log-uniform); if ten draws do not fit, the largest centred square is taken.
+
+    Args:
+        encoded: A JPEG or PNG file.
+        rng: Source of the part and of the coin.
+        size: Side of the result.
+
+    Returns:
+        uint8, shape (size, size, 3).
+    """
+    with Image.open(io.BytesIO(encoded)) as picture:
+        width, height = picture.size
+        box = _centred_square(width, height, fraction=1.0)
+        for _ in range(10):
+            area = width * height * rng.uniform(0.08, 1.0)
+            ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+            if wide <= width and high <= height:
+                left = rng.uniform(0, width - wide)
+                top = rng.uniform(0, height - high)
+                box = (left, top, left + wide, top + high)
+                break
+        pixels = _resize(picture, box, size)
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+
+def centre_crop(encoded: bytes, size: int) -> np.ndarray:
+    """Decodes the central square of a picture, 7/8 of its shorter side.
+
+    For size 224 this is the usual "shorter side to 256, central 224", in one step.
+
+    Args:
+        encoded: A JPEG or PNG file.
+        size: Side of the result.
+
+    Returns:
+        uint8, shape (size, size, 3).
+    """
+    with Image.open(io.BytesIO(encoded)) as picture:
+        return _resize(picture, _centred_square(*picture.size, fraction=7 / 8), size)
+
+
+def _centred_square(
+    width: int, height: int, *, fraction: float
+) -> tuple[float, float, float, float]:
+    side = fraction * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _resize(
+    picture: Image.Image, box: tuple[float, float, float, float], size: int
+) -> np.ndarray:
+    rgb = picture.convert("RGB")
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=box))
