@@ -60,6 +60,13 @@ def round_to_budget(
             f"{list(sizes)}."
         )
     wanted = {name: float(keep_ratios.get(name, 1.0)) for name in sizes}
+    for name, ratio in wanted.items():
+        if not 0 <= ratio < math.inf:
+            raise ValueError(
+                f"`round_to_budget(keep_ratios=...)`: {ratio} of {name!r} must be "
+                "finite and not negative. Look at the loss: a keep ratio that is not "
+                "finite comes from a network that diverged."
+            )
     least = {name: min(multiple_of, size) for name, size in sizes.items()}
     _check_reachable(sizes, least, limits)
 
