@@ -35,12 +35,20 @@ from jaxprune.methods.dsa import sharpness_schedule
 
 Counts = dict[str, int]
 
+_IMPORTANCES = {
+    "norm_scale": importance.norm_scales,
+    "filter_norm": importance.filter_norms,
+    "filter_norm_and_scale": importance.filter_norms_and_scales,
+}
+
 
 def dsa(config: Config, task: Task) -> Plan:
     """Differentiable sparsity allocation, held to the budget by ADMM."""
     known = _channels(config, task)
+    scores_of = _IMPORTANCES[config.importance](known.graph)
     pruner = jaxprune.dsa(
         known.graph,
+        importance=scores_of,
         sharpness=sharpness_schedule(
             config.sharpness, config.sharpness_growth, task.steps_per_epoch
         ),
@@ -50,6 +58,7 @@ def dsa(config: Config, task: Task) -> Plan:
     rounds = max(task.steps // config.ratio_every, 1)
     begin, end = round(config.ramp_begin * rounds), round(config.ramp_end * rounds)
     asked = channel_budget(config)
+    variables = pruner.init(task.params)
     budget = hard_budgets.admm(
         {name: known.costs[name] for name in asked},
         {
@@ -58,15 +67,14 @@ def dsa(config: Config, task: Task) -> Plan:
             )
             for name, limit in asked.items()
         },
-        pruner.apply(task.params, pruner.init(task.params), key=jax.random.key(0))[1],
+        variables,  # of the shapes of keep ratios
         min_keep_ratio={n: 1 / g.size for n, g in known.graph.groups.items()},
     )
-    weights = weights_optimizer(config, pruning_learning_rate(config, task.steps))
+    weights = weights_optimizer(config, pruning_learning_rate(config, task))
 
     def allocate(state: TrainState) -> Masks:
         ratios = {n: float(jax.nn.sigmoid(v)) for n, v in state.variables.items()}
-        scores = importance.norm_scales(known.graph)(state.params)
-        return _most_important(scores, _rounded(config, task, ratios))
+        return _most_important(scores_of(state.params), _rounded(config, task, ratios))
 
     return Plan(
         pruner=pruner,
@@ -168,7 +176,7 @@ def _penalised(
 ) -> Plan:
     """Trains under a penalty; what is left, scaled by one factor, is the allocation."""
     known = _channels(config, task)
-    rate = pruning_learning_rate(config, task.steps)
+    rate = pruning_learning_rate(config, task)
     strengths = {n: config.channel_penalty * weight for n, weight in weights.items()}
     norms_of = channel_norms(known.graph, scales_only=scales_only)
     optimizer = optax.chain(

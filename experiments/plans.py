@@ -38,6 +38,7 @@ class Task(NamedTuple):
 
     Attributes:
       params: the parameters, possibly abstract.
+      first_step: the step of the run at which the phase begins.
       steps: the number of steps of the phase.
       steps_per_epoch: steps.
       loss: of a sample of the training data, as a function of the parameters.
@@ -47,6 +48,7 @@ class Task(NamedTuple):
     """
 
     params: Any
+    first_step: int
     steps: int
     steps_per_epoch: int
     loss: Loss
@@ -65,8 +67,26 @@ def weights_optimizer(
     )
 
 
-def pruning_learning_rate(config: Config, steps: int) -> optax.Schedule:
-    """Cosine from `learning_rate` to a fraction of it, after a linear warm-up."""
+def stepped_learning_rate(config: Config, task: Task) -> optax.Schedule:
+    """`learning_rate`, a tenth of it after each of `learning_rate_drops`."""
+    ends = [
+        round(epoch * task.steps_per_epoch) - task.first_step
+        for epoch in config.learning_rate_drops
+    ]
+    passed = sum(end <= 0 for end in ends)
+    return optax.piecewise_constant_schedule(
+        config.learning_rate * 0.1**passed, {end: 0.1 for end in ends if end > 0}
+    )
+
+
+def pruning_learning_rate(config: Config, task: Task) -> optax.Schedule:
+    """Cosine from `learning_rate` to a fraction of it, after a linear warm-up.
+
+    With `learning_rate_drops` it falls in steps instead, over the whole run.
+    """
+    if config.learning_rate_drops:
+        return stepped_learning_rate(config, task)
+    steps = task.steps
     return optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
@@ -77,8 +97,14 @@ def pruning_learning_rate(config: Config, steps: int) -> optax.Schedule:
 
 
 def dense(config: Config, task: Task, learning_rate: float) -> Plan:
-    """Trains the network as it is, with a cosine learning rate that ends at zero."""
-    schedule = optax.cosine_decay_schedule(learning_rate, max(task.steps, 1))
+    """Trains the network as it is, with a cosine learning rate that ends at zero.
+
+    With `learning_rate_drops` it falls in steps instead, over the whole run.
+    """
+    if config.learning_rate_drops:
+        schedule = stepped_learning_rate(config, task)
+    else:
+        schedule = optax.cosine_decay_schedule(learning_rate, max(task.steps, 1))
     optimizer = weights_optimizer(config, schedule)
     return Plan(jaxprune.identity(), jaxprune.unlimited(), optimizer)
 
@@ -129,7 +155,7 @@ def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
         )
     else:
         budget = jaxprune.weighted(cost, config.price)
-    weights = weights_optimizer(config, pruning_learning_rate(config, task.steps))
+    weights = weights_optimizer(config, pruning_learning_rate(config, task))
     thresholds = optax.adam(config.threshold_learning_rate)
     return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
 
@@ -156,20 +182,20 @@ def _magnitude(method, config: Config, task: Task) -> Plan:
     pruner = method(
         sparsity=lambda step: 1 - ramp(step), min_keep_ratio=config.min_keep_ratio
     )
-    optimizer = weights_optimizer(config, pruning_learning_rate(config, task.steps))
+    optimizer = weights_optimizer(config, pruning_learning_rate(config, task))
     return Plan(pruner, jaxprune.unlimited(), optimizer)
 
 
 def lats(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
-    rate = pruning_learning_rate(config, task.steps)
+    rate = pruning_learning_rate(config, task)
     shape = threshold_schedules.from_learning_rate(rate, 1.0, task.steps)
     return _soft_thresholding(config, task, rate, shape)
 
 
 def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
-    rate = pruning_learning_rate(config, task.steps)
+    rate = pruning_learning_rate(config, task)
     return _soft_thresholding(
         config, task, rate, threshold_schedules.s_lats(1.0, task.steps)
     )
@@ -177,7 +203,7 @@ def s_lats(config: Config, task: Task) -> Plan:
 
 def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
-    rate = pruning_learning_rate(config, task.steps)
+    rate = pruning_learning_rate(config, task)
     shape = threshold_schedules.pgh_from_learning_rate(
         rate, 1.0, task.steps, beta=config.homotopy_beta
     )

@@ -222,6 +222,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
         evaluate=evaluator(unmapped),
         task=plans.Task(
             params=blank[0],
+            first_step=0,
             steps=0,
             steps_per_epoch=len(dataset.train) // config.batch_size,
             loss=make_loss(unmapped, blank[1], sample),
@@ -347,7 +348,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
 
 def _plan(setting: Setting, phase: Phase, masks: Any = None) -> Plan:
     config, params, steps = setting.config, setting.blank[0], phase.end - phase.begin
-    task = setting.task._replace(steps=steps)
+    task = setting.task._replace(first_step=phase.begin, steps=steps)
     if phase.name == "dense":
         return plans.dense(config, task, config.learning_rate)
     if phase.name == "prune":

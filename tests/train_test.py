@@ -20,7 +20,12 @@ import jaxprune
 from experiments import images, parallel, plans, train
 from experiments.configs import default
 from experiments.metrics import read_metrics
-from experiments.steps import Step, init_state, make_train_step
+from experiments.steps import (
+    Step,
+    init_state,
+    make_search_step,
+    make_train_step,
+)
 from jaxprune import checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -214,6 +219,9 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
         examples = 40
         # A pass over every leaf, which small networks take above.
         config.min_keep_ratio = 0.0
+        config.held_out = 0.25 if config.held_out else 0.0
+    # Both steps are followed by one of the search, where there is one.
+    config.ratio_every, config.trials = 1, 2
     phases = [p for p in ("prune", "dense", "finetune") if config[f"{p}_epochs"]]
     epochs = {f"{phase}_epochs": 0.0 for phase in phases[1:]}
     config.update(
@@ -226,10 +234,48 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
             f"{phases[0]}_epochs": 2 / (examples // 8),
         }
     )
+    if name in _LARGE and "JAXPRUNE_LARGE_NETWORKS" not in os.environ:
+        _trace_two_steps(config)
+        return
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["final"]["step"] == 2
-    if phases[0] == "prune":
+    if plans.channel_budget(config):
+        for cost, limit in summary["budget"].items():
+            assert summary["costs"][cost] <= limit
+    elif phases[0] == "prune":
         assert summary["final"]["keep_ratio"] <= 1 - config.sparsity + 1e-9
+
+
+# Minutes of compiling; what they have of their own is the network and the recipe.
+_LARGE = (
+    "dsa_resnet18_cifar10",
+    "dsa_resnet18_imagenet",
+    "dsa_resnet50_imagenet",
+    "dsa_resnet56_cifar10",
+)
+
+
+def _trace_two_steps(config):
+    """Traces the steps of the weights and of the search, and decides the widths."""
+    setting = train.prepare(config, pathlib.Path("unused"))
+    (phase,) = setting.phases
+    plan = train._plan(setting, phase)
+    cost = setting.task.channels.costs["parameters"]
+    step = Step(setting.model, plan, cost, seed=config.seed)
+    state = jax.eval_shape(lambda: train._blank_state(setting, phase))
+    shapes = lambda batch: jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    )
+    for make, stream in ((make_train_step, "weights"), (make_search_step, "held_out")):
+        batch = shapes(next(setting.streams[stream]))
+        state, metrics = jax.eval_shape(make(step), state, batch)
+        assert all(m.shape == () for m in jax.tree.leaves(metrics))
+    variables = {name: jnp.float32(1.0) for name in state.variables}
+    params = jax.tree.map(lambda p: jnp.ones(p.shape), state.params)
+    masks = plan.allocate(state._replace(params=params, variables=variables))
+    reached = setting.task.channels.reached(masks)
+    for name, limit in plans.channel_budget(config).items():
+        assert limit - 0.01 < reached[name] <= limit
 
 
 def _noise(name, *, data_dir):

@@ -90,6 +90,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     network = (network["params"], network.get("batch_stats", {}))
     task = plans.Task(
         params=network[0],
+        first_step=0,
         steps=1000,
         steps_per_epoch=100,
         loss=_unused,

@@ -33,6 +33,7 @@ def get_config() -> plans.Config:
     config.batch_size = 32
     config.learning_rate = 0.03
     config.end_learning_rate_factor = 0.1  # At the end of pruning, of learning_rate.
+    config.learning_rate_drops = ()  # Epochs of the run: a tenth from there; no cosine.
     config.finetune_learning_rate = 0.02
     config.momentum = 0.9
     config.nesterov = True
@@ -58,7 +59,9 @@ def get_config() -> plans.Config:
     config.held_out = 0.0  # Of the training data, for what is not trained by gradients
     config.channel_multiple = 1  # on it. Numbers of channels are multiples of this.
 
-    # Differentiable sparsity allocation; see `jaxprune.dsa`.
+    # Differentiable sparsity allocation; see `jaxprune.dsa`, and `channel_plans` for
+    # what can stand for the importance of channels.
+    config.importance = "norm_scale"
     config.sharpness = 2.0
     config.sharpness_growth = 1.6  # Per epoch.
     config.keep_floor = 0.01

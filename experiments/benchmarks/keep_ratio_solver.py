@@ -1,0 +1,82 @@
+"""Times the solver of keep probabilities against a root finder on the host.
+
+Command:
+    python -m experiments.benchmarks.keep_ratio_solver
+
+All groups of ResNet-56 (30 groups, 16 to 64 channels) are solved at once, jitted, and
+one by one by `scipy.optimize.root_scalar` on log beta_1, bracketed, to the tolerance of
+the authors' code, 0.02. Rounds alternate; medians are printed.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize
+
+from jaxprune.keep_probabilities import keep_probabilities
+
+_SIZES = (16,) * 10 + (32,) * 10 + (64,) * 10
+_SHARPNESS = 5.0
+
+
+def _on_host(ratios, importances):
+    found = []
+    for alpha, importance in zip(ratios, importances, strict=True):
+        logarithms = np.log(importance + 1e-8)
+
+        def excess(t, logarithms=logarithms, alpha=alpha):
+            x = np.clip(_SHARPNESS * (logarithms - t), -20, 20)
+            return np.mean(np.minimum(1 / (1 + np.exp(-x)) + 0.01, 1)) - alpha
+
+        found.append(optimize.root_scalar(excess, bracket=(-500, 500), xtol=0.02).root)
+    return found
+
+
+def measure(rounds: int) -> dict[str, float]:
+    """Returns median seconds of both ways, and the largest difference of log beta_1."""
+    rng = np.random.default_rng(0)
+    importances = [rng.gamma(2.0, size=size) for size in _SIZES]
+    ratios = rng.uniform(0.2, 0.95, len(_SIZES))
+    widest = max(_SIZES)
+    padded = np.stack([np.pad(b, (0, widest - len(b))) for b in importances])
+    valid = np.arange(widest)[None] < np.array(_SIZES)[:, None]
+    solve = jax.jit(
+        lambda a, b: keep_probabilities(a, b, _SHARPNESS, valid=jnp.asarray(valid))
+    )
+    arguments = jnp.asarray(ratios, jnp.float32), jnp.asarray(padded, jnp.float32)
+    ours, theirs = [], []
+    for turn in range(rounds + 1):
+        begin = time.perf_counter()
+        found = jax.block_until_ready(solve(*arguments))
+        middle = time.perf_counter()
+        wanted = _on_host(ratios, importances)
+        end = time.perf_counter()
+        if turn:  # The first turn compiles.
+            ours.append(middle - begin)
+            theirs.append(end - middle)
+    return {
+        "jitted": statistics.median(ours),
+        "host": statistics.median(theirs),
+        "difference": float(np.max(np.abs(np.asarray(found[1]) - wanted))),
+    }
+
+
+def main() -> None:
+    """Prints the medians and their ratio."""
+    parser = argparse.ArgumentParser(description="Time the solver of keep ratios.")
+    parser.add_argument("--rounds", type=int, default=50)
+    found = measure(parser.parse_args().rounds)
+    print(
+        f"{len(_SIZES)} groups on {jax.devices()[0].device_kind}: "
+        f"jitted {1e6 * found['jitted']:.0f} us, host {1e3 * found['host']:.1f} ms, "
+        f"{found['host'] / found['jitted']:.0f}x; "
+        f"log beta_1 differs by {found['difference']:.1e} at most"
+    )
+
+
+if __name__ == "__main__":
+    main()
