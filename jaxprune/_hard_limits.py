@@ -1,7 +1,7 @@
-"""What hard budgets share: keep ratios as vectors, checks of arguments."""
+"""What hard budgets share: their state, ratios as vectors, checks of arguments."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -9,9 +9,67 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from jaxprune.base import KeepRatios
+from jaxprune.budgets import Result
 from jaxprune.costs import Cost
 
 _LEAST = 1e-6
+
+
+class AdmmState(NamedTuple):
+    """State of `admm` and `admm_as_published`, for n keep ratios and m costs.
+
+    Numbers have the dtype of the keep ratios, float32 as a rule.
+
+    Attributes:
+      step: int32, the number of updates so far.
+      point: shape (n,), the affordable point: log k, or logit k as published.
+      pull: shape (n,), the multipliers u that tie k to the point.
+      stiffness: rho, the weight of the quadratic term.
+      multipliers: shape (m,), of the limits.
+      cost: shape (m,), the costs at the last update.
+      limit: shape (m,), the limits that they were held to.
+      primal_residual: root mean square of k's distance from the point.
+      dual_residual: rho times the root mean square of the point's last move.
+      result: int32, a `Result`.
+    """
+
+    step: jax.Array
+    point: jax.Array
+    pull: jax.Array
+    stiffness: jax.Array
+    multipliers: jax.Array
+    cost: jax.Array
+    limit: jax.Array
+    primal_residual: jax.Array
+    dual_residual: jax.Array
+    result: jax.Array
+
+
+def start(point, stiffness: float, count: int) -> AdmmState:
+    """The state before the first update."""
+    dtype = point.dtype
+    return AdmmState(
+        step=jnp.zeros([], jnp.int32),
+        point=point,
+        pull=jnp.zeros_like(point),
+        stiffness=jnp.asarray(stiffness, dtype),
+        multipliers=jnp.zeros(count, dtype),
+        cost=jnp.ones(count, dtype),
+        limit=jnp.ones(count, dtype),
+        primal_residual=jnp.zeros([], dtype),
+        dual_residual=jnp.zeros([], dtype),
+        result=jnp.int32(Result.NOT_YET_MET),
+    )
+
+
+def judged(new: AdmmState, old: AdmmState, least: jax.Array) -> AdmmState:
+    """Says how the budget stands; a cost that is not finite changes nothing else."""
+    result = jnp.where(jnp.all(new.cost <= new.limit), Result.MET, Result.NOT_YET_MET)
+    result = jnp.where(jnp.any(least > new.limit), Result.INFEASIBLE, result)
+    fine = jnp.all(jnp.isfinite(new.cost))
+    kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+    result = jnp.where(fine, result, Result.DIVERGED).astype(jnp.int32)
+    return kept._replace(step=new.step, cost=new.cost, result=result)
 
 
 def flat_ratios(like: KeepRatios) -> tuple[int, Callable[[jax.Array], KeepRatios]]:

@@ -12,7 +12,6 @@ Orbax is imported on first use.
 
 import dataclasses
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import tree
+from jaxprune._trail_queries import most_accurate as most_accurate
+from jaxprune._trail_queries import smallest as smallest
 
 _DISCARDED = ".discarded"
 # The name of a whole checkpoint that is about to take the place of an older one.
@@ -270,50 +271,3 @@ def tidy(
     if keep_last is not None:
         for entry in found[: max(len(found) - keep_last, 0)]:
             discard(entry.path)
-
-
-def smallest(trail: Iterable[Entry], *, accuracy: float) -> Entry:
-    """Returns the smallest network of a trail that is accurate enough.
-
-    Args:
-      trail: entries whose metadata hold `accuracy_hard` (a fraction) and
-        `kept_weights`.
-      accuracy: the least accuracy, in [0, 1].
-
-    Raises:
-      LookupError: if none is; the message says how accurate the best is.
-    """
-    trail = list(trail)
-    enough = [e for e in trail if e.metadata["accuracy_hard"] >= accuracy]
-    if not enough:
-        best = max((e.metadata["accuracy_hard"] for e in trail), default=None)
-        raise LookupError(
-            f"`smallest(accuracy={accuracy})`: none of {len(trail)} checkpoints is "
-            f"that accurate; the best has {best}. Accuracies are fractions in [0, 1]."
-        )
-    return min(
-        enough, key=lambda e: (e.metadata["kept_weights"], -e.metadata["accuracy_hard"])
-    )
-
-
-def most_accurate(trail: Iterable[Entry], *, weights: int) -> Entry:
-    """Returns the most accurate network of a trail with at most `weights` weights.
-
-    Args:
-      trail: see `smallest`.
-      weights: the most prunable weights it may keep.
-
-    Raises:
-      LookupError: if none is that small; the message says how small the smallest is.
-    """
-    trail = list(trail)
-    small = [e for e in trail if e.metadata["kept_weights"] <= weights]
-    if not small:
-        least = min((e.metadata["kept_weights"] for e in trail), default=None)
-        raise LookupError(
-            f"`most_accurate(weights={weights})`: none of {len(trail)} checkpoints is "
-            f"that small; the smallest keeps {least} weights."
-        )
-    return max(
-        small, key=lambda e: (e.metadata["accuracy_hard"], -e.metadata["kept_weights"])
-    )

@@ -16,61 +16,32 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxprune._budget_projection import project
+from jaxprune._hard_limits import AdmmState as AdmmState
 from jaxprune._hard_limits import (
     check_feasible,
     check_positive,
     flat_ratios,
+    judged,
     least_ratios,
     limits_at,
     log_of,
     logit_of,
     paired,
     rms,
+    start,
 )
 from jaxprune.base import Budget, KeepRatios
-from jaxprune.budgets import Result
 from jaxprune.costs import Cost
 
 _STIFFNESS_RANGE = (1e-6, 1e6)
 _FAR = 5.0  # in log k: nothing that far is worth telling from something further
 _SLACK = 1e-4
-
-
-class AdmmState(NamedTuple):
-    """State of `admm` and `admm_as_published`, for n keep ratios and m costs.
-
-    Numbers have the dtype of the keep ratios, float32 as a rule.
-
-    Attributes:
-      step: int32, the number of updates so far.
-      point: shape (n,), the affordable point: log k, or logit k as published.
-      pull: shape (n,), the multipliers u that tie k to the point.
-      stiffness: rho, the weight of the quadratic term.
-      multipliers: shape (m,), of the limits.
-      cost: shape (m,), the costs at the last update.
-      limit: shape (m,), the limits that they were held to.
-      primal_residual: root mean square of k's distance from the point.
-      dual_residual: rho times the root mean square of the point's last move.
-      result: int32, a `Result`.
-    """
-
-    step: jax.Array
-    point: jax.Array
-    pull: jax.Array
-    stiffness: jax.Array
-    multipliers: jax.Array
-    cost: jax.Array
-    limit: jax.Array
-    primal_residual: jax.Array
-    dual_residual: jax.Array
-    result: jax.Array
 
 
 def admm(
@@ -153,7 +124,7 @@ def admm(
     check_feasible(call, names, bounds, least)
 
     def init():
-        return _start(jnp.zeros_like(low), init_stiffness, len(names))
+        return start(jnp.zeros_like(low), init_stiffness, len(names))
 
     def penalty(keep_ratios, state, /):
         apart = log_of(keep_ratios) - state.point
@@ -185,7 +156,7 @@ def admm(
             dual_residual=state.stiffness * rms(nearest.point - state.point),
             result=state.result,
         )
-        return _judged(new, state, least)
+        return judged(new, state, least)
 
     return Budget(init, penalty, update)
 
@@ -252,7 +223,7 @@ def admm_as_published(
         return jnp.stack([function(ratios) for function in functions])
 
     def init():
-        return _start(logit_of(like), rho2, len(names))
+        return start(logit_of(like), rho2, len(names))
 
     def coupling(theta, point, pull):
         apart = theta - point
@@ -294,32 +265,6 @@ def admm_as_published(
             dual_residual=rho2 * rms(point - state.point),
             result=state.result,
         )
-        return _judged(new, state, jnp.zeros_like(limit))
+        return judged(new, state, jnp.zeros_like(limit))
 
     return Budget(init, penalty, update)
-
-
-def _start(point, stiffness: float, count: int) -> AdmmState:
-    dtype = point.dtype
-    return AdmmState(
-        step=jnp.zeros([], jnp.int32),
-        point=point,
-        pull=jnp.zeros_like(point),
-        stiffness=jnp.asarray(stiffness, dtype),
-        multipliers=jnp.zeros(count, dtype),
-        cost=jnp.ones(count, dtype),
-        limit=jnp.ones(count, dtype),
-        primal_residual=jnp.zeros([], dtype),
-        dual_residual=jnp.zeros([], dtype),
-        result=jnp.int32(Result.NOT_YET_MET),
-    )
-
-
-def _judged(new: AdmmState, old: AdmmState, least: jax.Array) -> AdmmState:
-    """Says how the budget stands; a cost that is not finite changes nothing else."""
-    result = jnp.where(jnp.all(new.cost <= new.limit), Result.MET, Result.NOT_YET_MET)
-    result = jnp.where(jnp.any(least > new.limit), Result.INFEASIBLE, result)
-    fine = jnp.all(jnp.isfinite(new.cost))
-    kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
-    result = jnp.where(fine, result, Result.DIVERGED).astype(jnp.int32)
-    return kept._replace(step=new.step, cost=new.cost, result=result)

@@ -106,10 +106,17 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
 
 
 def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
-    """The product of `filter_norms` and `norm_scales`; arguments and errors as there.
+    """The product of `filter_norms` and `norm_scales`.
 
     The scale acts on normalised outputs, so the product is not the size of anything
     that is computed; it is one of the authors' choices.
+
+    Args:
+      graph: the channel graph.
+      name: the last part of the names of scales.
+
+    Raises:
+      ValueError: if a group has no member of that name.
     """
     filters, scales = filter_norms(graph), norm_scales(graph, name=name)
 

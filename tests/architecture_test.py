@@ -71,7 +71,7 @@ STOREYS = {
     "budgets": 3.1,
     "allocation": 3.1,
     "_budget_projection": 3.1,
-    "_hard_limits": 3.1,
+    "_hard_limits": 3.15,
     "hard_budgets": 3.2,
     "methods.dsa": 4.0,
     "methods.identity": 4.0,
@@ -86,6 +86,7 @@ STOREYS = {
     "compaction": 5.0,
     "export": 5.0,
     "latency": 5.1,
+    "_trail_queries": 4.9,
     "checkpoint": 5.0,
     "report": 5.0,
     "": 6.0,  # the door
