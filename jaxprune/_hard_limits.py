@@ -72,27 +72,43 @@ def judged(new: AdmmState, old: AdmmState, least: jax.Array) -> AdmmState:
     return kept._replace(step=new.step, cost=new.cost, result=result)
 
 
-def flat_ratios(like: KeepRatios) -> tuple[int, Callable[[jax.Array], KeepRatios]]:
-    """The number of keep ratios, and the way from a vector back to them."""
-    zeros = {name: jnp.zeros(like[name].shape, like[name].dtype) for name in like}
-    flat, unravel = jax.flatten_util.ravel_pytree(zeros)
-    return flat.size, unravel
+class Coordinates(NamedTuple):
+    """Keep ratios as vectors.
+
+    Attributes:
+      vector_of: keep ratios to one vector, by sorted name; sites that are missing are
+        whole.
+      ratios_of: the way back.
+    """
+
+    vector_of: Callable[[Mapping[str, Any]], jax.Array]
+    ratios_of: Callable[[jax.Array], KeepRatios]
+
+    def log_of(self, keep_ratios: Mapping[str, Any]) -> jax.Array:
+        """Logarithms, of 1e-6 at the least."""
+        return jnp.log(jnp.maximum(self.vector_of(keep_ratios), _LEAST))
+
+    def logit_of(self, keep_ratios: Mapping[str, Any]) -> jax.Array:
+        """Logits, of 1e-6 to 1 - 1e-6."""
+        ratios = jnp.clip(self.vector_of(keep_ratios), _LEAST, 1 - _LEAST)
+        return jnp.log(ratios) - jnp.log1p(-ratios)
 
 
-def vector_of(keep_ratios: KeepRatios) -> jax.Array:
-    """Keep ratios as one vector, by sorted name."""
-    return jax.flatten_util.ravel_pytree(dict(keep_ratios))[0]
+def coordinates(like: KeepRatios) -> Coordinates:
+    """The coordinates of keep ratios of these names and shapes."""
+    whole = {name: jnp.ones(like[name].shape, like[name].dtype) for name in like}
+    _, ratios_of = jax.flatten_util.ravel_pytree(whole)
 
+    def vector_of(keep_ratios):
+        unknown = keep_ratios.keys() - whole.keys()
+        if unknown:
+            raise ValueError(
+                f"hard budget: no site is called {sorted(unknown)}; `like` has "
+                f"{sorted(whole)}. Give the budget the keep ratios of this pruner."
+            )
+        return jax.flatten_util.ravel_pytree({**whole, **keep_ratios})[0]
 
-def log_of(keep_ratios: KeepRatios) -> jax.Array:
-    """Logarithms, of 1e-6 at the least."""
-    return jnp.log(jnp.maximum(vector_of(keep_ratios), _LEAST))
-
-
-def logit_of(keep_ratios: KeepRatios) -> jax.Array:
-    """Logits, of 1e-6 to 1 - 1e-6."""
-    ratios = jnp.clip(vector_of(keep_ratios), _LEAST, 1 - _LEAST)
-    return jnp.log(ratios) - jnp.log1p(-ratios)
+    return Coordinates(vector_of, ratios_of)
 
 
 def rms(x: jax.Array) -> jax.Array:
@@ -123,12 +139,16 @@ def least_ratios(
                 f"`{call}(min_keep_ratio={value})` of {name!r}: must be in (0, 1]; the "
                 "logarithm of a keep ratio is what is projected."
             )
-    return vector_of(
-        {
-            name: jnp.full(like[name].shape, by_name[name], like[name].dtype)
-            for name in like
-        }
-    ).clip(max=1 - 1e-6)
+    return (
+        coordinates(like)
+        .vector_of(
+            {
+                name: jnp.full(like[name].shape, by_name[name], like[name].dtype)
+                for name in like
+            }
+        )
+        .clip(max=1 - 1e-6)
+    )
 
 
 def paired(call: str, costs, limits) -> tuple[list[str], list[Cost], list[Any]]:

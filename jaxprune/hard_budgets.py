@@ -26,12 +26,10 @@ from jaxprune._hard_limits import AdmmState as AdmmState
 from jaxprune._hard_limits import (
     check_feasible,
     check_positive,
-    flat_ratios,
+    coordinates,
     judged,
     least_ratios,
     limits_at,
-    log_of,
-    logit_of,
     paired,
     rms,
     start,
@@ -113,11 +111,11 @@ def admm(
         ("init_stiffness", init_stiffness),
     ):
         check_positive(call, name, value)
-    _, ratios_of = flat_ratios(like)
+    space = coordinates(like)
     low = jnp.log(least_ratios(call, like, min_keep_ratio))
 
     def log_costs(y):
-        ratios = ratios_of(jnp.exp(y))
+        ratios = space.ratios_of(jnp.exp(y))
         return jnp.log(jnp.stack([function(ratios) for function in functions]))
 
     least = jnp.exp(log_costs(low))
@@ -127,11 +125,14 @@ def admm(
         return start(jnp.zeros_like(low), init_stiffness, len(names))
 
     def penalty(keep_ratios, state, /):
-        apart = log_of(keep_ratios) - state.point
+        apart = space.log_of(keep_ratios) - state.point
         return jnp.sum(state.pull * apart) + state.stiffness / 2 * jnp.sum(apart**2)
 
     def update(keep_ratios, state, /):
-        y, limit = log_of(keep_ratios), limits_at(bounds, state.step, state.cost.dtype)
+        y, limit = (
+            space.log_of(keep_ratios),
+            limits_at(bounds, state.step, state.cost.dtype),
+        )
         target = jnp.clip(y + state.pull / state.stiffness, low - _FAR, _FAR)
         # The limits are widened to what can be met, so that the point stays finite.
         wide = jnp.log(jnp.maximum(limit, least * 1.01))
@@ -216,25 +217,27 @@ def admm_as_published(
         ("inner_steps", inner_steps),
     ):
         check_positive(call, name, value)
-    _, ratios_of = flat_ratios(like)
+    space = coordinates(like)
 
     def costs_at(point):
-        ratios = ratios_of(jax.nn.sigmoid(point))
+        ratios = space.ratios_of(jax.nn.sigmoid(point))
         return jnp.stack([function(ratios) for function in functions])
 
     def init():
-        return start(logit_of(like), rho2, len(names))
+        return start(space.logit_of(like), rho2, len(names))
 
     def coupling(theta, point, pull):
         apart = theta - point
         return jnp.sum(pull * apart) + rho2 / 2 * jnp.sum(apart**2)
 
     def penalty(keep_ratios, state, /):
-        return coupling(logit_of(keep_ratios), state.point, state.pull) / loss_scale
+        return (
+            coupling(space.logit_of(keep_ratios), state.point, state.pull) / loss_scale
+        )
 
     def update(keep_ratios, state, /):
         theta, limit = (
-            logit_of(keep_ratios),
+            space.logit_of(keep_ratios),
             limits_at(bounds, state.step, state.cost.dtype),
         )
 

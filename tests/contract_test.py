@@ -559,9 +559,12 @@ def test_a_budget_is_deterministic_with_and_without_jit(budget):
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_the_derivative_of_a_penalty_is_finite_and_not_negative(budget, scale):
-    grads = jax.grad(budget.penalty)(_ratios(scale), budget.init())
+    state = budget.init()
+    grads = jax.grad(budget.penalty)(_ratios(scale), state)
     chex.assert_tree_all_finite(grads)
-    assert all((np.asarray(g) >= 0).all() for g in grads.values())
+    # ADMM ties ratios to an affordable point, from below too.
+    if not isinstance(state, hard_budgets.AdmmState):
+        assert all((np.asarray(g) >= 0).all() for g in grads.values())
 
 
 def test_a_budget_refuses_unknown_keywords(budget):
@@ -600,7 +603,8 @@ def test_the_state_of_a_budget_may_be_donated(budget):
         # XLA drops arguments that are not read; all that are read are donated.
         if old:
             assert old.step.is_deleted()
-            assert old.log_price.is_deleted()
+            price = "pull" if isinstance(old, hard_budgets.AdmmState) else "log_price"
+            assert getattr(old, price).is_deleted()
     chex.assert_tree_all_finite((state, budget.init()))
 
 
