@@ -320,6 +320,20 @@ def shorten(name: str, most: int = 30) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"
 
 
+def group_name(name: str) -> str:
+    """Show a group of channels by its layer.
+
+    >>> group_name("params/block1/conv1/kernel:3"), group_name("w:1")
+    ('block1/conv1', 'w')
+    """
+    return re.sub(r"^params/|(/kernel)?:\d+$", "", name)
+
+
+def cost_name(name: str) -> str:
+    """Show the name of a cost as prose has it: MACs, parameters, bytes."""
+    return {"macs": "MACs"}.get(name, name)
+
+
 def label_ends(
     axes: Axes,
     ends: Sequence[tuple[float, float, str]],

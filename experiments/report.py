@@ -34,16 +34,22 @@ _MISSING = "–"
 _METHODS = {
     "dense": "Dense training",
     "dsa": "Differentiable sparsity allocation",
+    "evolution": "Channel pruning by evolution",
+    "filter_norm": "Channel pruning by the size of filters",
     "global_magnitude": "Global magnitude pruning",
     "grasp": "Pruning at initialisation by GraSP",
+    "group_lasso": "Structured sparsity learning",
     "lats": "Soft threshold pruning",
     "ltp": "Learned threshold pruning",
     "magnitude": "Magnitude pruning",
+    "morphnet": "MorphNet",
+    "norm_scale": "Channel pruning by the scale of norms",
     "pgh": "Soft threshold pruning by homotopy",
     "random_erk": "Random pruning at initialisation",
     "s_lats": "Soft threshold pruning, S-LATS",
     "snip": "Pruning at initialisation by SNIP",
     "soft_threshold_reparameterization": "Soft threshold reparameterization",
+    "uniform": "Uniform channel pruning",
 }
 
 _FOOTER = (
@@ -61,6 +67,15 @@ _CAPTIONS = {
         " steps are off the scale."
     ),
     "keep_ratio": "Fraction of the weights kept, on a logarithmic scale.",
+    "budget": (
+        "What the learned keep ratios cost, the limit that they are held to, and the"
+        " price that does it. The point is the cost of the whole channels that stay."
+    ),
+    "group_ratios": (
+        "The learned keep ratio of each group of channels that are removed together;"
+        " colours run from the first group to the last."
+    ),
+    "groups": "Channels that each group keeps in the final network.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
     "thresholds": "Each layer's threshold; colours run from the first to the last.",
     "regrowth": (
@@ -177,21 +192,24 @@ def _trail(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     The column `accuracy` holds that of networks with exact zeros, so that it compares
     from the dense network to the final one.
     """
-    header = ["step", "sparsity", "keep ratio", "compression", "soft accuracy"]
-    header += ["accuracy", "checkpoint"]
+    limits = _limits(summary)
+    header = ["step", *map(drawing.cost_name, limits), "sparsity", "keep ratio"]
+    header += ["compression", "soft accuracy", "accuracy", "checkpoint"]
     named = [(_count(p.get("step")), p) for p in summary.get("points") or []]
     dense = summary.get("dense_accuracy")
     if is_number(dense):
         point = {"sparsity": 0.0, "keep_ratio": 1.0, "compression": 1.0}
-        named.insert(0, ("dense", point | {"accuracy": dense}))
+        costs = dict.fromkeys(limits, 1.0)
+        named.insert(0, ("dense", {**point, "accuracy": dense, "costs": costs}))
     if summary.get("final"):
         named.append(("final", summary["final"]))
     rows = []
     for name, point in named:
-        sparsity = point.get("sparsity")
+        sparsity, costs = point.get("sparsity"), point.get("costs") or {}
         rows.append(
             [
                 name,
+                *(_score(costs.get(cost)) for cost in limits),
                 f"{100 * sparsity:.3f}%" if is_number(sparsity) else _MISSING,
                 _fraction(point.get("keep_ratio")),
                 _times(point.get("compression")),
@@ -224,7 +242,7 @@ def _page(
         _stopped() if status != "finished" else "",
         page.section("The trail", _trail_html(summary), "trail"),
         page.section("Pictures", _pictures(figures), "pictures") if figures else "",
-        _layers((summary.get("final") or {}).get("layers") or {}),
+        _layers(summary),
         _compact(workdir),
         page.section("Run it again", _command(summary, workdir), "again"),
         _details("Configuration", summary.get("config")),
@@ -241,20 +259,16 @@ def _page(
     )
 
 
-def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
-    """Show the four numbers that a reader looks for first."""
-    final = summary.get("final") or {}
+def _limits(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The limits of a run that prunes channels, by cost; none for other runs."""
     budget = summary.get("budget") or {}
-    asked, reached = budget.get("asked"), budget.get("reached")
-    kept = reached if is_number(reached) else final.get("keep_ratio")
-    note, kind = "no budget asked", ""
-    if is_number(asked):
-        note = f"asked {percent(asked)}"
-        if is_number(kept):
-            # The limit may be exceeded by rounding; 2 % more is no longer rounding.
-            held = kept <= 1.02 * asked
-            note += ", reached" if held else ", missed"
-            kind = "good" if held else "warn"
+    return {name: x for name, x in budget.items() if name != "weights"}
+
+
+def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
+    """Show the numbers that a reader looks for first."""
+    final = summary.get("final") or {}
+    limits, costs = _limits(summary), summary.get("costs") or {}
     accuracy, dense = final.get("accuracy"), summary.get("dense_accuracy")
     against = "no dense network to compare with"
     if is_number(dense):
@@ -263,12 +277,41 @@ def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
             points = f"{100 * (accuracy - dense):+.2f}".replace("-", "−")
             against += f", {points} points"
     total = _count(final.get("total_weights"))
-    return [
-        ("Keep ratio", _fraction(kept), note, kind),
-        ("Compression", _times(final.get("compression")), "all / kept weights", ""),
+    last: list[page.Card] = [
         ("Accuracy", _score(accuracy), against, ""),
         ("Weights kept", _count(final.get("kept_weights")), f"of {total}", ""),
     ]
+    if limits:
+        groups = (final.get("layers") or {}).values()
+        channels = [sum(group[key] for group in groups) for key in ("kept", "size")]
+        kept, size = map(_count, channels if groups else (None, None))
+        # Channels are rounded down to the limit: there is nothing to allow for.
+        first = [_limit_card(n, costs.get(n), x, room=1.0) for n, x in limits.items()]
+        cards = [*first, last[0], ("Channels kept", kept, f"of {size}", ""), last[1]]
+        return cards[:4]  # A row of them; with several limits the last are left out.
+    asked = (summary.get("budget") or {}).get("weights")
+    reached = costs.get("weights")
+    kept = reached if is_number(reached) else final.get("keep_ratio")
+    # Methods with thresholds of their own come close; 2 % more is no longer close.
+    _, _, note, kind = _limit_card("weights", kept, asked, room=1.02)
+    return [
+        ("Keep ratio", _fraction(kept), note, kind),
+        ("Compression", _times(final.get("compression")), "all / kept weights", ""),
+        *last,
+    ]
+
+
+def _limit_card(name: str, reached: Any, limit: Any, *, room: float) -> page.Card:
+    """Show a cost beside its limit, which it may exceed by a factor `room`."""
+    note, kind = "no budget asked", ""
+    if is_number(limit):
+        note = f"asked {percent(limit)}"
+        if is_number(reached):
+            held = reached <= room * limit
+            note += ", reached" if held else ", missed"
+            kind = "good" if held else "warn"
+    shown = drawing.cost_name(name)
+    return shown[0].upper() + shown[1:], _score(reached), note, kind
 
 
 def _stopped() -> str:
@@ -296,9 +339,19 @@ def _pictures(figures: Mapping[str, plots.Figure]) -> str:
     return '<div class="pictures">' + "\n".join(drawn) + "</div>"
 
 
-def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
+def _layers(summary: Mapping[str, Any]) -> str:
+    """Show what every layer keeps, or every group of channels."""
+    layers = (summary.get("final") or {}).get("layers") or {}
     if not layers:
         return ""
+    if _limits(summary):
+        header = ["group", "channels", "kept", "keep ratio"]
+        rows = [
+            [name, *map(_count, (g["size"], g["kept"])), _fraction(g["keep_ratio"])]
+            for name, g in layers.items()
+        ]
+        table = page.table(header, rows, [""] * len(rows), left={0})
+        return page.section("Groups of channels", table, "layers")
     header = ["layer", "weights", "kept", "keep ratio", "compression"]
     rows = [
         [

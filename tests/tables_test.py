@@ -46,7 +46,8 @@ def put(workdir, config, sparsity, seed, accuracy, **changes):
         "versions": {"jaxprune": "1.2.3"},
         "seconds": 30.04,
         "dense_accuracy": 0.985,
-        "budget": {"asked": 0.1, "reached": keep},
+        "budget": {"weights": 0.1},
+        "costs": {"weights": keep},
         "final": {"keep_ratio": keep, "accuracy": accuracy},
     } | changes
     (folder / "summary.json").write_text(json.dumps(summary))
