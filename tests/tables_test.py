@@ -137,7 +137,7 @@ def test_the_csv_file_keeps_every_bit(workdir):
 def test_two_configs_of_one_method_go_by_their_own_names(workdir):
     put(workdir, "ltp_cnn_digits", 0.9, 0, 0.9)
     rows, _ = read_runs(workdir)
-    labels = tables._labels(rows)
+    labels = tables.method_names(rows)
     assert labels["ltp_digits"] == "ltp_digits"
     assert labels["ltp_cnn_digits"] == "ltp_cnn_digits"
     assert labels["magnitude_digits"] == "Magnitude"
