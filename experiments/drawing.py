@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, TypeGuard
 
 import matplotlib as mpl
@@ -320,13 +320,18 @@ def shorten(name: str, most: int = 30) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"
 
 
-def group_name(name: str) -> str:
-    """Show a group of channels by its layer.
+def group_names(names: Iterable[str]) -> list[str]:
+    """Show groups of channels by their layers, or in full where layers have several.
 
-    >>> group_name("params/block1/conv1/kernel:3"), group_name("w:1")
-    ('block1/conv1', 'w')
+    >>> group_names(["params/block1/conv1/kernel:3", "w:1"])
+    ['block1/conv1', 'w']
+    >>> group_names(["query/kernel:1", "query/kernel:2"])
+    ['query/kernel:1', 'query/kernel:2']
     """
-    return re.sub(r"^params/|(/kernel)?:\d+$", "", name)
+    names = list(names)
+    short = [re.sub(r"^params/|(/kernel)?:\d+$", "", name) for name in names]
+    pairs = zip(names, short, strict=True)
+    return [s if short.count(s) == 1 else name for name, s in pairs]
 
 
 def cost_name(name: str) -> str:

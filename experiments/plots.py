@@ -7,7 +7,7 @@ equal bytes.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,9 @@ def layer_keep_ratios(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     low = (
         min(10 ** math.floor(math.log10(min(positive) * 0.7)), 0.1) if positive else 0.1
     )
-    figure, axes = _bars("Keep ratio per layer", layers, low, drawing.shorten)
+    figure, axes = _bars(
+        "Keep ratio per layer", layers, low, map(drawing.shorten, layers)
+    )
     axes.set_xscale("log")
     axes.set_xlim(low, 1)
     drawing.percent_ticks(axes.xaxis, low, 1)
@@ -197,7 +199,9 @@ def group_keep_ratios(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     Returns:
       The figure; it grows with the number of groups.
     """
-    figure, axes = _bars("Keep ratios of groups", groups, 0.0, drawing.group_name)
+    figure, axes = _bars(
+        "Keep ratios of groups", groups, 0.0, drawing.group_names(groups)
+    )
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
     axes.set_xlabel("channels kept")
@@ -208,7 +212,7 @@ def _bars(
     title: str,
     rows: Mapping[str, Mapping[str, Any]],
     low: float,
-    short: Callable[[str], str],
+    names: Iterable[str],
 ) -> tuple[Figure, Axes]:
     """Draw a bar of what is kept for every row, from `low`, with the counts beside."""
     count = len(rows)
@@ -232,7 +236,7 @@ def _bars(
             color=drawing.INK if row["kept"] else drawing.RED,
         )
     axes.set_ylim(count - 0.4, -0.6)
-    axes.set_yticks(places, [short(name) for name in rows], fontsize=font)
+    axes.set_yticks(places, list(names), fontsize=font)
     axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
     axes.grid(visible=False, axis="y")
     return figure, axes
@@ -281,7 +285,8 @@ def group_ratios_over_time(
 
     found = [key.removeprefix(_KEPT) for key in _keys(records, _KEPT)]
     ordered = dict.fromkeys([*(name for name in groups if name in found), *found])
-    named = {drawing.group_name(name): _KEPT + name for name in ordered}
+    keys = (_KEPT + name for name in ordered)
+    named = dict(zip(drawing.group_names(ordered), keys, strict=True))
     return _lines("Keep ratios of groups over time", records, named, scale, "group")
 
 
@@ -475,6 +480,54 @@ def regrowth_over_time(records: Sequence[Record]) -> Figure:
     axes.set_ylabel("weights in one step")
     drawing.steps(axes, records)
     drawing.legend(axes)
+    return figure
+
+
+@drawing.style
+def sensitivity(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw how much each group of channels matters beside what it keeps.
+
+    Args:
+      groups: By name, in the order to show them from the top: `loss_rise` when half of
+        the group is pruned alone, and its `keep_ratio`.
+
+    Returns:
+      The figure; it grows with the number of groups.
+    """
+    count = len(groups)
+    pitch = min(0.27, 30 / count)
+    figure = drawing.blank(
+        "Sensitivity and keep ratio", 1.1 + pitch * count, width=drawing.WIDE
+    )
+    places = np.arange(count)
+    colours = list(drawing.layer_colours(list(groups)).values())
+    panels = figure.subplots(1, 2, sharey=True)
+    rise = "rise of the test loss at half the channels"
+    for axes, key, label, shown in (
+        (panels[0], "loss_rise", rise, "{:#.3g}".format),
+        (panels[1], "keep_ratio", "channels kept by the run", percent),
+    ):
+        values = [group[key] for group in groups.values()]
+        bars = axes.barh(places, values, 0.66, color=colours)
+        axes.bar_label(
+            bars,
+            [shown(value) for value in values],
+            padding=4,
+            fontsize=min(8.5, 56 * pitch),
+            color=drawing.INK,
+        )
+        axes.margins(x=0.12)
+        axes.set_xlabel(label)
+        axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
+        axes.grid(visible=False, axis="y")
+    panels[0].set_ylim(count - 0.4, -0.6)
+    panels[0].set_yticks(
+        places,
+        drawing.group_names(groups),
+        fontsize=min(9.0, 60 * pitch),
+    )
+    panels[1].set_xlim(0, 1)
+    panels[1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
     return figure
 
 

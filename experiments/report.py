@@ -17,7 +17,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from experiments.drawing import is_number
 from experiments.metrics import METRICS_FILE, percent, read_metrics, write_atomically
 
 SUMMARY_FILE = "summary.json"
+SENSITIVITY_FILE = "sensitivity.json"
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 
@@ -100,14 +101,27 @@ def trail_table(summary: Mapping[str, Any]) -> str:
         [cell.replace("×", "x").replace(_MISSING, "-") for cell in row]
         for row in [header, *rows]
     ]
-    widths = [max(map(len, column)) for column in zip(*ascii_rows, strict=True)]
-    rights = [name != "checkpoint" for name in header]
+    left = {i for i, name in enumerate(header) if name == "checkpoint"}
+    return text_table(ascii_rows[0], ascii_rows[1:], left=left)
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int]
+) -> str:
+    """Lay out a table for the terminal, with a line below the header.
+
+    Args:
+      header: Names of the columns.
+      rows: Of as many cells each.
+      left: Numbers of the columns that begin at the left; others end at the right.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, rights, strict=True)
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in ascii_rows
+        for row in [header, *rows]
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
@@ -133,14 +147,17 @@ def write_report(workdir: str | Path) -> Path:
     metrics = workdir / METRICS_FILE
     records = read_metrics(metrics) if metrics.exists() else []
     figures = plots.figures(summary, records)
+    sensitivity = workdir / SENSITIVITY_FILE
+    found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
+    measured = {"sensitivity": plots.sensitivity(found["groups"])} if found else {}
     folder = workdir / PLOTS_FOLDER
     folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
+    for name, figure in {**figures, **measured}.items():
         buffer = io.BytesIO()
         drawing.save_png(figure, buffer)
         write_atomically(folder / f"{name}.png", buffer.getvalue())
     path = workdir / REPORT_FILE
-    write_atomically(path, _page(summary, figures, workdir))
+    write_atomically(path, _page(summary, figures, workdir, found))
     return path
 
 
@@ -227,7 +244,10 @@ def _trail(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _page(
-    summary: Mapping[str, Any], figures: Mapping[str, plots.Figure], workdir: Path
+    summary: Mapping[str, Any],
+    figures: Mapping[str, plots.Figure],
+    workdir: Path,
+    measured: Mapping[str, Any] | None,
 ) -> str:
     names = [summary.get(key) for key in ("model", "dataset")]
     method = str(summary.get("method", "run"))
@@ -243,6 +263,7 @@ def _page(
         page.section("The trail", _trail_html(summary), "trail"),
         page.section("Pictures", _pictures(figures), "pictures") if figures else "",
         _layers(summary),
+        _sensitivity(measured) if measured else "",
         _compact(workdir),
         page.section("Run it again", _command(summary, workdir), "again"),
         _details("Configuration", summary.get("config")),
@@ -377,17 +398,8 @@ def compact_table(found: Mapping[str, Any]) -> str:
       The table, in plain ASCII, and a line on equality.
     """
     header, rows = _compact_rows(found)
-    lines = [[cell.replace("–", "-") for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    made = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in lines
-    ]
-    made.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*made, _compact_note(found)])
+    lines = [[cell.replace("–", "-") for cell in row] for row in rows]
+    return f"{text_table(header, lines, left={0})}\n{_compact_note(found)}"
 
 
 def _compact_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -428,6 +440,33 @@ def _compact(workdir: Path) -> str:
     table = page.table(header, rows, [""] * len(rows), left={0})
     note = f'<p class="caption">{page.text(_compact_note(found))}</p>'
     return page.section("Compact network", table + note, "compact")
+
+
+def sensitivity_note(found: Mapping[str, Any]) -> str:
+    """Say what `experiments.sensitivity` measured.
+
+    Args:
+      found: The content of `sensitivity.json`.
+    """
+    correlation = found["correlation"]
+    agree = "no rank correlation, as one of them is the same everywhere"
+    if correlation is not None:
+        agree = f"Spearman rank correlation {correlation:+.2f}".replace("-", "−")
+    return (
+        "Each group alone loses the smaller half of its filters, in the dense network"
+        f" of step {found['step']:,} (test loss {found['loss']:.3f}, accuracy"
+        f" {_score(found['accuracy'])}), without training after. Rise of the test loss"
+        f" and keep ratio of {len(found['groups'])} groups: {agree}."
+    )
+
+
+def _sensitivity(found: Mapping[str, Any]) -> str:
+    note = sensitivity_note(found)
+    figure = plots.sensitivity(found["groups"])
+    picture = drawing.inline_svg(figure, "sensitivity", label=note)
+    caption = f"<figcaption>{page.text(note)}</figcaption>"
+    content = f"<figure>{picture}{caption}</figure>"
+    return page.section("Sensitivity of groups", content, "sensitivities")
 
 
 def _command(summary: Mapping[str, Any], workdir: Path) -> str:
