@@ -21,12 +21,13 @@ import functools
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from experiments import data, models, report, trail
 from experiments.metrics import write_atomically
@@ -92,14 +93,7 @@ def read_network(workdir: Path) -> Network:
             "`python -m experiments.main --config=... --workdir=...` first."
         )
     summary = json.loads(path.read_text())
-    spec = data.dataset_spec(summary["dataset"])
-    side = summary["config"].get("image_size") or spec.image_shape[0]
-    images = np.zeros((1, side, side, spec.image_shape[-1]), np.float32)
-    model = models.create(summary["model"], spec.num_classes)
-    variables = jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), images
-    )
-    like = {"batch_stats": {}, **variables}
+    model, like, images = read_model(summary)
 
     def apply_fn(variables, images):
         return model.apply(variables, images, train=False)
@@ -113,6 +107,26 @@ def read_network(workdir: Path) -> Network:
         small = compact(apply_fn, graph, masks, blank)
         saved = _enlarge(blank, checkpoint.load(entry, small.trees[0]), small.kept)
     return Network(apply_fn, graph, saved, images, entry, masks)
+
+
+def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
+    """Make the dense model of a run.
+
+    Args:
+      summary: The content of `summary.json`.
+
+    Returns:
+      The module, its parameters and statistics, abstract, and one image of the right
+      shape, all zero.
+    """
+    spec = data.dataset_spec(summary["dataset"])
+    side = summary["config"].get("image_size") or spec.image_shape[0]
+    images = np.zeros((1, side, side, spec.image_shape[-1]), np.float32)
+    model = models.create(summary["model"], spec.num_classes)
+    variables = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), images
+    )
+    return model, {"batch_stats": {}, **variables}, images
 
 
 def _recorded_masks(summary: Any, graph: ChannelGraph) -> dict[str, np.ndarray] | None:

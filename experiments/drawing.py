@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, TypeGuard
 
 import matplotlib as mpl
@@ -318,6 +318,25 @@ def layer_colours(names: Sequence[str]) -> dict[str, str]:
 def shorten(name: str, most: int = 30) -> str:
     """Cut a long name in its middle, where names of layers differ least."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"
+
+
+def group_names(names: Iterable[str]) -> list[str]:
+    """Show groups of channels by their layers, or in full where layers have several.
+
+    >>> group_names(["params/block1/conv1/kernel:3", "w:1"])
+    ['block1/conv1', 'w']
+    >>> group_names(["query/kernel:1", "query/kernel:2"])
+    ['query/kernel:1', 'query/kernel:2']
+    """
+    names = list(names)
+    short = [re.sub(r"^params/|(/kernel)?:\d+$", "", name) for name in names]
+    pairs = zip(names, short, strict=True)
+    return [s if short.count(s) == 1 else name for name, s in pairs]
+
+
+def cost_name(name: str) -> str:
+    """Show the name of a cost as prose has it: MACs, parameters, bytes."""
+    return {"macs": "MACs"}.get(name, name)
 
 
 def label_ends(

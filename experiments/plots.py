@@ -7,10 +7,11 @@ equal bytes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -21,6 +22,8 @@ from experiments.drawing import Record, is_number, is_positive
 from experiments.metrics import percent
 
 _THRESHOLD = "threshold/"
+_KEPT = "keep_ratio/"
+_COST, _LIMIT, _PRICE = "budget/cost/", "budget/limit/", "budget/price/"
 _LEARNING = ("loss", "accuracy", "test_accuracy")
 _REGROWTH = ("newly_pruned", "regrown")
 
@@ -42,24 +45,46 @@ def figures(summary: Mapping[str, Any], records: Sequence[Record]) -> dict[str, 
     budget = summary.get("budget") or {}
     drawn = {}
     dense = summary.get("dense_accuracy")
-    # The final network alone is a number, not a picture.
-    if any(map(_is_point, points)) or (_is_point(final) and is_number(dense)):
+    prunes_channels = bool({*budget} - {"weights"})
+    # The final network alone is a number, not a picture; of channels there is one
+    # more point, just before fine-tuning, which makes no curve either.
+    if not prunes_channels and (
+        any(map(_is_point, points)) or (_is_point(final) and is_number(dense))
+    ):
         drawn["accuracy"] = accuracy_against_compression(
             points, final=final, dense_accuracy=dense
         )
     if any(is_number(r.get(k)) for r in records for k in _LEARNING):
         drawn["learning"] = learning_curves(records)
+    if prunes_channels:
+        return drawn | _channel_figures(records, layers, budget, summary.get("costs"))
     kept = [r["keep_ratio"] for r in records if is_positive(r.get("keep_ratio"))]
     if min(kept, default=1.0) < 1.0:  # a dense run keeps all of it all the time
-        drawn["keep_ratio"] = keep_ratio_over_time(records, asked=budget.get("asked"))
+        asked = budget.get("weights")
+        drawn["keep_ratio"] = keep_ratio_over_time(records, asked=asked)
     if layers:
         drawn["layers"] = layer_keep_ratios(layers)
-    if any(
-        k.startswith(_THRESHOLD) and is_number(v) for r in records for k, v in r.items()
-    ):
+    if _keys(records, _THRESHOLD):
         drawn["thresholds"] = thresholds_over_time(records)
     if any(is_positive(r.get(k)) for r in records for k in _REGROWTH):
         drawn["regrowth"] = regrowth_over_time(records)
+    return drawn
+
+
+def _channel_figures(
+    records: Sequence[Record],
+    groups: Mapping[str, Mapping[str, Any]],
+    budget: Mapping[str, float],
+    costs: Mapping[str, float] | None,
+) -> dict[str, Figure]:
+    """Draw what a run that prunes channels allows; see `figures`."""
+    drawn = {}
+    if _keys(records, _COST):
+        drawn["budget"] = budget_over_time(records, list(budget), reached=costs)
+    if _keys(records, _KEPT):
+        drawn["group_ratios"] = group_ratios_over_time(records, list(groups))
+    if groups:
+        drawn["groups"] = group_keep_ratios(groups)
     return drawn
 
 
@@ -148,40 +173,73 @@ def layer_keep_ratios(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     Returns:
       The figure; it grows with the number of layers.
     """
-    count = len(layers)
-    # So many layers that the picture would not end are drawn smaller instead.
-    pitch = min(0.27, 30 / count)
-    font = min(9.0, 60 * pitch)
-    figure, axes = drawing.figure("Keep ratio per layer", height=1.1 + pitch * count)
-    ratios = [x["kept"] / x["size"] if x["size"] else 0.0 for x in layers.values()]
-    positive = [r for r in ratios if r > 0]
+    positive = [x["kept"] / x["size"] for x in layers.values() if x["kept"]]
     # A bar needs a length, on a logarithmic scale too: start below the smallest.
     low = (
         min(10 ** math.floor(math.log10(min(positive) * 0.7)), 0.1) if positive else 0.1
     )
-    rows = np.arange(count)
-    colours = list(drawing.layer_colours(list(layers)).values())
-    axes.barh(rows, [max(r - low, 0) for r in ratios], 0.66, left=low, color=colours)
-    for row, (ratio, layer) in enumerate(zip(ratios, layers.values(), strict=True)):
-        note = f"{percent(ratio)} · {layer['kept']:,} of {layer['size']:,}"
+    figure, axes = _bars(
+        "Keep ratio per layer", layers, low, map(drawing.shorten, layers)
+    )
+    axes.set_xscale("log")
+    axes.set_xlim(low, 1)
+    drawing.percent_ticks(axes.xaxis, low, 1)
+    axes.set_xlabel("weights kept")
+    return figure
+
+
+@drawing.style
+def group_keep_ratios(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw the fraction of the channels that every group keeps, with the counts.
+
+    Args:
+      groups: By name, in the order to show them from the top: `size` and `kept`,
+        numbers of channels.
+
+    Returns:
+      The figure; it grows with the number of groups.
+    """
+    figure, axes = _bars(
+        "Keep ratios of groups", groups, 0.0, drawing.group_names(groups)
+    )
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
+    axes.set_xlabel("channels kept")
+    return figure
+
+
+def _bars(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    low: float,
+    names: Iterable[str],
+) -> tuple[Figure, Axes]:
+    """Draw a bar of what is kept for every row, from `low`, with the counts beside."""
+    count = len(rows)
+    # So many layers that the picture would not end are drawn smaller instead.
+    pitch = min(0.27, 30 / count)
+    font = min(9.0, 60 * pitch)
+    figure, axes = drawing.figure(title, height=1.1 + pitch * count)
+    ratios = [x["kept"] / x["size"] if x["size"] else 0.0 for x in rows.values()]
+    places = np.arange(count)
+    colours = list(drawing.layer_colours(list(rows)).values())
+    axes.barh(places, [max(r - low, 0) for r in ratios], 0.66, left=low, color=colours)
+    for place, (ratio, row) in enumerate(zip(ratios, rows.values(), strict=True)):
+        note = f"{percent(ratio)} · {row['kept']:,} of {row['size']:,}"
         axes.annotate(
-            note if layer["kept"] else f"nothing left of {layer['size']:,}",
-            (max(ratio, low), row),
+            note if row["kept"] else f"nothing left of {row['size']:,}",
+            (max(ratio, low), place),
             (5, 0),
             textcoords="offset points",
             va="center",
             fontsize=font * 0.94,
-            color=drawing.INK if layer["kept"] else drawing.RED,
+            color=drawing.INK if row["kept"] else drawing.RED,
         )
-    axes.set_xscale("log")
-    axes.set_xlim(low, 1)
-    drawing.percent_ticks(axes.xaxis, low, 1)
     axes.set_ylim(count - 0.4, -0.6)
-    axes.set_yticks(rows, [drawing.shorten(name) for name in layers], fontsize=font)
+    axes.set_yticks(places, list(names), fontsize=font)
     axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("weights kept")
-    return figure
+    return figure, axes
 
 
 @drawing.style
@@ -195,30 +253,153 @@ def thresholds_over_time(records: Sequence[Record]) -> Figure:
       The figure. Up to 40 layers each have their name beside the end of the line;
       more share a colour scale from the first layer to the last.
     """
-    names = _threshold_keys(records)
-    short = [name.removeprefix(_THRESHOLD) for name in names]
-    colours = drawing.layer_colours(short)
-    labelled = len(names) <= drawing.MOST_LABELS
-    height = max(3.9, 1.2 + 0.19 * len(names)) if labelled else 4.6
-    figure, axes = drawing.figure("Thresholds over time", height=height)
+
+    def scale(axes: Axes, lowest: float):
+        if lowest > 0:
+            drawing.log_ticks(axes)
+        axes.set_ylabel("threshold")
+
+    named = {key.removeprefix(_THRESHOLD): key for key in _keys(records, _THRESHOLD)}
+    return _lines("Thresholds over time", records, named, scale, unit="layer")
+
+
+@drawing.style
+def group_ratios_over_time(
+    records: Sequence[Record], groups: Sequence[str] = ()
+) -> Figure:
+    """Draw the keep ratio of every group of channels against the step.
+
+    Args:
+      records: Lines with `keep_ratio/<group>`.
+      groups: The groups in the order of their colours; others come after them.
+
+    Returns:
+      The figure, with names as in `thresholds_over_time`.
+    """
+
+    def scale(axes: Axes, lowest: float):
+        del lowest
+        axes.set_ylim(0, 1.04)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: percent(y)))
+        axes.set_ylabel("channels kept")
+
+    found = [key.removeprefix(_KEPT) for key in _keys(records, _KEPT)]
+    ordered = dict.fromkeys([*(name for name in groups if name in found), *found])
+    keys = (_KEPT + name for name in ordered)
+    named = dict(zip(drawing.group_names(ordered), keys, strict=True))
+    return _lines("Keep ratios of groups over time", records, named, scale, "group")
+
+
+def _lines(
+    title: str,
+    records: Sequence[Record],
+    named: Mapping[str, str],
+    scale: Callable[[Axes, float], None],
+    unit: str,
+) -> Figure:
+    """Draw a line for every layer or group, in colours from the first to the last.
+
+    Args:
+      title: Of the figure.
+      records: Lines of the metrics.
+      named: The key in the records by the name to show.
+      scale: Sets up the y axis, told the lowest value.
+      unit: What is numbered where there are too many to name.
+    """
+    colours = drawing.layer_colours(list(named))
+    labelled = len(named) <= drawing.MOST_LABELS
+    height = max(3.9, 1.2 + 0.19 * len(named)) if labelled else 4.6
+    figure, axes = drawing.figure(title, height=height)
     ends = []
-    positive = True
-    for name, layer in zip(names, short, strict=True):
-        steps, values = drawing.thin(*drawing.series(records, name))
-        axes.plot(steps, values, color=colours[layer], linewidth=1.7)
-        ends.append((steps[-1], values[-1], layer))
-        positive = positive and bool(np.all(values > 0))
-    if positive:
-        drawing.log_ticks(axes)
-    axes.set_ylabel("threshold")
+    lowest = math.inf
+    for name, key in named.items():
+        steps, values = drawing.thin(*drawing.series(records, key))
+        axes.plot(steps, values, color=colours[name], linewidth=1.7)
+        ends.append((steps[-1], values[-1], name))
+        lowest = min(lowest, values.min())
+    scale(axes, lowest)
     drawing.steps(axes, records)
     if labelled:
         drawing.label_ends(axes, ends, colours)
     else:
-        scale = ScalarMappable(Normalize(1, len(names)), drawing.DEPTH)
-        bar = figure.colorbar(scale, ax=axes, pad=0.02, aspect=30)
-        bar.set_label("layer", color=drawing.MUTED)
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(1, len(named)), drawing.DEPTH),
+            ax=axes,
+            pad=0.02,
+            aspect=30,
+        )
+        bar.set_label(unit, color=drawing.MUTED)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return figure
+
+
+@drawing.style
+def budget_over_time(
+    records: Sequence[Record],
+    names: Sequence[str],
+    *,
+    reached: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw costs and their limits against the step, and the prices below them.
+
+    Args:
+      records: Lines with `budget/cost/<j>`, and `limit` and `price` in its place.
+      names: Of the costs, by j.
+      reached: The costs of the final network by name, drawn as points.
+
+    Returns:
+      The figure; without prices it has one panel.
+    """
+    prices = bool(_keys(records, _PRICE))
+    figure = drawing.blank("Budget over time", height=3.7 + 1.2 * prices)
+    panels = figure.subplots(
+        1 + prices,
+        sharex=True,
+        squeeze=False,
+        gridspec_kw={"height_ratios": (2.4, 1.0)[: 1 + prices]},
+    )[:, 0]
+    top = panels[0]
+    highest = 1.0
+    for j, name in enumerate(names):
+        colour = drawing.QUALITATIVE[j % len(drawing.QUALITATIVE)]
+        label = drawing.cost_name(name)
+        steps, values = drawing.thin(*drawing.series(records, f"{_COST}{j}"))
+        if not len(steps):
+            continue
+        top.plot(steps, values, color=colour, label=label)
+        highest = max(highest, values.max())
+        final = (reached or {}).get(name)
+        if is_number(final):
+            top.plot(
+                steps[-1],
+                final,
+                "o",
+                color=colour,
+                markersize=7,
+                markeredgecolor=drawing.PAPER,
+                markeredgewidth=1.2,
+                zorder=5,
+                clip_on=False,
+                label=f"rounded {100 * final:.2f}%",
+            )
+        steps, values = drawing.thin(*drawing.series(records, f"{_LIMIT}{j}"))
+        if len(steps):
+            # One limit stands out in a colour of its own; several go with their cost.
+            own = drawing.ORANGE if len(names) == 1 else colour
+            line = {"color": own, "linestyle": (0, (4, 2.5)), "linewidth": 1.6}
+            top.plot(steps, values, label=f"limit {percent(values[-1])}", **line)
+        steps, values = drawing.thin(*drawing.series(records, f"{_PRICE}{j}"))
+        if len(steps):
+            panels[-1].plot(steps, values, color=colour, linewidth=1.7)
+    top.set_ylim(0, 1.06 * highest)
+    top.yaxis.set_major_formatter(FuncFormatter(lambda y, _: percent(y)))
+    top.set_ylabel("of the dense cost")
+    drawing.legend(top)
+    if prices:
+        panels[-1].set_ylim(bottom=0)
+        panels[-1].set_ylabel("price")
+    for axes in panels:
+        drawing.steps(axes, records, label=axes is panels[-1], name=axes is top)
     return figure
 
 
@@ -299,6 +480,54 @@ def regrowth_over_time(records: Sequence[Record]) -> Figure:
     axes.set_ylabel("weights in one step")
     drawing.steps(axes, records)
     drawing.legend(axes)
+    return figure
+
+
+@drawing.style
+def sensitivity(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw how much each group of channels matters beside what it keeps.
+
+    Args:
+      groups: By name, in the order to show them from the top: `loss_rise` when half of
+        the group is pruned alone, and its `keep_ratio`.
+
+    Returns:
+      The figure; it grows with the number of groups.
+    """
+    count = len(groups)
+    pitch = min(0.27, 30 / count)
+    figure = drawing.blank(
+        "Sensitivity and keep ratio", 1.1 + pitch * count, width=drawing.WIDE
+    )
+    places = np.arange(count)
+    colours = list(drawing.layer_colours(list(groups)).values())
+    panels = figure.subplots(1, 2, sharey=True)
+    rise = "rise of the test loss at half the channels"
+    for axes, key, label, shown in (
+        (panels[0], "loss_rise", rise, "{:#.3g}".format),
+        (panels[1], "keep_ratio", "channels kept by the run", percent),
+    ):
+        values = [group[key] for group in groups.values()]
+        bars = axes.barh(places, values, 0.66, color=colours)
+        axes.bar_label(
+            bars,
+            [shown(value) for value in values],
+            padding=4,
+            fontsize=min(8.5, 56 * pitch),
+            color=drawing.INK,
+        )
+        axes.margins(x=0.12)
+        axes.set_xlabel(label)
+        axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
+        axes.grid(visible=False, axis="y")
+    panels[0].set_ylim(count - 0.4, -0.6)
+    panels[0].set_yticks(
+        places,
+        drawing.group_names(groups),
+        fontsize=min(9.0, 60 * pitch),
+    )
+    panels[1].set_xlim(0, 1)
+    panels[1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
     return figure
 
 
@@ -489,13 +718,13 @@ def _is_point(point: Mapping[str, Any]) -> bool:
     )
 
 
-def _threshold_keys(records: Sequence[Record]) -> list[str]:
-    """List the keys of thresholds that have a value somewhere, as they come."""
+def _keys(records: Sequence[Record], prefix: str) -> list[str]:
+    """List the keys of a prefix that have a value somewhere, as they come."""
     return list(
         dict.fromkeys(
             key
             for record in records
             for key, value in record.items()
-            if key.startswith(_THRESHOLD) and is_number(value)
+            if key.startswith(prefix) and is_number(value)
         )
     )

@@ -17,7 +17,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from experiments.drawing import is_number
 from experiments.metrics import METRICS_FILE, percent, read_metrics, write_atomically
 
 SUMMARY_FILE = "summary.json"
+SENSITIVITY_FILE = "sensitivity.json"
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 
@@ -34,16 +35,22 @@ _MISSING = "–"
 _METHODS = {
     "dense": "Dense training",
     "dsa": "Differentiable sparsity allocation",
+    "evolution": "Channel pruning by evolution",
+    "filter_norm": "Channel pruning by the size of filters",
     "global_magnitude": "Global magnitude pruning",
     "grasp": "Pruning at initialisation by GraSP",
+    "group_lasso": "Structured sparsity learning",
     "lats": "Soft threshold pruning",
     "ltp": "Learned threshold pruning",
     "magnitude": "Magnitude pruning",
+    "morphnet": "MorphNet",
+    "norm_scale": "Channel pruning by the scale of norms",
     "pgh": "Soft threshold pruning by homotopy",
     "random_erk": "Random pruning at initialisation",
     "s_lats": "Soft threshold pruning, S-LATS",
     "snip": "Pruning at initialisation by SNIP",
     "soft_threshold_reparameterization": "Soft threshold reparameterization",
+    "uniform": "Uniform channel pruning",
 }
 
 _FOOTER = (
@@ -61,6 +68,15 @@ _CAPTIONS = {
         " steps are off the scale."
     ),
     "keep_ratio": "Fraction of the weights kept, on a logarithmic scale.",
+    "budget": (
+        "What the learned keep ratios cost, the limit that they are held to, and the"
+        " price that does it. The point is the cost of the whole channels that stay."
+    ),
+    "group_ratios": (
+        "The learned keep ratio of each group of channels that are removed together;"
+        " colours run from the first group to the last."
+    ),
+    "groups": "Channels that each group keeps in the final network.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
     "thresholds": "Each layer's threshold; colours run from the first to the last.",
     "regrowth": (
@@ -85,14 +101,27 @@ def trail_table(summary: Mapping[str, Any]) -> str:
         [cell.replace("×", "x").replace(_MISSING, "-") for cell in row]
         for row in [header, *rows]
     ]
-    widths = [max(map(len, column)) for column in zip(*ascii_rows, strict=True)]
-    rights = [name != "checkpoint" for name in header]
+    left = {i for i, name in enumerate(header) if name == "checkpoint"}
+    return text_table(ascii_rows[0], ascii_rows[1:], left=left)
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int]
+) -> str:
+    """Lay out a table for the terminal, with a line below the header.
+
+    Args:
+      header: Names of the columns.
+      rows: Of as many cells each.
+      left: Numbers of the columns that begin at the left; others end at the right.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, rights, strict=True)
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in ascii_rows
+        for row in [header, *rows]
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
@@ -118,14 +147,17 @@ def write_report(workdir: str | Path) -> Path:
     metrics = workdir / METRICS_FILE
     records = read_metrics(metrics) if metrics.exists() else []
     figures = plots.figures(summary, records)
+    sensitivity = workdir / SENSITIVITY_FILE
+    found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
+    measured = {"sensitivity": plots.sensitivity(found["groups"])} if found else {}
     folder = workdir / PLOTS_FOLDER
     folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
+    for name, figure in {**figures, **measured}.items():
         buffer = io.BytesIO()
         drawing.save_png(figure, buffer)
         write_atomically(folder / f"{name}.png", buffer.getvalue())
     path = workdir / REPORT_FILE
-    write_atomically(path, _page(summary, figures, workdir))
+    write_atomically(path, _page(summary, figures, workdir, found))
     return path
 
 
@@ -177,21 +209,24 @@ def _trail(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     The column `accuracy` holds that of networks with exact zeros, so that it compares
     from the dense network to the final one.
     """
-    header = ["step", "sparsity", "keep ratio", "compression", "soft accuracy"]
-    header += ["accuracy", "checkpoint"]
+    limits = _limits(summary)
+    header = ["step", *map(drawing.cost_name, limits), "sparsity", "keep ratio"]
+    header += ["compression", "soft accuracy", "accuracy", "checkpoint"]
     named = [(_count(p.get("step")), p) for p in summary.get("points") or []]
     dense = summary.get("dense_accuracy")
     if is_number(dense):
         point = {"sparsity": 0.0, "keep_ratio": 1.0, "compression": 1.0}
-        named.insert(0, ("dense", point | {"accuracy": dense}))
+        costs = dict.fromkeys(limits, 1.0)
+        named.insert(0, ("dense", {**point, "accuracy": dense, "costs": costs}))
     if summary.get("final"):
         named.append(("final", summary["final"]))
     rows = []
     for name, point in named:
-        sparsity = point.get("sparsity")
+        sparsity, costs = point.get("sparsity"), point.get("costs") or {}
         rows.append(
             [
                 name,
+                *(_score(costs.get(cost)) for cost in limits),
                 f"{100 * sparsity:.3f}%" if is_number(sparsity) else _MISSING,
                 _fraction(point.get("keep_ratio")),
                 _times(point.get("compression")),
@@ -209,7 +244,10 @@ def _trail(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _page(
-    summary: Mapping[str, Any], figures: Mapping[str, plots.Figure], workdir: Path
+    summary: Mapping[str, Any],
+    figures: Mapping[str, plots.Figure],
+    workdir: Path,
+    measured: Mapping[str, Any] | None,
 ) -> str:
     names = [summary.get(key) for key in ("model", "dataset")]
     method = str(summary.get("method", "run"))
@@ -224,7 +262,8 @@ def _page(
         _stopped() if status != "finished" else "",
         page.section("The trail", _trail_html(summary), "trail"),
         page.section("Pictures", _pictures(figures), "pictures") if figures else "",
-        _layers((summary.get("final") or {}).get("layers") or {}),
+        _layers(summary),
+        _sensitivity(measured) if measured else "",
         _compact(workdir),
         page.section("Run it again", _command(summary, workdir), "again"),
         _details("Configuration", summary.get("config")),
@@ -241,20 +280,16 @@ def _page(
     )
 
 
-def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
-    """Show the four numbers that a reader looks for first."""
-    final = summary.get("final") or {}
+def _limits(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The limits of a run that prunes channels, by cost; none for other runs."""
     budget = summary.get("budget") or {}
-    asked, reached = budget.get("asked"), budget.get("reached")
-    kept = reached if is_number(reached) else final.get("keep_ratio")
-    note, kind = "no budget asked", ""
-    if is_number(asked):
-        note = f"asked {percent(asked)}"
-        if is_number(kept):
-            # The limit may be exceeded by rounding; 2 % more is no longer rounding.
-            held = kept <= 1.02 * asked
-            note += ", reached" if held else ", missed"
-            kind = "good" if held else "warn"
+    return {name: x for name, x in budget.items() if name != "weights"}
+
+
+def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
+    """Show the numbers that a reader looks for first."""
+    final = summary.get("final") or {}
+    limits, costs = _limits(summary), summary.get("costs") or {}
     accuracy, dense = final.get("accuracy"), summary.get("dense_accuracy")
     against = "no dense network to compare with"
     if is_number(dense):
@@ -263,12 +298,41 @@ def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
             points = f"{100 * (accuracy - dense):+.2f}".replace("-", "−")
             against += f", {points} points"
     total = _count(final.get("total_weights"))
-    return [
-        ("Keep ratio", _fraction(kept), note, kind),
-        ("Compression", _times(final.get("compression")), "all / kept weights", ""),
+    last: list[page.Card] = [
         ("Accuracy", _score(accuracy), against, ""),
         ("Weights kept", _count(final.get("kept_weights")), f"of {total}", ""),
     ]
+    if limits:
+        groups = (final.get("layers") or {}).values()
+        channels = [sum(group[key] for group in groups) for key in ("kept", "size")]
+        kept, size = map(_count, channels if groups else (None, None))
+        # Channels are rounded down to the limit: there is nothing to allow for.
+        first = [_limit_card(n, costs.get(n), x, room=1.0) for n, x in limits.items()]
+        cards = [*first, last[0], ("Channels kept", kept, f"of {size}", ""), last[1]]
+        return cards[:4]  # A row of them; with several limits the last are left out.
+    asked = (summary.get("budget") or {}).get("weights")
+    reached = costs.get("weights")
+    kept = reached if is_number(reached) else final.get("keep_ratio")
+    # Methods with thresholds of their own come close; 2 % more is no longer close.
+    _, _, note, kind = _limit_card("weights", kept, asked, room=1.02)
+    return [
+        ("Keep ratio", _fraction(kept), note, kind),
+        ("Compression", _times(final.get("compression")), "all / kept weights", ""),
+        *last,
+    ]
+
+
+def _limit_card(name: str, reached: Any, limit: Any, *, room: float) -> page.Card:
+    """Show a cost beside its limit, which it may exceed by a factor `room`."""
+    note, kind = "no budget asked", ""
+    if is_number(limit):
+        note = f"asked {percent(limit)}"
+        if is_number(reached):
+            held = reached <= room * limit
+            note += ", reached" if held else ", missed"
+            kind = "good" if held else "warn"
+    shown = drawing.cost_name(name)
+    return shown[0].upper() + shown[1:], _score(reached), note, kind
 
 
 def _stopped() -> str:
@@ -296,9 +360,19 @@ def _pictures(figures: Mapping[str, plots.Figure]) -> str:
     return '<div class="pictures">' + "\n".join(drawn) + "</div>"
 
 
-def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
+def _layers(summary: Mapping[str, Any]) -> str:
+    """Show what every layer keeps, or every group of channels."""
+    layers = (summary.get("final") or {}).get("layers") or {}
     if not layers:
         return ""
+    if _limits(summary):
+        header = ["group", "channels", "kept", "keep ratio"]
+        rows = [
+            [name, *map(_count, (g["size"], g["kept"])), _fraction(g["keep_ratio"])]
+            for name, g in layers.items()
+        ]
+        table = page.table(header, rows, [""] * len(rows), left={0})
+        return page.section("Groups of channels", table, "layers")
     header = ["layer", "weights", "kept", "keep ratio", "compression"]
     rows = [
         [
@@ -324,17 +398,8 @@ def compact_table(found: Mapping[str, Any]) -> str:
       The table, in plain ASCII, and a line on equality.
     """
     header, rows = _compact_rows(found)
-    lines = [[cell.replace("–", "-") for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    made = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in lines
-    ]
-    made.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*made, _compact_note(found)])
+    lines = [[cell.replace("–", "-") for cell in row] for row in rows]
+    return f"{text_table(header, lines, left={0})}\n{_compact_note(found)}"
 
 
 def _compact_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -375,6 +440,33 @@ def _compact(workdir: Path) -> str:
     table = page.table(header, rows, [""] * len(rows), left={0})
     note = f'<p class="caption">{page.text(_compact_note(found))}</p>'
     return page.section("Compact network", table + note, "compact")
+
+
+def sensitivity_note(found: Mapping[str, Any]) -> str:
+    """Say what `experiments.sensitivity` measured.
+
+    Args:
+      found: The content of `sensitivity.json`.
+    """
+    correlation = found["correlation"]
+    agree = "no rank correlation, as one of them is the same everywhere"
+    if correlation is not None:
+        agree = f"Spearman rank correlation {correlation:+.2f}".replace("-", "−")
+    return (
+        "Each group alone loses the smaller half of its filters, in the dense network"
+        f" of step {found['step']:,} (test loss {found['loss']:.3f}, accuracy"
+        f" {_score(found['accuracy'])}), without training after. Rise of the test loss"
+        f" and keep ratio of {len(found['groups'])} groups: {agree}."
+    )
+
+
+def _sensitivity(found: Mapping[str, Any]) -> str:
+    note = sensitivity_note(found)
+    figure = plots.sensitivity(found["groups"])
+    picture = drawing.inline_svg(figure, "sensitivity", label=note)
+    caption = f"<figcaption>{page.text(note)}</figcaption>"
+    content = f"<figure>{picture}{caption}</figure>"
+    return page.section("Sensitivity of groups", content, "sensitivities")
 
 
 def _command(summary: Mapping[str, Any], workdir: Path) -> str:

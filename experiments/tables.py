@@ -19,16 +19,15 @@ import argparse
 import csv
 import dataclasses
 import io
-import itertools
 import json
 import math
 import re
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments import drawing, page, plots
 from experiments.metrics import percent, write_atomically
@@ -40,23 +39,31 @@ PICTURE_FILE = "comparison.png"
 
 _MISSING = "–"
 
+Key = TypeVar("Key")
+
 # What the name of a config begins with, as papers write it.
 _METHODS = {
+    "amc": "Evolution, as AMC",
     "dense": "Dense",
     "dsa": "DSA",
     "early_pgh": "PGH, early",
+    "filter_norm": "Filter norms",
     "global_magnitude": "Magnitude, global",
     "gmp": "GMP",
     "grasp": "GraSP",
     "lats": "LATS",
     "ltp": "LTP",
     "magnitude": "Magnitude",
+    "morphnet": "MorphNet",
+    "norm_scale": "Norm scales",
     "pai": "PGH, at initialisation",
     "pgh_early": "PGH, early",
     "random": "Random (ERK)",
     "s_lats": "S-LATS",
     "snip": "SNIP",
+    "ssl": "SSL",
     "str": "STR",
+    "uniform": "Uniform",
 }
 
 
@@ -142,62 +149,101 @@ def read_runs(workdir: str | Path) -> tuple[list[Row], list[Path]]:
       ValueError: if no finished run prunes, or one does not compare: of another
         network or data set, or without an asked sparsity.
     """
-    rows, unfinished = [], []
-    for folder in sorted(p.parent for p in Path(workdir).glob("*/*/*/config.json")):
-        try:
-            summary = json.loads((folder / SUMMARY_FILE).read_bytes())
-        except FileNotFoundError:
-            summary = {"status": "killed"}
-        if summary["status"] == "finished":
-            rows.append(_row(summary, folder))
-        else:
-            unfinished.append(folder)
+    finished, unfinished = read_summaries(workdir)
+    rows = [_row(summary, folder) for folder, summary in finished.items()]
     if all(row.sparsity is None for row in rows):
         raise ValueError(
             f"`read_runs({str(workdir)!r})` requires the folder of a sweep, with "
             "finished runs that prune in config/sparsity/seed; there is none. Make "
             "them with `python -m experiments.sweep`."
         )
+    check_subject(rows, workdir)
+    return sorted(rows, key=_order), unfinished
+
+
+def read_summaries(
+    workdir: str | Path,
+) -> tuple[dict[Path, dict[str, Any]], list[Path]]:
+    """Read what the runs of a sweep say.
+
+    Args:
+      workdir: the folder of the sweep, of three levels of folders, then runs.
+
+    Returns:
+      The content of `summary.json` by the folder of every finished run, and the
+      folders of those begun but not finished.
+    """
+    finished, unfinished = {}, []
+    for folder in sorted(p.parent for p in Path(workdir).glob("*/*/*/config.json")):
+        try:
+            summary = json.loads((folder / SUMMARY_FILE).read_bytes())
+        except FileNotFoundError:
+            summary = {"status": "killed"}
+        if summary["status"] == "finished":
+            finished[folder] = summary
+        else:
+            unfinished.append(folder)
+    return finished, unfinished
+
+
+def check_subject(rows: Iterable[Any], workdir: str | Path) -> None:
+    """Raises ValueError if rows are of several networks or data sets."""
     subjects = sorted({_subject(row) for row in rows})
     if len(subjects) > 1:
         raise ValueError(
             f"`read_runs({str(workdir)!r})` compares methods on one network and data "
             f"set; got {', '.join(subjects)}. Give each a sweep of its own."
         )
-    return sorted(rows, key=_order), unfinished
 
 
 def tabulate(rows: Iterable[Row]) -> Table:
     """Gather the runs by config, in the order of their names, and sparsity."""
-    ordered = sorted(rows, key=_order)
+    return gather(sorted(rows, key=_order), lambda row: row.sparsity)
+
+
+def gather(
+    rows: Iterable[Any], column: Callable[[Any], Key]
+) -> dict[str, dict[Key, Cell]]:
+    """Gather rows by config and column; both come in the order of the rows."""
+    found: dict[str, dict[Key, tuple[float, ...]]] = {}
+    for row in rows:
+        line = found.setdefault(row.config, {})
+        line[column(row)] = (*line.get(column(row), ()), row.accuracy)
     return {
-        config: {
-            sparsity: Cell(accuracies=tuple(row.accuracy for row in runs))
-            for sparsity, runs in itertools.groupby(group, lambda row: row.sparsity)
-        }
-        for config, group in itertools.groupby(ordered, lambda row: row.config)
+        config: {key: Cell(accuracies=values) for key, values in line.items()}
+        for config, line in found.items()
     }
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     """Write rows as CSV; numbers are exact."""
+    return write_csv(Row, sorted(rows, key=_order))
+
+
+def write_csv(kind: type[Any], rows: Iterable[Any]) -> str:
+    """Write dataclasses of a kind as CSV, in their order."""
     buffer = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Row)]
+    names = [field.name for field in dataclasses.fields(kind)]
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
-    for row in sorted(rows, key=_order):
+    for row in rows:
         writer.writerow(dataclasses.asdict(row))
     return buffer.getvalue()
 
 
-def from_csv(text: str) -> list[Row]:
-    """Read what `to_csv` wrote.
+def from_csv(text: str, kind: type[Any] = Row) -> list[Any]:
+    """Read what `to_csv` or `write_csv` wrote.
+
+    Args:
+      text: the content of the file.
+      kind: the dataclass of a row, of fields `str`, `int`, `float` and `float | None`.
 
     Raises:
-      ValueError: if the columns are not those of `Row`, or hold no numbers.
+      ValueError: if the columns are not those of a row, or hold no numbers.
     """
     reader = csv.DictReader(io.StringIO(text))
-    names = [field.name for field in dataclasses.fields(Row)]
+    fields = dataclasses.fields(kind)
+    names = [field.name for field in fields]
     if reader.fieldnames != names:
         raise ValueError(
             f"`from_csv(...)` requires the columns {', '.join(names)}; got "
@@ -206,12 +252,13 @@ def from_csv(text: str) -> list[Row]:
     rows = []
     for cells in reader:
         values: dict[str, Any] = dict(cells)
-        values["seed"] = int(cells["seed"])
-        for name in ("sparsity", "dense_accuracy"):
-            values[name] = float(cells[name]) if cells[name] else None
-        for name in ("keep_ratio", "accuracy", "seconds"):
-            values[name] = float(cells[name])
-        rows.append(Row(**values))
+        for field in fields:
+            if field.type in (int, float):
+                values[field.name] = field.type(cells[field.name])
+            elif field.type == float | None:
+                text = cells[field.name]
+                values[field.name] = float(text) if text else None
+        rows.append(kind(**values))
     return rows
 
 
@@ -225,16 +272,27 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
     Returns:
       A caption and the table. The best mean of each column is bold.
     """
-    labels = _labels(rows)
+    labels = method_names(rows)
     header, texts, best = _cells(rows)
     lines = [[f"{labels[c]} (`{c}`)", *cells] for c, cells in texts.items()]
-    for line, column in best:
-        lines[line][column] = f"**{lines[line][column]}**"
-    ruler = ["---", *["--:"] * (len(header) - 1)]
-    drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ruler, *lines])
     command = "python -m experiments.tables"
     source = f"Every run: `results/{name}.csv`, read by `{command}`; best mean bold."
-    return f"{_caption(rows)} {source}\n\n{drawn}\n"
+    return f"{_caption(rows)} {source}\n\n{draw_markdown(header, lines, best)}\n"
+
+
+def draw_markdown(
+    header: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    best: Iterable[tuple[int, int]],
+) -> str:
+    """Draw a Markdown table; cells that are best, by line and column, are bold."""
+    bold = {*best}
+    drawn = [
+        [f"**{x}**" if (i, j) in bold else x for j, x in enumerate(line)]
+        for i, line in enumerate(lines)
+    ]
+    ruler = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ruler, *drawn])
 
 
 def insert(document: str, name: str, content: str) -> str:
@@ -267,7 +325,7 @@ def insert(document: str, name: str, content: str) -> str:
 def figure_of(rows: Iterable[Row]) -> plots.Figure:
     """Draw accuracy against sparsity, a line for every config that prunes."""
     rows = list(rows)
-    table, labels = tabulate(rows), _labels(rows)
+    table, labels = tabulate(rows), method_names(rows)
     lines = {
         labels[config]: [
             {"sparsity": sparsity, **_point(cell)}
@@ -297,7 +355,7 @@ def to_html(
     Returns:
       The page; it loads and runs nothing.
     """
-    labels = _labels(rows)
+    labels = method_names(rows)
     header, texts, best = _cells(rows)
     lines = [[labels[config], *cells] for config, cells in texts.items()]
     versions = sorted({row.jaxprune for row in rows})
@@ -353,18 +411,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Compare the finished runs of a sweep.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", help="the folder of the sweep; else read the CSV")
-    parser.add_argument(
-        "--name", required=True, help="of the results: results/NAME.csv"
-    )
-    parser.add_argument("--results", default="results", help="the folder of CSV files")
-    parser.add_argument("--readme", default="README.md", help="where the table goes")
+    add_arguments(parser)
     parser.add_argument(
         "--page-only", action="store_true", help="write neither CSV nor README"
     )
     parsed = parser.parse_args(arguments)
-    if not re.fullmatch(r"\w[\w-]*", parsed.name, re.ASCII):
-        parser.error(f"argument --name: letters, digits, _ and -; got {parsed.name!r}")
     if parsed.page_only and parsed.workdir is None:
         parser.error("argument --page-only: needs --workdir")
     try:
@@ -373,6 +424,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is read and where results go."""
+    parser.add_argument("--workdir", help="the folder of the sweep; else read the CSV")
+    parser.add_argument(
+        "--name", required=True, type=_name, help="of the results: results/NAME.csv"
+    )
+    parser.add_argument("--results", default="results", help="the folder of CSV files")
+    parser.add_argument("--readme", default="README.md", help="where the table goes")
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"letters, digits, _ and -; got {text!r}")
+    return text
 
 
 def _write(parsed: argparse.Namespace) -> None:
@@ -436,7 +503,7 @@ def _order(row: Row) -> tuple[str, float, int]:
     return row.config, -1.0 if row.sparsity is None else row.sparsity, row.seed
 
 
-def _subject(row: Row) -> str:
+def _subject(row: Any) -> str:
     return f"{row.model} on {row.dataset}"
 
 
@@ -448,7 +515,7 @@ def _point(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _labels(rows: Iterable[Row]) -> dict[str, str]:
+def method_names(rows: Iterable[Any]) -> dict[str, str]:
     """The names of the methods by config, as papers write them where that is known.
 
     Two configs of one method go by their own names.
@@ -464,44 +531,50 @@ def _labels(rows: Iterable[Row]) -> dict[str, str]:
 def _cells(
     rows: Sequence[Row],
 ) -> tuple[list[str], dict[str, list[str]], list[tuple[int, int]]]:
-    """Lay out the table as texts.
+    """Lay out the table as texts: its header, and what `lay_out` returns."""
+    sparsities = sorted({row.sparsity for row in rows if row.sparsity is not None})
+    header = ["method", *(f"{100 * sparsity:.6g}%" for sparsity in sparsities)]
+    return header, *lay_out(tabulate(rows), sparsities)
+
+
+def lay_out(
+    table: Mapping[str, Mapping[Key, Cell]], columns: Sequence[Key]
+) -> tuple[dict[str, list[str]], list[tuple[int, int]]]:
+    """Lay out cells as texts, with the number of runs where it is not the largest.
+
+    Args:
+      table: cells by config and column.
+      columns: those to show, in order.
 
     Returns:
-      The header; the cells of every config that prunes; and which of them hold the
-      best mean of their column, by row and column. Column 0 is that of the names.
+      The cells of every config that has one of the columns; and which of them hold the
+      best mean of their column, by row and column. Column 0 is left for names.
     """
-    table = tabulate(rows)
-    sparsities = sorted({row.sparsity for row in rows if row.sparsity is not None})
     most = max(
         len(cell.accuracies) for line in table.values() for cell in line.values()
     )
-    lines = {c: line for c, line in table.items() if any(s in line for s in sparsities)}
-    header = ["method", *(f"{100 * sparsity:.6g}%" for sparsity in sparsities)]
+    lines = {c: line for c, line in table.items() if any(x in line for x in columns)}
     texts = {config: [] for config in lines}
     best = []
-    for column, sparsity in enumerate(sparsities, start=1):
+    for number, column in enumerate(columns, start=1):
         # As printed: what a reader cannot tell apart is equal.
         means = [
-            round(100 * line[sparsity].mean, 2) if sparsity in line else -1.0
+            round(100 * line[column].mean, 2) if column in line else -1.0
             for line in lines.values()
         ]
-        best += [(row, column) for row, m in enumerate(means) if m == max(means)]
+        best += [(row, number) for row, m in enumerate(means) if m == max(means)]
         for config, line in lines.items():
-            cell = line.get(sparsity)
+            cell = line.get(column)
             count = len(cell.accuracies) if cell else most
             note = f" ({count})" if count != most else ""
             texts[config].append(f"{cell}{note}" if cell else _MISSING)
-    return header, texts, best
+    return texts, best
 
 
 def _caption(rows: Sequence[Row]) -> str:
     """What the numbers are, with names of configs between backquotes."""
     table = tabulate(rows)
-    counts = {len(cell.accuracies) for line in table.values() for cell in line.values()}
-    seeds = f"{max(counts)} seeds" if max(counts) > 1 else "one seed"
-    about = f"Test accuracy in % of {_subject(rows[0])} by sparsity: "
-    about += "mean ± sample standard deviation of " if max(counts) > 1 else ""
-    about += f"{seeds}{', or fewer where in parentheses' * (len(counts) > 1)}."
+    about = describe(table, f"{_subject(rows[0])} by sparsity")
     dense = [f"`{c}`: {line[None]}" for c, line in table.items() if None in line]
     if dense:
         about += f" Dense, {'; '.join(dense)}."
@@ -510,15 +583,23 @@ def _caption(rows: Sequence[Row]) -> str:
         for row in rows
         if row.sparsity is not None
     )
-    return (
-        f"{about} Every keep ratio is within {_up(100 * off)} points of that asked for."
-    )
+    within = f"Every keep ratio is within {round_up(100 * off)} points"
+    return f"{about} {within} of that asked for."
 
 
-def _up(value: float) -> str:
+def describe(table: Mapping[str, Mapping[Any, Cell]], what: str) -> str:
+    """Say what the cells are, and of how many seeds."""
+    counts = {len(cell.accuracies) for line in table.values() for cell in line.values()}
+    seeds = f"{max(counts)} seeds" if max(counts) > 1 else "one seed"
+    about = f"Test accuracy in % of {what}: "
+    about += "mean ± sample standard deviation of " if max(counts) > 1 else ""
+    return f"{about}{seeds}{', or fewer where in parentheses' * (len(counts) > 1)}."
+
+
+def round_up(value: float) -> str:
     """Show a positive number with two digits after the point, rounded up.
 
-    >>> _up(0.1201), _up(0.0)
+    >>> round_up(0.1201), round_up(0.0)
     ('0.13', '0.01')
     """
     return f"{max(math.ceil(100 * value - 1e-9), 1) / 100:.2f}"
@@ -526,7 +607,7 @@ def _up(value: float) -> str:
 
 def _cards(rows: Sequence[Row]) -> list[page.Card]:
     """Show the best at every sparsity, all those that print alike."""
-    table, labels = tabulate(rows), _labels(rows)
+    table, labels = tabulate(rows), method_names(rows)
     cards = []
     for sparsity in sorted({r.sparsity for r in rows if r.sparsity is not None}):
         found = {c: line[sparsity] for c, line in table.items() if sparsity in line}

@@ -19,6 +19,10 @@ LAYERS = {
     "Dense_0/kernel": {"size": 100_000, "kept": 1600, "keep_ratio": 0.016},
     "Dense_1/kernel": {"size": 5_200, "kept": 0, "keep_ratio": 0.0},
 }
+GROUPS = {
+    "params/conv0/kernel:3": {"size": 16, "kept": 12, "keep_ratio": 0.75},
+    "params/block1/conv1/kernel:3": {"size": 16, "kept": 2, "keep_ratio": 0.125},
+}
 EVIL = "</td><script>alert('x')</script>&\"<img src=http://evil.example/a.png>"
 
 
@@ -55,7 +59,8 @@ def summary_of(**changes):
             "layers": LAYERS,
         },
         "status": "finished",
-        "budget": {"asked": 0.02, "reached": 0.01887},
+        "budget": {"weights": 0.02},
+        "costs": {"weights": 0.01887},
         "command": ["python", "-m", "experiments.main", "--config=a b.py"],
     } | changes
 
@@ -76,6 +81,36 @@ def records_of(layers=tuple(LAYERS), steps=range(50, 3001, 50), cut=2000):
                 record[f"threshold/{layer}"] = 1e-5 * np.exp(step / 400) * (1 + number)
         if step % 500 == 0:
             record["test_accuracy"] = 0.98 - 0.5 * np.exp(-step / 300)
+        yield step, record
+
+
+def channel_summary(**changes):
+    costs = {"weights": 0.41, "macs": 0.4997, "parameters": 0.412}
+    final = point(880, 0.41, None, None) | {"accuracy": 0.9944, "costs": costs}
+    return (
+        summary_of(
+            method="dsa",
+            points=[point(440, 0.41, None, 0.5) | {"costs": costs}],
+            final=final
+            | {"kept_weights": 410, "total_weights": 1000, "layers": GROUPS},
+            budget={"macs": 0.5},
+            costs=costs,
+            channels={name: list(range(g["kept"])) for name, g in GROUPS.items()},
+        )
+        | changes
+    )
+
+
+def channel_records(limits=1, steps=range(10, 441, 10)):
+    for step in steps:
+        record = {"loss": 1.0, "accuracy": 0.9, "keep_ratio": 0.6, "phase": "prune"}
+        for number, name in enumerate(sorted(GROUPS)):
+            record[f"keep_ratio/{name}"] = 0.9 - 0.4 * number
+            record[f"threshold/{name}"] = 1.0 - number
+        for j in range(limits):
+            record[f"budget/cost/{j}"] = 0.6 - 0.1 * j
+            record[f"budget/limit/{j}"] = max(1 - step / 400, 0.5)
+            record[f"budget/price/{j}"] = 0.01 * (1 + j)
         yield step, record
 
 
@@ -255,8 +290,9 @@ def test_hostile_texts_are_only_shown(tmp_path):
     [
         summary_of(points=[], dense_accuracy=None, budget=None, command=None),
         summary_of(points=[], final=None, status="stopped"),
-        summary_of(final=None, budget={"asked": 0.02, "reached": None}),
-        summary_of(budget={"asked": 0.02, "reached": True}),
+        summary_of(final=None, costs=None),
+        summary_of(costs={"weights": True}),
+        summary_of(final=None, costs=None, budget={"macs": 0.5}),
         summary_of(config={}, versions=None, seconds=None),
         summary_of(final=summary_of()["final"] | {"layers": {}}),
         summary_of(
@@ -282,9 +318,66 @@ def test_a_stopped_run_says_so(tmp_path):
 
 
 def test_a_missed_budget_says_so(tmp_path):
-    summary = summary_of(budget={"asked": 0.01, "reached": 0.01887})
+    summary = summary_of(budget={"weights": 0.01})
     text = write_report(run_of(tmp_path, summary, [])).read_text()
     assert '<dd class="note warn">asked 1%, missed</dd>' in text
+
+
+def test_a_run_that_prunes_channels_shows_its_limits_and_groups(tmp_path):
+    page = Page(write_report(run_of(tmp_path, channel_summary(), [])).read_text())
+    text = " ".join(" ".join(page.text).split())
+    assert "Differentiable sparsity allocation" in text
+    assert "MACs 49.97% asked 50%, reached" in text
+    assert "Channels kept 14 of 32" in text
+    assert ["params/block1/conv1/kernel:3", "16", "2", "12.5%"] in page.rows
+    header, *rows = report._trail(channel_summary())[1]
+    assert header[:2] == ["dense", "100.00%"]
+    assert [row[1] for row in rows] == ["49.97%", "49.97%"]
+
+
+@pytest.mark.parametrize(
+    ("reached", "note"), [(0.5, "good"), (0.50001, "warn"), (0.1, "good")]
+)
+def test_a_limit_is_missed_only_when_exceeded(reached, note):
+    summary = channel_summary(budget={"parameters": 0.42, "macs": 0.5})
+    summary["costs"] |= {"macs": reached}
+    cards = report._cards(summary)
+    assert [card[0] for card in cards] == [
+        "Parameters", "MACs", "Accuracy", "Channels kept",
+    ]  # fmt: skip
+    assert [card[3] for card in cards] == ["good", note, "", ""]
+
+
+def test_the_pictures_of_channels_are_those_of_groups_and_budget():
+    records = [{"step": step, **r} for step, r in channel_records()]
+    drawn = plots.figures(channel_summary(), records)
+    assert list(drawn) == ["learning", "budget", "group_ratios", "groups"]
+    (axes,) = drawn["groups"].axes
+    assert axes.get_xscale() == "linear"
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.125]
+    (axes,) = drawn["group_ratios"].axes
+    assert axes.get_yscale() == "linear"
+    # In the order of the groups, not of the records, so that colours agree.
+    assert [line.get_ydata()[0] for line in axes.lines] == [0.5, 0.9]
+    assert {text.get_text() for text in axes.texts} == {"conv0", "block1/conv1"}
+    without = plots.figures(channel_summary(method="uniform"), [])
+    assert list(without) == ["groups"]
+
+
+def test_costs_limits_and_prices_are_told_apart():
+    records = [{"step": step, **r} for step, r in channel_records(limits=2)]
+    reached = {"macs": 0.4997, "bytes": 0.3}
+    figure = plots.budget_over_time(records, ["bytes", "macs"], reached=reached)
+    top, bottom = figure.axes
+    assert top.get_legend_handles_labels()[1] == [
+        "bytes", "rounded 30.00%", "limit 50%", "MACs", "rounded 49.97%", "limit 50%",
+    ]  # fmt: skip
+    assert [line.get_ydata()[-1] for line in top.lines[:6]] == [
+        0.6, 0.3, 0.5, 0.5, 0.4997, 0.5,
+    ]  # fmt: skip
+    assert [line.get_ydata()[-1] for line in bottom.lines] == [0.01, 0.02]
+    bare = [{"step": r["step"], "budget/cost/0": 0.5} for r in records]
+    assert len(plots.budget_over_time(bare, ["macs"]).axes) == 1
 
 
 def test_a_method_without_thresholds_has_no_such_picture():

@@ -46,7 +46,8 @@ def put(workdir, config, sparsity, seed, accuracy, **changes):
         "versions": {"jaxprune": "1.2.3"},
         "seconds": 30.04,
         "dense_accuracy": 0.985,
-        "budget": {"asked": 0.1, "reached": keep},
+        "budget": {"weights": 0.1},
+        "costs": {"weights": keep},
         "final": {"keep_ratio": keep, "accuracy": accuracy},
     } | changes
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -136,7 +137,7 @@ def test_the_csv_file_keeps_every_bit(workdir):
 def test_two_configs_of_one_method_go_by_their_own_names(workdir):
     put(workdir, "ltp_cnn_digits", 0.9, 0, 0.9)
     rows, _ = read_runs(workdir)
-    labels = tables._labels(rows)
+    labels = tables.method_names(rows)
     assert labels["ltp_digits"] == "ltp_digits"
     assert labels["ltp_cnn_digits"] == "ltp_cnn_digits"
     assert labels["magnitude_digits"] == "Magnitude"

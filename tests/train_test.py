@@ -74,7 +74,8 @@ def test_a_run_meets_its_budget_and_writes_what_it_promises(finished):
     assert summary == json.loads((workdir / "summary.json").read_text())
     final = summary["final"]
     assert final["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
-    assert summary["budget"] == {"asked": 0.05, "reached": final["keep_ratio"]}
+    assert summary["budget"] == {"weights": 0.05}
+    assert summary["costs"] == {"weights": final["keep_ratio"]}
     assert set(final["layers"]) == {f"dense{i}/kernel" for i in (1, 2, 3)}
     assert summary["dense_accuracy"] > 0
     for name in ("report.html", "metrics.jsonl", "config.json", "plots/accuracy.png"):

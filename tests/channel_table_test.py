@@ -1,0 +1,114 @@
+"""The table of channel-pruning runs from made-up folders."""
+
+import json
+
+import pytest
+
+from experiments import channel_table, tables
+
+MARKERS = "<!-- results:rows begin -->\n<!-- results:rows end -->\n"
+
+
+def put(workdir, config, limit, seed, accuracy, macs, seconds=100.0, **changes):
+    folder = workdir / config / f"macs:{limit}" / str(seed)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    summary = {
+        "status": "finished",
+        "method": config.split("_")[0],
+        "dataset": "digits",
+        "model": "net",
+        "seed": seed,
+        "versions": {"jaxprune": "1.2.3"},
+        "seconds": seconds,
+        "dense_accuracy": 0.9,
+        "budget": {"macs": limit},
+        "costs": {"weights": 0.4, "macs": macs, "parameters": 0.4, "bytes": 0.6},
+        "channels": {"a": [0]},
+        "final": {"accuracy": accuracy},
+    } | changes
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    # By hand: 98 and 99 have mean 98.5 and spread sqrt(0.25 + 0.25) = 0.7071.
+    folder = tmp_path / "sweep"
+    put(folder, "dsa_net_digits", 0.5, 0, 0.98, 0.4996, seconds=110.0)
+    put(folder, "dsa_net_digits", 0.5, 1, 0.99, 0.5)
+    put(folder, "dsa_net_digits", 0.25, 0, 0.95, 0.2499, seconds=120.0)
+    ssl = put(folder, "ssl_net_digits", 0.5, 0, 0.97, 0.4976)
+    (ssl / "trials.json").write_text(json.dumps({"seconds": 345.67, "trials": []}))
+    # A trial is a run too, and is none of the table's.
+    put(ssl / "trials", "0.1", 0.5, 0, 0.1, 0.9)
+    stopped = folder / "ssl_net_digits" / "macs:0.25" / "0"
+    stopped.mkdir(parents=True)
+    (stopped / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text(f"Before.\n{MARKERS}After.\n")
+    return folder
+
+
+def run(workdir, *arguments):
+    top = workdir.parent
+    places = [f"--results={top / 'results'}", f"--readme={top / 'README.md'}"]
+    return channel_table.main(["--name=rows", *places, *arguments])
+
+
+def test_the_table_says_what_it_shows(workdir):
+    rows, unfinished = channel_table.read_runs(workdir)
+    assert unfinished == [workdir / "ssl_net_digits" / "macs:0.25" / "0"]
+    caption, _, *table = channel_table.to_markdown(rows, "rows").splitlines()
+    assert caption.startswith(
+        "Test accuracy in % of net on digits by budget: mean ± sample standard "
+        "deviation of 2 seeds, or fewer where in parentheses. No cost exceeds its "
+        "limit; they stay at most 0.24 points below. Wall time is the mean over"
+    )
+    assert table == [
+        "| method | MACs 50% | MACs 25% | wall time |",
+        "| --- | --: | --: | --: |",
+        "| DSA (`dsa_net_digits`) | **98.50 ± 0.71** | **95.00 (1)** | 110 s |",
+        "| SSL (`ssl_net_digits`) | 97.00 (1) | – | 446 s |",
+    ]
+
+
+def test_a_limit_that_is_exceeded_is_not_hidden(workdir):
+    put(workdir, "amc_net_digits", 0.5, 0, 0.99, 0.5012)
+    rows, _ = channel_table.read_runs(workdir)
+    caption = channel_table.to_markdown(rows, "rows").splitlines()[0]
+    assert "1 of 5 costs exceed their limit, by at most 0.12 points." in caption
+    assert "No cost exceeds" not in caption
+
+
+def test_the_table_is_the_same_from_the_csv_file(workdir, capsys):
+    assert run(workdir, f"--workdir={workdir}") == 0
+    assert "Not finished, left out" in capsys.readouterr().out
+    readme = workdir.parent / "README.md"
+    document = readme.read_text()
+    assert document.startswith("Before.\n<!-- results:rows begin -->\nTest accuracy")
+    path = workdir.parent / "results" / "rows.csv"
+    rows = tables.from_csv(path.read_text(), channel_table.Row)
+    assert rows == channel_table.read_runs(workdir)[0]
+    assert [row.trial_seconds for row in rows] == [0.0, 0.0, 0.0, 345.7]
+    readme.write_text(MARKERS)
+    assert run(workdir) == 0
+    assert readme.read_text() in document
+
+
+def test_two_limits_are_one_column(tmp_path):
+    budget = {"macs": 0.5, "parameters": 0.45}
+    put(tmp_path, "dsa_net_digits", 0.5, 0, 0.98, 0.4996, budget=budget)
+    rows, _ = channel_table.read_runs(tmp_path)
+    assert rows[0].budget == "macs:0.5+parameters:0.45"
+    text = channel_table.to_markdown(rows, "rows")
+    assert "| method | MACs 50%, parameters 45% | wall time |" in text
+    assert "at most 5.00 points below" in text
+
+
+def test_what_cannot_be_compared_is_refused(workdir, tmp_path, capsys):
+    assert run(workdir, f"--workdir={tmp_path / 'none'}") == 1
+    assert "experiments.sweep --budgets" in capsys.readouterr().err
+    put(workdir, "ltp_net_digits", 0.5, 0, 0.99, 0.5, channels=None)
+    assert run(workdir, f"--workdir={workdir}") == 1
+    assert "does not" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
