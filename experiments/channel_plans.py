@@ -107,9 +107,17 @@ def uniform(config: Config, task: Task) -> Plan:
 
 
 def filter_norm(config: Config, task: Task) -> Plan:
-    """One ranking of all channels, by the mean |w| of their filters."""
-    known = _channels(config, task)
-    return _ranked(config, task, importance.filter_norms(known.graph))
+    """One ranking of all channels, by the L1 norm of their filters.
+
+    Norms are divided by the mean of their group: what an initialisation makes of the
+    size of filters, and normalisation undoes, must not decide between groups.
+    """
+    norms_of = importance.filter_norms(_channels(config, task).graph)
+
+    def relative(params):
+        return {name: norm / norm.mean() for name, norm in norms_of(params).items()}
+
+    return _ranked(config, task, relative)
 
 
 def norm_scale(config: Config, task: Task) -> Plan:
