@@ -209,7 +209,14 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
                 "mapped axis. Use `jit`, which is as parallel."
             )
         traced = channels.trace(unmapped, blank, image_shape)
-    return Setting(
+        # Refuses now what could not be met after all the training.
+        jaxprune.allocation.round_to_budget(
+            traced.graph,
+            {},
+            traced.limits(plans.channel_budget(config)),
+            multiple_of=config.channel_multiple,
+        )
+    setting = Setting(
         config=config,
         workdir=workdir,
         parallel=ways,
@@ -232,6 +239,10 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
         keep_ratio=plans.asked_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
     )
+    for phase in setting.phases:
+        if phase.name == "prune":
+            _plan(setting, phase)
+    return setting
 
 
 def _held_out(

@@ -1,6 +1,7 @@
 """Whole runs: phases, trail, resumption after a kill, devices, and what stops a run."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 
 import jaxprune
 from experiments import images, parallel, plans, train
-from experiments.configs import default
+from experiments.configs import default, dsa_digits
 from experiments.metrics import read_metrics
 from experiments.steps import (
     Step,
@@ -204,6 +205,64 @@ def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     assert 0 < summary["final"]["keep_ratio"] < 0.5
 
 
+def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path):
+    """To two limits at once; the small network is the masked large one."""
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
+    config.update({"ratio_every": 1, "finetune_learning_rate": 0.0})
+    config.budget.update({"macs": 0.5, "parameters": 0.4})
+    config.trail_every = 1
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"macs": 0.5, "parameters": 0.4}
+    reached = {name: summary["costs"][name] for name in summary["budget"]}
+    assert all(reached[name] <= most for name, most in summary["budget"].items())
+    assert any(reached[name] > m - 0.01 for name, m in summary["budget"].items())
+    assert summary["result"] in ("MET", "NOT_YET_MET")
+    assert all(ratio > 0 for ratio in summary["keep_ratios"].values())
+    assert (tmp_path / "report.html").exists()
+    traced = train.prepare(config, pathlib.Path("unused")).task.channels
+    masks = train.channels.from_json(traced.graph, summary["channels"])
+    small = traced.compact(masks)
+    entry = checkpoint.latest(tmp_path / "trail")
+    network = checkpoint.load(entry, small.blank)
+    x = jax.random.normal(jax.random.key(0), (16, 8, 8, 1))
+    logits = jax.jit(functools.partial(small.apply, train=False))(network, x)
+    # The weights back in their places, whatever stands in those of the others.
+    full = jax.tree.map(lambda p: jnp.full(p.shape, 3.0), traced.blank)
+    full = {"params": full[0], "batch_stats": full[1]}
+    kept = jaxprune.compact(
+        functools.partial(traced.model.apply, train=False), traced.graph, masks
+    ).kept
+    leaves = jaxprune.tree.named_leaves(full)
+    for name, values in jaxprune.tree.named_leaves(network).items():
+        leaves[name] = leaves[name].at[np.ix_(*kept[name])].set(values)
+    masked = jaxprune.compaction.masked(
+        functools.partial(traced.model.apply, train=False), traced.graph, masks
+    )
+    want = jax.jit(masked)(jaxprune.tree.replace(full, leaves), x)
+    np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": {"macs": 1.5}}, r"config.budget.macs=1.5.*must be in \(0, 1\]"),
+        ({"budget": {"macs": 1e-6}}, "smallest reachable cost"),
+        ({"budget": {"macs": None}}, "prunes channels and needs a budget"),
+        ({"held_out": 0.01}, "leaves 14 examples, fewer than one batch"),
+        ({"held_out": 1.0}, r"must be in \[0, 1\)"),
+        ({"parallel": "pmap"}, "Use `jit`, which is as parallel"),
+        ({"importance": "norm_scale"}, "has no member of that name"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused(changes, message, data_dir, tmp_path):
+    config = dsa_digits.get_config()
+    config.update({"data_dir": str(data_dir), "progress": False, **changes})
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(config, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
 @pytest.mark.usefixtures("compiles_fast")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
@@ -338,7 +397,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
 _COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
 
 
-def _start(data_dir, workdir, **changes):
+def _start(data_dir, workdir, name="ltp_digits", **changes):
     flags = {
         "model": "cnn",
         **SHORT,
@@ -352,7 +411,7 @@ def _start(data_dir, workdir, **changes):
     return subprocess.Popen(
         [
             *_COMMAND,
-            str(ROOT / "experiments/configs/ltp_digits.py"),
+            str(ROOT / f"experiments/configs/{name}.py"),
             f"--workdir={workdir}",
             *(f"--config.{name}={value}" for name, value in flags.items()),
         ],
@@ -381,35 +440,50 @@ def _wait_for_step(process, workdir, step):
     raise AssertionError(f"step {step} was not reached in a minute")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(data_dir, tmp_path):
+def _trail_of(name, run, data_dir):
+    """The networks of a trail; once channels are decided, they are compact."""
+    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    config.data_dir = str(data_dir)
+    dense = _network_like(config)
+    found = json.loads((run / "summary.json").read_text())
+    for entry in checkpoint.entries(run / "trail"):
+        like = dense
+        if "costs" in entry.metadata:
+            traced = train.prepare(config, pathlib.Path("unused")).task.channels
+            masks = train.channels.from_json(traced.graph, found["channels"])
+            like = traced.compact(masks).blank
+        yield entry.step, entry.metadata, checkpoint.load(entry, like)
+
+
+@pytest.mark.parametrize("name", ["ltp_digits", "dsa_digits"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_path):
     train.data.load("digits", data_dir=data_dir)
-    undisturbed = _start(data_dir, tmp_path / "undisturbed")
+    start = functools.partial(_start, name=name, ratio_every=1)
+    undisturbed = start(data_dir, tmp_path / "undisturbed")
     out, errors = undisturbed.communicate(timeout=240)
     assert undisturbed.returncode == 0, errors
     assert "report.html" in out
     # Once while pruning, once while fine-tuning.
     for step in (4, 11):
-        killed = _start(data_dir, tmp_path / "killed")
+        killed = start(data_dir, tmp_path / "killed")
         _wait_for_step(killed, tmp_path / "killed", step)
         killed.kill()
         killed.communicate()
         assert not (tmp_path / "killed/summary.json").exists()
-    last = _start(data_dir, tmp_path / "killed")
+    last = start(data_dir, tmp_path / "killed")
     _, errors = last.communicate(timeout=240)
     assert last.returncode == 0, errors
     runs = [tmp_path / "undisturbed", tmp_path / "killed"]
-    like = _network_like(_config(data_dir, model="cnn"))
-    trails = [checkpoint.entries(run / "trail") for run in runs]
-    assert [e.step for e in trails[0]] == [e.step for e in trails[1]]
+    trails = [list(_trail_of(name, run, data_dir)) for run in runs]
+    assert len(trails[0]) >= 3
     for one, other in zip(*trails, strict=True):
-        assert one.metadata == other.metadata
-        a, b = checkpoint.load(one, like), checkpoint.load(other, like)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert one[:2] == other[:2]
+        for x, y in zip(*map(jax.tree.leaves, (one[2], other[2])), strict=True):
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
     numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
     assert numbers[0] == numbers[1]
     summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
-    for key in ("points", "final", "dense_accuracy", "config"):
+    for key in ("points", "final", "dense_accuracy", "config", "channels", "result"):
         assert summaries[0][key] == summaries[1][key]
 
 
