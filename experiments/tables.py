@@ -46,6 +46,7 @@ _METHODS = {
     "amc": "Evolution, as AMC",
     "dense": "Dense",
     "dsa": "DSA",
+    "erk": "Random (ERK)",
     "early_pgh": "PGH, early",
     "filter_norm": "Filter norms",
     "global_magnitude": "Magnitude, global",
