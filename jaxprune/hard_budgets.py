@@ -65,12 +65,12 @@ def admm(
         u   <- u + dual_rate rho (y - z)
         rho <- max(rho exp(rate clip(log(rms(y - z) / tolerance), -1/4, 1)), rms u)
 
-    In logarithms the costs are convex, so the projection is unique and exact; see
-    `_budget_projection`. The stiffness rho finds itself: it grows while the ratios are
-    further from z than the tolerance, 5 %, and falls while they are nearer, so neither
-    the scale of the loss nor that of the costs matters. The task decides which groups
-    pay, because u settles where the loss's slope in log k_g is in proportion to the
-    cost's slope, one price for all.
+    In logarithms the costs are convex, so the projection is unique and exact. The
+    stiffness rho finds itself: it grows while the ratios are further from z than the
+    tolerance, 5 %, falls while they are nearer, and stays while no limit binds; so
+    neither the scale of the loss nor that of the costs matters. The task decides which
+    groups pay, because u settles where the loss's slope in log k_g is in proportion to
+    the cost's slope, one price for all.
 
     Args:
       costs: `keep_ratios -> fraction of the dense cost`, or several by name.
@@ -129,10 +129,8 @@ def admm(
         return jnp.sum(state.pull * apart) + state.stiffness / 2 * jnp.sum(apart**2)
 
     def update(keep_ratios, state, /):
-        y, limit = (
-            space.log_of(keep_ratios),
-            limits_at(bounds, state.step, state.cost.dtype),
-        )
+        y = space.log_of(keep_ratios)
+        limit = limits_at(bounds, state.step, y.dtype)
         target = jnp.clip(y + state.pull / state.stiffness, low - _FAR, _FAR)
         # The limits are widened to what can be met, so that the point stays finite.
         wide = jnp.log(jnp.maximum(limit, least * 1.01))
@@ -231,15 +229,12 @@ def admm_as_published(
         return jnp.sum(pull * apart) + rho2 / 2 * jnp.sum(apart**2)
 
     def penalty(keep_ratios, state, /):
-        return (
-            coupling(space.logit_of(keep_ratios), state.point, state.pull) / loss_scale
-        )
+        theta = space.logit_of(keep_ratios)
+        return coupling(theta, state.point, state.pull) / loss_scale
 
     def update(keep_ratios, state, /):
-        theta, limit = (
-            space.logit_of(keep_ratios),
-            limits_at(bounds, state.step, state.cost.dtype),
-        )
+        theta = space.logit_of(keep_ratios)
+        limit = limits_at(bounds, state.step, theta.dtype)
 
         def excess(point):
             return jnp.maximum(costs_at(point) - limit, 0) * unit
@@ -254,8 +249,8 @@ def admm_as_published(
             point -= inner_rate * jax.grad(inner)(point, multipliers)
             return point, multipliers + rho1 * excess(point)
 
-        start = state.point, state.multipliers
-        point, multipliers = jax.lax.fori_loop(0, inner_steps, alternate, start)
+        carry = state.point, state.multipliers
+        point, multipliers = jax.lax.fori_loop(0, inner_steps, alternate, carry)
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             point=point,
