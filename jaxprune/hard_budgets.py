@@ -95,6 +95,7 @@ def admm(
         least cost, or a rate is not positive.
 
     >>> import jax.numpy as jnp
+    >>> from jaxprune.budgets import Result
     >>> keep = {"a": jnp.float32(1.0), "b": jnp.float32(1.0)}
     >>> cost = lambda k: (k["a"] * k["b"] + k["b"]) / 2
     >>> budget = admm(cost, 0.5, keep)

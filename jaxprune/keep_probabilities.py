@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 _ITERATIONS = 16  # the tests find nothing that needs more than ten in float32
+_MANY = 256  # channels
 _LEAST_IMPORTANCE = 1e-8
 _FAR = 20.0  # sigmoid(-20) is 2e-9
 
@@ -92,13 +93,23 @@ def _forward(keep_ratio, scores, valid, floor):
     count = jnp.sum(valid, axis=-1)
     certain = count * (keep_ratio - floor) / (1 - floor)
     rank = jnp.clip(jnp.ceil(certain).astype(jnp.int32), 1, count) - 1
-    ranked = -jnp.sort(-jnp.where(valid, scores, -jnp.inf), axis=-1)
-    origin = jnp.take_along_axis(ranked, rank[..., None], axis=-1)
-    centred = jnp.where(valid, scores - origin, 0)
+    origin = _at_rank(jnp.where(valid, scores, -jnp.inf), rank)
+    centred = jnp.where(valid, scores - origin[..., None], 0)
     root = _root(keep_ratio, centred, valid, floor)
     logits = centred - root[..., None]
     probabilities = jnp.where(valid, _gate(logits, floor), 0)
-    return (probabilities, origin[..., 0] + root), (logits, valid, floor)
+    return (probabilities, origin + root), (logits, valid, floor)
+
+
+def _at_rank(scores, rank):
+    """The score at a rank, 0 for the largest, of each group."""
+    if scores.shape[-1] > _MANY:
+        ranked = -jnp.sort(-scores, axis=-1)
+        return jnp.take_along_axis(ranked, rank[..., None], axis=-1)[..., 0]
+    # Comparing all pairs is faster than sorting, where they are few.
+    above = jnp.sum(scores[..., None, :] > scores[..., None], axis=-1)
+    below = jnp.where(above <= rank[..., None], scores, jnp.inf)
+    return jnp.min(below, axis=-1)
 
 
 def _gate(logits, floor):
