@@ -13,7 +13,7 @@ from scipy import optimize
 
 from jaxprune import keep_probabilities as kp
 
-CASES = json.loads((Path(__file__).parent / "data" / "dsa.json").read_text())
+CASES = json.loads((Path(__file__).parent / "golden" / "dsa.json").read_text())
 
 
 def _slopes(case):
