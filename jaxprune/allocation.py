@@ -8,8 +8,11 @@ together.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from jaxprune._channel_choice import channel_counts
 from jaxprune.costs import Cost
 from jaxprune.graph import ChannelGraph
+
+_TINY = 1e-9  # a keep ratio must be positive; one channel stays anyway
 
 Limits = Sequence[tuple[Cost, float]]
 """Costs, and the most that each may be, as fractions of the dense cost."""
@@ -71,10 +74,8 @@ def round_to_budget(
     _check_reachable(sizes, least, limits)
 
     def rounded(factor: float) -> dict[str, int]:
-        return {
-            name: _round(min(factor * wanted[name], 1.0) * size, size, multiple_of)
-            for name, size in sizes.items()
-        }
+        ratios = {n: min(max(factor * k, _TINY), 1.0) for n, k in wanted.items()}
+        return channel_counts(graph, ratios, multiple_of=multiple_of)
 
     def fits(counts: Mapping[str, int]) -> bool:
         ratios = {name: count / sizes[name] for name, count in counts.items()}
@@ -86,7 +87,7 @@ def round_to_budget(
     while len(full) < len(sizes):
         name = min(
             sizes.keys() - full,
-            key=lambda n: (counts[n] / (sizes[n] * max(wanted[n], 1e-9)), n),
+            key=lambda n: (counts[n] / (sizes[n] * max(wanted[n], _TINY)), n),
         )
         more = {**counts, name: min(counts[name] + multiple_of, sizes[name])}
         if counts[name] < sizes[name] and fits(more):
@@ -136,13 +137,6 @@ def _most(wanted: Mapping[str, float]) -> float:
     """The factor at which every group is whole."""
     positive = [ratio for ratio in wanted.values() if ratio > 0]
     return 1 / min(positive, default=1.0)
-
-
-def _round(count: float, size: int, multiple_of: int) -> int:
-    if count >= size:
-        return size
-    whole = math.floor(count / multiple_of + 1e-6) * multiple_of
-    return min(max(whole, multiple_of), size)
 
 
 def _check_reachable(sizes, least, limits: Limits) -> None:

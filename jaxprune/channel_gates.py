@@ -12,15 +12,16 @@ m is; that is exact for gates of 0 and 1.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxprune import tree as jtree
-from jaxprune.base import Params
+from jaxprune.base import Masks, Params
 from jaxprune.graph import ChannelGraph
 
 
@@ -39,11 +40,12 @@ class GatePlan(NamedTuple):
     places: dict[str, tuple[tuple[int, np.ndarray], ...]]
 
 
-def plan_gates(graph: ChannelGraph) -> GatePlan:
+def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> GatePlan:
     """Finds the weights that read each channel of a graph.
 
     Args:
       graph: the channel graph.
+      groups: the names of the groups that get gates; all if not given.
 
     Returns:
       What `apply_gates` works from.
@@ -53,11 +55,12 @@ def plan_gates(graph: ChannelGraph) -> GatePlan:
         be zero when its parameters are: no gate on parameters would be exact.
     """
     flow = graph._traced.program.flow
-    sizes = {name: group.size for name, group in graph.groups.items()}
+    gated = graph.groups if groups is None else {n: graph.groups[n] for n in groups}
+    sizes = {name: group.size for name, group in gated.items()}
     open_gate = sum(sizes.values())
     number = np.full(flow.atoms.count, open_gate, np.int32)
     start = 0
-    for group in graph.groups.values():
+    for group in gated.values():
         number[group._atoms] = np.arange(start, start + group.size)
         start += group.size
     for where, axis in flow.unmaskable.items():
@@ -67,9 +70,9 @@ def plan_gates(graph: ChannelGraph) -> GatePlan:
         ):
             raise ValueError(
                 f"`plan_gates(graph)`: {where} multiplies two activations over "
-                "channels of a group, and neither is zero when its parameters are, so "
-                "no gate on parameters is exact. Prune such a network by channel masks "
-                "and `compact`."
+                "channels that may go, and neither is zero when its parameters are, so "
+                "no mask of parameters is exact. Mask the program, with "
+                "`compaction.masked`, or prune by `compact`."
             )
     exposed = np.zeros(flow.atoms.count, bool)
     for axis in flow.unguarded:
@@ -92,7 +95,7 @@ def plan_gates(graph: ChannelGraph) -> GatePlan:
 
 
 def apply_gates(
-    plan: GatePlan, params: Params, gates: Mapping[str, jax.Array]
+    plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]
 ) -> Params:
     """Multiplies the weights that read each channel by its gate.
 
@@ -119,23 +122,52 @@ def apply_gates(
     >>> apply_gates(plan, params, {"w1:1": jnp.array([1.0, 0.25])})["w2"].tolist()
     [[1.0], [0.25]]
     """
+    leaves, gated = jtree.named_leaves(params), {}
+    for name, axis, factor in _factors(plan, leaves, gates):
+        leaf = gated.get(name, leaves[name])
+        shape = [-1 if d == axis else 1 for d in range(leaf.ndim)]
+        gated[name] = leaf * factor.reshape(shape).astype(leaf.dtype)
+    return jtree.replace(params, gated)
+
+
+def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -> Masks:
+    """Masks the weights that read channels whose gate is zero.
+
+    Args:
+      plan: `plan_gates(graph)`.
+      params: as for `apply_gates`, possibly abstract.
+      gates: as for `apply_gates`.
+
+    Returns:
+      A tree of bool arrays of the structure of `params`: of the parameter's shape where
+      it reads channels of the plan, else the scalar True.
+
+    Raises:
+      ValueError: as `apply_gates`.
+    """
+    leaves = jtree.named_leaves(params)
+    masks = {name: jnp.asarray(True) for name in leaves}
+    for name, axis, factor in _factors(plan, leaves, gates):
+        size = leaves[name].shape
+        shape = [-1 if d == axis else 1 for d in range(len(size))]
+        here = jnp.broadcast_to((factor != 0).reshape(shape), size)
+        masks[name] = here if masks[name].ndim == 0 else masks[name] & here
+    return jtree.replace(params, masks)
+
+
+def _factors(plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
+    """What multiplies each index of each axis on which channels are read."""
     _check_gates(plan, gates)
     whole = [
         jnp.asarray(gates[name], jnp.float32) if name in gates else jnp.ones(size)
         for name, size in plan.sizes.items()
     ]
     numbered = jnp.concatenate([*whole, jnp.ones(1)])
-    leaves = jtree.named_leaves(params)
-    gated = {}
     for name, places in plan.places.items():
-        name = _present(name, leaves)
-        leaf = leaves[name]
+        present = _present(name, leaves)
         for axis, numbers in places:
-            factor = functools.reduce(jnp.multiply, [numbered[i] for i in numbers.T])
-            shape = [-1 if d == axis else 1 for d in range(leaf.ndim)]
-            leaf *= factor.reshape(shape).astype(leaf.dtype)
-        gated[name] = leaf
-    return jtree.replace(params, gated)
+            columns = [numbered[column] for column in numbers.T]
+            yield present, axis, functools.reduce(jnp.multiply, columns)
 
 
 def _check_gates(plan, gates: Mapping[str, Any]) -> None:

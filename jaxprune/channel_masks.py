@@ -7,7 +7,6 @@ are a dictionary of them by group name. A *mask tree* has the parameters' struct
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree as jtree
@@ -16,8 +15,8 @@ from jaxprune._channel_choice import channel_scores as channel_scores
 from jaxprune._channel_choice import largest_channels as largest_channels
 from jaxprune._channel_choice import random_channel_masks as random_channel_masks
 from jaxprune._channels.checks import leaves_of
-from jaxprune._channels.evaluate import Evaluation
 from jaxprune.base import Masks
+from jaxprune.channel_gates import gate_masks, plan_gates
 from jaxprune.graph import ChannelGraph, Group
 
 
@@ -210,39 +209,5 @@ def consumer_masks(
       TypeError: as `channel_masks`.
     """
     leaves_of(graph, params, "consumer_masks(graph, params, masks)")
-    masks = channel_masks(graph, masks)
-    traced = graph._traced
-    program = traced.program
-    atoms = program.flow.atoms
-    run = Evaluation(program, removed_atoms(graph, masks), small=False)
-    for where, axis in program.flow.unmaskable.items():
-        if run.kept(axis) is not None:
-            raise ValueError(
-                f"`consumer_masks`: {where} multiplies two activations over removed "
-                "channels, and neither is zero when its parameters are, so no mask of "
-                "parameters is exact. Mask the program, with `compaction.masked`."
-            )
-    open_atoms = [
-        atoms.resolve(axis).ravel()
-        for axis in program.flow.unguarded
-        if isinstance(axis, np.ndarray)
-    ]
-    exposed = np.zeros(atoms.count, bool)
-    exposed[np.concatenate([*open_atoms, np.zeros(1, np.int64)])] = True
-    exposed[0] = False
-    result = {}
-    for i, name in enumerate(traced.names):
-        shape = traced.leaves[i].shape
-        mask = np.ones(shape, bool)
-        for d, axis in enumerate(program.args[i].axes):
-            kept = run.kept(axis)
-            if kept is None or not isinstance(axis, np.ndarray):
-                continue
-            gone = np.ones(shape[d], bool)
-            gone[kept] = False
-            if (i, d) not in program.flow.readers:
-                rows = atoms.resolve(axis)
-                gone &= (exposed & run.removed)[rows].any(axis=1)
-            mask &= ~gone.reshape([-1 if e == d else 1 for e in range(len(shape))])
-        result[name] = jnp.asarray(mask if not mask.all() else True)
-    return jtree.replace(params, result)
+    gates = {n: m for n, m in channel_masks(graph, masks).items() if not m.all()}
+    return gate_masks(plan_gates(graph, gates), params, gates)

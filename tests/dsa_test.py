@@ -288,12 +288,12 @@ def test_rounding_meets_the_budget_to_the_channel(limit, multiple_of):
     ratios = dict(
         zip(graph.groups, rng.uniform(0.3, 1, len(graph.groups)).tolist(), strict=True)
     )
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    at = lambda counts: {name: counts[name] / sizes[name] for name in sizes}
     for limits in ([(macs, limit)], [(macs, limit), (parameters, limit)]):
         counts = allocation.round_to_budget(
             graph, ratios, limits, multiple_of=multiple_of
         )
-        sizes = {name: group.size for name, group in graph.groups.items()}
-        at = lambda counts: {n: counts[n] / sizes[n] for n in sizes}  # noqa: B023
         assert all(cost(at(counts)) <= most for cost, most in limits)
         for name in sizes:
             assert counts[name] >= min(multiple_of, sizes[name])

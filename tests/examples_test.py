@@ -77,4 +77,6 @@ def test_the_code_of_the_readme_runs(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Blank lines before it: an error then names the line of the README.
     source = "\n" * (line - 1) + BLOCKS[line]
-    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(source, "README.md", "exec"), names)  # which asserts what it shows
+    assert names.keys() - {"__name__", "__builtins__"}

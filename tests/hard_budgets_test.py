@@ -23,6 +23,10 @@ def _posynomials(rng, n, m):
     return exponents, amounts
 
 
+def _log_costs(exponents, amounts):
+    return lambda y: jnp.log(amounts @ jnp.exp(exponents @ y))
+
+
 @pytest.mark.parametrize(
     ("seed", "n", "m"), [(0, 2, 1), (1, 5, 2), (2, 30, 1), (3, 12, 3)]
 )
@@ -50,9 +54,8 @@ def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
     for x64, close in ((False, 1e-4), (True, 1e-6)):
         with jax.enable_x64(x64):
             dtype = jnp.float64 if x64 else jnp.float32
-            e, a = jnp.array(exponents, dtype), jnp.array(amounts, dtype)
             ours = jax.jit(_budget_projection.project, static_argnums=0)(
-                lambda y: jnp.log(a @ jnp.exp(e @ y)),  # noqa: B023
+                _log_costs(jnp.array(exponents, dtype), jnp.array(amounts, dtype)),
                 jnp.array(limits, dtype),
                 jnp.array(target, dtype),
                 jnp.array(low, dtype),

@@ -9,18 +9,11 @@ Expected: see the table of channels in README.
 """
 
 from experiments import channel_plans
-from experiments.configs import default
+from experiments.configs import uniform_resnet20_digits
 
 
 def get_config():
     """Returns the config: 10 dense epochs, a decision, 10 compact."""
-    config = default.get_config()
-    config.model = "resnet20"
-    config.image_size = 16
+    config = uniform_resnet20_digits.get_config()
     config.plan = channel_plans.norm_scale
-    config.budget.macs = 0.5
-    config.held_out = 0.1
-    config.dense_epochs = 10.0
-    config.prune_epochs = 0.03
-    config.finetune_epochs = 10.0
     return config

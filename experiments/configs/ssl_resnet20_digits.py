@@ -8,18 +8,11 @@ Expected: see the table of channels in README.
 """
 
 from experiments import channel_plans
-from experiments.configs import default
+from experiments.configs import dsa_resnet20_digits
 
 
 def get_config():
-    """Returns the config: 20 epochs, of which 10 fine-tune the compact network."""
-    config = default.get_config()
-    config.model = "resnet20"
-    config.image_size = 16
+    """Returns the config: the phases of DSA."""
+    config = dsa_resnet20_digits.get_config()
     config.plan = channel_plans.group_lasso
-    config.budget.macs = 0.5
-    config.held_out = 0.1
-    config.dense_epochs = 2.0
-    config.prune_epochs = 8.0
-    config.finetune_epochs = 10.0
     return config

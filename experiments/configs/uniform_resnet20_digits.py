@@ -8,18 +8,13 @@ Expected: see the table of channels in README.
 """
 
 from experiments import channel_plans
-from experiments.configs import default
+from experiments.configs import dsa_resnet20_digits
 
 
 def get_config():
     """Returns the config: 10 dense epochs, a decision, 10 epochs compact."""
-    config = default.get_config()
-    config.model = "resnet20"
-    config.image_size = 16
+    config = dsa_resnet20_digits.get_config()
     config.plan = channel_plans.uniform
-    config.budget.macs = 0.5
-    config.held_out = 0.1
     config.dense_epochs = 10.0
     config.prune_epochs = 0.03
-    config.finetune_epochs = 10.0
     return config

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune.base import Pruned, Pruner
-from jaxprune.channel_gates import apply_gates, plan_gates
+from jaxprune.channel_gates import apply_gates, gate_masks, plan_gates
 from jaxprune.graph import ChannelGraph
 from jaxprune.importance import Importance, norm_scales
 from jaxprune.keep_probabilities import (
@@ -132,8 +132,7 @@ def dsa(
         scores = _padded(importance(params))
         scores = scores / (jnp.max(scores, axis=-1, keepdims=True) + 1e-30)
         kept = deterministic_mask(scores, _counts(ratios), valid)
-        ones = jax.tree.map(lambda p: jnp.ones(p.shape, jnp.float32), params)
-        return jax.tree.map(lambda m: m > 0, apply_gates(plan, ones, _by_name(kept)))
+        return gate_masks(plan, params, _by_name(kept))
 
     def _counts(ratios):
         return jnp.clip(jnp.round(ratios * sizes), 1, sizes).astype(jnp.int32)

@@ -54,6 +54,7 @@ import optax
 
 from jaxprune import masks, tree
 from jaxprune._numbers import check_non_negative, check_scalar_or_schedule
+from jaxprune._soft_masks import harden_to, soft_threshold_masks
 from jaxprune.base import Pruned, Pruner
 from jaxprune.prox import soft_threshold
 from jaxprune.proximal import latent_proximal
@@ -258,20 +259,10 @@ def soft_thresholding(
             name: jnp.abs(leaf.astype(jnp.float32)) - jnp.maximum(variables[name], 0)
             for name, leaf in leaves.items()
         }
-        if keep_ratio is None:
-            kept = {
-                name: (leaf != 0)
-                | masks.floor_masks(scores[name], min_keep_ratio=min_keep_ratio)
-                for name, leaf in thresholded(params, variables).items()
-            }
-        else:
-            kept = masks.global_masks(
-                scores, keep_ratio=keep_ratio, min_keep_ratio=min_keep_ratio
-            )
-        return masks.fill(params, kept)
+        seen = thresholded(params, variables)
+        return soft_threshold_masks(params, seen, scores, keep_ratio, min_keep_ratio)
 
     def harden(params, variables, kept, /):
-        left = tree.replace(params, thresholded(params, variables))
-        return masks.apply_masks(left, kept)
+        return harden_to(params, thresholded(params, variables), kept)
 
     return Pruner(init, apply, hard_masks, harden)

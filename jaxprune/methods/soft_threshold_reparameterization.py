@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import masks, tree
+from jaxprune._soft_masks import harden_to, soft_threshold_masks
 from jaxprune.base import Pruned, Pruner
 
 # Keeps the division by the spread finite for a layer whose weights are all equal.
@@ -136,20 +137,10 @@ def soft_threshold_reparameterization(
         for name, leaf in tree.select(params, where).items():
             above, spread = excess(leaf, variables[name])
             scores[name] = above / spread
-        if keep_ratio is None:
-            kept = {
-                name: (leaf != 0)
-                | masks.floor_masks(scores[name], min_keep_ratio=min_keep_ratio)
-                for name, leaf in thresholded(params, variables).items()
-            }
-        else:
-            kept = masks.global_masks(
-                scores, keep_ratio=keep_ratio, min_keep_ratio=min_keep_ratio
-            )
-        return masks.fill(params, kept)
+        seen = thresholded(params, variables)
+        return soft_threshold_masks(params, seen, scores, keep_ratio, min_keep_ratio)
 
     def harden(params, variables, kept, /):
-        left = tree.replace(params, thresholded(params, variables))
-        return masks.apply_masks(left, kept)
+        return harden_to(params, thresholded(params, variables), kept)
 
     return Pruner(init, apply, hard_masks, harden)
