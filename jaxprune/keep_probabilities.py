@@ -22,8 +22,9 @@ References:
 import jax
 import jax.numpy as jnp
 
-_ITERATIONS = 16  # the tests find nothing that needs more than ten in float32
-_MANY = 256  # channels
+# Both found by drawing 20,000 groups of 1 to 300 channels, sharpness up to 10,000.
+_ITERATIONS = {32: 16, 64: 20}  # by the bits of the numbers, to their rounding
+_HALVINGS = 12
 _LEAST_IMPORTANCE = 1e-8
 _FAR = 20.0  # sigmoid(-20) is 2e-9
 
@@ -92,32 +93,43 @@ def _forward(keep_ratio, scores, valid, floor):
     # there: sharpness makes them large, and they would lose the last digits.
     count = jnp.sum(valid, axis=-1)
     certain = count * (keep_ratio - floor) / (1 - floor)
-    rank = jnp.clip(jnp.ceil(certain).astype(jnp.int32), 1, count) - 1
-    origin = _at_rank(jnp.where(valid, scores, -jnp.inf), rank)
+    rank = jnp.clip(jnp.ceil(certain), 1, count)
+    origin, slack = _near_rank(scores, valid, rank)
     centred = jnp.where(valid, scores - origin[..., None], 0)
-    root = _root(keep_ratio, centred, valid, floor)
+    root = _root(keep_ratio, centred, valid, floor, slack)
     logits = centred - root[..., None]
     probabilities = jnp.where(valid, _gate(logits, floor), 0)
     return (probabilities, origin + root), (logits, valid, floor)
 
 
-def _at_rank(scores, rank):
-    """The score at a rank, 0 for the largest, of each group."""
-    if scores.shape[-1] > _MANY:
-        ranked = -jnp.sort(-scores, axis=-1)
-        return jnp.take_along_axis(ranked, rank[..., None], axis=-1)[..., 0]
-    # Comparing all pairs is faster than sorting, where they are few.
-    above = jnp.sum(scores[..., None, :] > scores[..., None], axis=-1)
-    below = jnp.where(above <= rank[..., None], scores, jnp.inf)
-    return jnp.min(below, axis=-1)
+def _near_rank(scores, valid, rank):
+    """The score at a rank, 1 for the largest, of each group, or little more.
+
+    Returns:
+      A number that at least `rank` scores are not above, and how far at the most it is
+      above the score at the rank: 1/4096 of the range of the scores.
+    """
+    # Counting is faster than sorting, and what is found need not be a score.
+    above = jnp.max(scores, -1, where=valid, initial=-jnp.inf)
+    below = jnp.min(scores, -1, where=valid, initial=jnp.inf)
+
+    def halve(_, bounds):
+        below, above = bounds
+        middle = (below + above) / 2
+        larger = jnp.sum(scores > middle[..., None], -1, where=valid)
+        high = larger >= rank
+        return jnp.where(high, middle, below), jnp.where(high, above, middle)
+
+    below, above = jax.lax.fori_loop(0, _HALVINGS, halve, (below, above))
+    return above, above - below
 
 
 def _gate(logits, floor):
     return jnp.minimum(jax.nn.sigmoid(jnp.clip(logits, -_FAR, _FAR)) + floor, 1)
 
 
-def _root(keep_ratio, scores, valid, floor):
-    """Returns u in [-20, 20] with mean p(scores - u) = keep_ratio, over the valid."""
+def _root(keep_ratio, scores, valid, floor, slack):
+    """Returns u in [-20 - slack, 20] with mean p(scores - u) = keep_ratio."""
     count = jnp.sum(valid, axis=-1).astype(scores.dtype)
     tiny = jnp.finfo(scores.dtype).tiny
 
@@ -141,8 +153,9 @@ def _root(keep_ratio, scores, valid, floor):
         return low, high, jnp.where(inside, newton, (low + high) / 2)
 
     start = jnp.zeros_like(keep_ratio)
-    bounds = start - _FAR, start + _FAR
-    return jax.lax.fori_loop(0, _ITERATIONS, improve, (*bounds, start))[2]
+    bounds = start - _FAR - slack, start + _FAR
+    iterations = _ITERATIONS[max(jnp.finfo(scores.dtype).bits, 32)]
+    return jax.lax.fori_loop(0, iterations, improve, (*bounds, start))[2]
 
 
 def _backward(residuals, cotangents):
