@@ -16,7 +16,7 @@ from flax import linen as nn
 
 import jaxprune
 from jaxprune.allocation import Limits
-from jaxprune.costs import ChannelCost
+from jaxprune.costs import ChannelCost, Cost
 
 Masks = dict[str, np.ndarray]
 
@@ -41,9 +41,14 @@ class Channels:
 
     model: nn.Module
     graph: jaxprune.ChannelGraph
-    costs: Mapping[str, ChannelCost]
+    costs: Mapping[str, Cost]
     blank: tuple[Any, Any]
     example: Any
+
+    @property
+    def apply_fn(self) -> Callable[[Any, Any], Any]:
+        """The dense network as it is evaluated, a function of one tree."""
+        return _applied(self.model, train=False)
 
     def limits(self, budget: Mapping[str, float]) -> Limits:
         """Pairs of a cost and its limit, of a budget by name.
@@ -84,10 +89,7 @@ class Channels:
 
     def shrink(self, masks: Masks, *trees: Any) -> tuple[Any, ...]:
         """Trees of the dense network, cut to the small one."""
-        small = jaxprune.compact(
-            _applied(self.model, train=False), self.graph, masks, *trees
-        )
-        return small.trees
+        return jaxprune.compact(self.apply_fn, self.graph, masks, *trees).trees
 
 
 class CompactModel(NamedTuple):

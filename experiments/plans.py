@@ -148,16 +148,31 @@ def soft_threshold_reparameterization(config: Config, task: Task) -> Plan:
 
 def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
     """Thresholds trained by Adam beside the weights, against the price of a budget."""
-    cost = jaxprune.parameter_ratio(task.params)
-    if config.price is None:
-        budget = jaxprune.dual_ascent(
-            cost, keep_ratio_ramp(config, task.steps), rate=config.price_rate
-        )
-    else:
-        budget = jaxprune.weighted(cost, config.price)
+    budget = _size_budget(pruner, config, task, config.solver or "dual_ascent")
     weights = weights_optimizer(config, pruning_learning_rate(config, task))
     thresholds = optax.adam(config.threshold_learning_rate)
     return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
+
+
+def _size_budget(pruner, config: Config, task: Task, solver: str) -> jaxprune.Budget:
+    """A fixed `price`, or the limit on the weights, along its ramp, by a solver."""
+    cost = jaxprune.parameter_ratio(task.params)
+    if config.price is not None:
+        return jaxprune.weighted(cost, config.price)
+    ramp = keep_ratio_ramp(config, task.steps)
+    if solver == "dual_ascent":
+        return jaxprune.dual_ascent(cost, ramp, rate=config.price_rate)
+    if solver == "admm":
+        pruned = jax.eval_shape(
+            lambda p: pruner.apply(p, pruner.init(p)).keep_ratios, task.params
+        )
+        return jaxprune.admm(
+            cost, ramp, pruned, min_keep_ratio=max(config.min_keep_ratio, 1e-6)
+        )
+    raise ValueError(
+        f"`config.solver={solver!r}` must be 'dual_ascent', 'admm', or '' for the "
+        "method's own."
+    )
 
 
 def _weights_and_thresholds(weights, thresholds) -> optax.GradientTransformation:
@@ -214,8 +229,8 @@ def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
     """A size (`sparsity`), an L1 coefficient (`price`) or a `final_threshold`."""
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
-    if config.price is not None:
-        budget = jaxprune.weighted(jaxprune.parameter_ratio(task.params), config.price)
+    if config.price is not None or config.solver:
+        budget = _size_budget(pruner, config, task, config.solver)
         optimizer = _weights_and_thresholds(weights, optax.sgd(rate))
         return Plan(pruner, budget, optimizer)
     if config.final_threshold is not None:

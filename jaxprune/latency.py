@@ -28,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import costs
-from jaxprune.base import KeepRatios
 from jaxprune.channel_masks import channel_counts, largest_channels
 from jaxprune.compaction import compact
 from jaxprune.graph import ChannelGraph
@@ -51,7 +50,7 @@ class Measurement(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LatencyCost:
-    """The fitted latency: called with keep ratios by group name, a float32 scalar.
+    """The fitted latency: called with keep ratios by group name, a scalar.
 
     Attributes:
       constant: c, seconds.
@@ -73,8 +72,10 @@ class LatencyCost:
         work = self.per_mac * self.macs.dense + self.per_byte * self.bytes_moved.dense
         return self.constant + work
 
-    def __call__(self, keep_ratios: KeepRatios) -> jax.Array:
+    def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
         """Returns the latency as a fraction of `dense`.
+
+        Of Python numbers it is a Python number, in double precision.
 
         Raises:
           ValueError: if `keep_ratios` names something that is no group.
@@ -85,7 +86,7 @@ class LatencyCost:
         )
         work = shares[0] * self.macs(keep_ratios)
         work += shares[1] * self.bytes_moved(keep_ratios)
-        return jnp.float32(self.constant / self.dense) + work
+        return self.constant / self.dense + work
 
 
 def random_keep_ratios(

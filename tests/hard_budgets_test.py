@@ -175,18 +175,25 @@ def test_a_slack_limit_has_no_price():
     chex.assert_trees_all_close(state.pull, jnp.zeros(3), atol=1e-5)
 
 
-def test_thresholds_of_ltp_are_held_by_the_same_solver():
+@pytest.mark.parametrize(
+    ("pruner", "optimizer"),
+    [
+        (jaxprune.ltp(), optax.adam(0.05)),
+        # The rate is that of the weights: the price is an L1 coefficient.
+        (jaxprune.soft_thresholding(), optax.sgd(0.05)),
+    ],
+    ids=["ltp", "lats"],
+)
+def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
     rng = np.random.default_rng(0)
     params = {
         "a": {"kernel": jnp.asarray(rng.normal(size=(30, 20)), jnp.float32)},
         "b": {"kernel": jnp.asarray(rng.normal(size=(20, 10)), jnp.float32)},
     }
-    pruner = jaxprune.ltp()
     ramp = jaxprune.schedules.cubic_ramp(1.0, 0.2, begin_step=0, end_step=200)
     variables = pruner.init(params)
     like = jax.eval_shape(pruner.apply, params, variables).keep_ratios
     budget = jaxprune.admm(jaxprune.parameter_ratio(params), ramp, like)
-    optimizer = optax.adam(0.05)
 
     @jax.jit
     def run():

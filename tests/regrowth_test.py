@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import plans, plots, regrowth, train
+from experiments import plans, plots, regrowth, report, train
 from experiments.configs import default
 from experiments.metrics import read_metrics
+from experiments.setting import prepare
 from jaxprune import checkpoint
 
 WEIGHTS = 50_200
@@ -35,11 +36,11 @@ def soft_run(data_dir, workdir, **changes):
     )
     with pytest.MonkeyPatch.context() as patch:
         # The page is not what these tests look at, and takes longer than the run.
-        patch.setattr(train.report, "write_report", lambda workdir: None)
+        patch.setattr(report, "write_report", lambda workdir: None)
         train.train_and_evaluate(config, workdir)
     records = read_metrics(workdir / "metrics.jsonl")
     entry = checkpoint.entries(workdir / "trail")[-1]
-    like = train.prepare(config, workdir).init()
+    like = prepare(config, workdir).init()
     like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
     return {r["step"]: r for r in records if "loss" in r}, checkpoint.load(entry, like)
 

@@ -18,9 +18,20 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import images, parallel, plans, train
+from experiments import (
+    channels,
+    data,
+    images,
+    latencies,
+    models,
+    parallel,
+    phases,
+    plans,
+    train,
+)
 from experiments.configs import default, dsa_digits
 from experiments.metrics import read_metrics
+from experiments.setting import prepare
 from experiments.steps import (
     Step,
     init_state,
@@ -103,7 +114,7 @@ def test_the_trail_gets_sparser_and_its_networks_are_as_sparse_as_they_say(finis
 
 
 def _network_like(config):
-    network = train.prepare(config, pathlib.Path("unused")).init()
+    network = prepare(config, pathlib.Path("unused")).init()
     return {
         "params": network["params"],
         "batch_stats": network.get("batch_stats", {}),
@@ -170,7 +181,7 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
     (pruned, found), (_, final) = _networks_of_the_trail(config, tmp_path)[-2:]
     count = jaxprune.masks.keep_count(0.05, 50_200)
     assert pruned["kept_weights"] == count
-    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    start = prepare(config, pathlib.Path("unused")).init()["params"]
     for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
         want = jaxprune.tree.named_leaves(start if rewind else found)[name]
         kept = np.asarray(kernel != 0)
@@ -184,7 +195,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
     config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["final"]["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
-    start = train.prepare(config, pathlib.Path("unused")).init()["params"]
+    start = prepare(config, pathlib.Path("unused")).init()["params"]
     start = jaxprune.tree.named_leaves(start)
     _, final = _networks_of_the_trail(config, tmp_path)[-1]
     for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
@@ -205,6 +216,59 @@ def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     assert 0 < summary["final"]["keep_ratio"] < 0.5
 
 
+@pytest.mark.parametrize("plan", [plans.ltp, plans.lats])
+@pytest.mark.parametrize("solver", ["dual_ascent", "admm"])
+def test_learned_and_soft_thresholds_are_driven_by_either_solver(
+    plan, solver, data_dir, tmp_path
+):
+    config = _config(data_dir, plan=plan, solver=solver, prune_epochs=2.0)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"weights": 0.05}
+    assert summary["costs"]["weights"] <= 0.05
+    assert summary["result"] in ("MET", "NOT_YET_MET")
+    assert summary["keep_ratios"].keys() == {f"dense{i}/kernel" for i in (1, 2, 3)}
+    # By the solver, not by the hardening alone.
+    soft = [
+        m["keep_ratio"]
+        for m in read_metrics(tmp_path / "metrics.jsonl")
+        if m.get("phase") == "prune" and "keep_ratio" in m
+    ]
+    assert soft[-1] < 0.3
+
+
+def test_an_unknown_solver_is_refused(data_dir, tmp_path):
+    config = _config(data_dir, solver="newton")
+    with pytest.raises(ValueError, match=r"config.solver='newton'.*'admm'"):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch):
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
+    config.update({"ratio_every": 1, "latency_widths": 4, "latency_batch": 8})
+    config.budget.update({"macs": 0.9, "latency": 0.9})
+    # Timing is left out: a busy machine may find that nothing but calling takes time.
+    seconds = lambda functions: [1.0, *[0.2] * (len(functions) - 1)]
+    monkeypatch.setattr(
+        jaxprune.latency.measure,
+        "__kwdefaults__",
+        {**jaxprune.latency.measure.__kwdefaults__, "timer": seconds},
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"macs": 0.9, "latency": 0.9}
+    assert summary["costs"]["latency"] <= 0.9
+    monkeypatch.setattr(latencies, "_measure", None)  # would fail
+    again = prepare(config, tmp_path).task.channels
+    masks = channels.from_json(again.graph, summary["channels"])
+    assert again.reached(masks)["latency"] == summary["costs"]["latency"]
+    config.budget.latency = 1e-6
+    with pytest.raises(ValueError, match="smallest reachable cost"):
+        prepare(config, tmp_path)
+    config.latency_batch = 0
+    with pytest.raises(ValueError, match=r"config.latency_batch=0.*at least 1"):
+        prepare(config, tmp_path)
+
+
 def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path):
     """To two limits at once; the small network is the masked large one."""
     config = dsa_digits.get_config()
@@ -220,8 +284,8 @@ def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path
     assert summary["result"] in ("MET", "NOT_YET_MET")
     assert all(ratio > 0 for ratio in summary["keep_ratios"].values())
     assert (tmp_path / "report.html").exists()
-    traced = train.prepare(config, pathlib.Path("unused")).task.channels
-    masks = train.channels.from_json(traced.graph, summary["channels"])
+    traced = prepare(config, pathlib.Path("unused")).task.channels
+    masks = channels.from_json(traced.graph, summary["channels"])
     small = traced.compact(masks)
     entry = checkpoint.latest(tmp_path / "trail")
     network = checkpoint.load(entry, small.blank)
@@ -271,19 +335,19 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
     # One device: eight virtual ones on two busy cores make a large network wait for
     # itself so long that XLA gives up.
     one = parallel.by_jit(jax.devices()[:1])
-    monkeypatch.setattr(train.parallel, "create", lambda name: one)
+    monkeypatch.setattr(parallel, "create", lambda name: one)
     examples = 1437
     if config.dataset != "digits":
         # Images of noise in the shape of the data set: nothing is downloaded.
-        monkeypatch.setattr(train.data, "load", _noise)
+        monkeypatch.setattr(data, "load", _noise)
         examples = 40
         # A pass over every leaf, which small networks take above.
         config.min_keep_ratio = 0.0
         config.held_out = 0.25 if config.held_out else 0.0
     # Both steps are followed by one of the search, where there is one.
     config.ratio_every, config.trials = 1, 2
-    phases = [p for p in ("prune", "dense", "finetune") if config[f"{p}_epochs"]]
-    epochs = {f"{phase}_epochs": 0.0 for phase in phases[1:]}
+    names = [p for p in ("prune", "dense", "finetune") if config[f"{p}_epochs"]]
+    epochs = {f"{phase}_epochs": 0.0 for phase in names[1:]}
     config.update(
         {
             "data_dir": str(data_dir),
@@ -291,7 +355,7 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
             "batch_size": 8,
             "progress": False,
             **epochs,
-            f"{phases[0]}_epochs": 2 / (examples // 8),
+            f"{names[0]}_epochs": 2 / (examples // 8),
         }
     )
     if name in _LARGE and "JAXPRUNE_LARGE_NETWORKS" not in os.environ:
@@ -302,7 +366,7 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
     if plans.channel_budget(config):
         for cost, limit in summary["budget"].items():
             assert summary["costs"][cost] <= limit
-    elif phases[0] == "prune":
+    elif names[0] == "prune":
         assert summary["final"]["keep_ratio"] <= 1 - config.sparsity + 1e-9
 
 
@@ -317,12 +381,12 @@ _LARGE = (
 
 def _trace_two_steps(config):
     """Traces the steps of the weights and of the search, and decides the widths."""
-    setting = train.prepare(config, pathlib.Path("unused"))
+    setting = prepare(config, pathlib.Path("unused"))
     (phase,) = setting.phases
-    plan = train._plan(setting, phase)
+    plan = setting.plan(phase)
     cost = setting.task.channels.costs["parameters"]
     step = Step(setting.model, plan, cost, seed=config.seed)
-    state = jax.eval_shape(lambda: train._blank_state(setting, phase))
+    state = jax.eval_shape(lambda: phases.blank_state(setting, phase))
     shapes = lambda batch: jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     )
@@ -340,7 +404,7 @@ def _trace_two_steps(config):
 
 def _noise(name, *, data_dir):
     del data_dir
-    spec = train.data.dataset_spec(name)
+    spec = data.dataset_spec(name)
     if not spec.in_memory:  # Pictures in files, and too large for a test.
         spec = dataclasses.replace(
             spec,
@@ -349,11 +413,11 @@ def _noise(name, *, data_dir):
             test_view=images.upsample,
         )
     rng = np.random.default_rng(0)
-    source = train.data.ArraySource(
+    source = data.ArraySource(
         images=rng.integers(0, 256, (40, *spec.image_shape)).astype(np.uint8),
         labels=rng.integers(0, spec.num_classes, 40).astype(np.int32),
     )
-    return train.data.Dataset(spec=spec, train=source, test=source)
+    return data.Dataset(spec=spec, train=source, test=source)
 
 
 # ------------------------------------------------------------- devices and kills
@@ -362,7 +426,7 @@ def _noise(name, *, data_dir):
 @pytest.mark.parametrize("way", ["jit", "pmap"])
 def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
-    setting = train.prepare(config, pathlib.Path("unused"))
+    setting = prepare(config, pathlib.Path("unused"))
     network = jax.device_get(setting.init())
     plan = plans.ltp(config, setting.task._replace(steps=20))
     batches = [next(setting.streams["train"]) for _ in range(20)]
@@ -381,7 +445,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     same = lambda tree: tree
     want = run(setting.model, single, same, same, same)
     ways = parallel.create(way)
-    model = train.models.create("cnn", 10, axis_name=ways.axis_name)
+    model = models.create("cnn", 10, axis_name=ways.axis_name)
     shared = shared._replace(model=model, axis_name=ways.axis_name)
     step = ways.compile(make_train_step(shared))
     got = run(model, step, ways.shard, ways.replicate, ways.collect)
@@ -449,15 +513,15 @@ def _trail_of(name, run, data_dir):
     for entry in checkpoint.entries(run / "trail"):
         like = dense
         if "costs" in entry.metadata:
-            traced = train.prepare(config, pathlib.Path("unused")).task.channels
-            masks = train.channels.from_json(traced.graph, found["channels"])
+            traced = prepare(config, pathlib.Path("unused")).task.channels
+            masks = channels.from_json(traced.graph, found["channels"])
             like = traced.compact(masks).blank
         yield entry.step, entry.metadata, checkpoint.load(entry, like)
 
 
 @pytest.mark.parametrize("name", ["ltp_digits", "dsa_digits"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_path):
-    train.data.load("digits", data_dir=data_dir)
+    data.load("digits", data_dir=data_dir)
     start = functools.partial(_start, name=name, ratio_every=1)
     undisturbed = start(data_dir, tmp_path / "undisturbed")
     out, errors = undisturbed.communicate(timeout=240)
@@ -488,7 +552,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_pa
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
-    train.data.load("digits", data_dir=data_dir)
+    data.load("digits", data_dir=data_dir)
     process = _start(data_dir, tmp_path, prune_epochs=3)
     _wait_for_step(process, tmp_path, 6)
     process.send_signal(signal.SIGINT)
@@ -513,7 +577,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     data_dir, tmp_path, monkeypatch
 ):
     config = _config(data_dir, log_every=100, checkpoint_every=4)
-    batches = train.data.train_batches
+    batches = data.train_batches
 
     class Poisoned:
         """The real batches; the seventh holds a NaN."""
@@ -530,7 +594,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         def __getattr__(self, name):
             return getattr(self._batches, name)
 
-    monkeypatch.setattr(train.data, "train_batches", Poisoned)
+    monkeypatch.setattr(data, "train_batches", Poisoned)
     with pytest.raises(
         train.NonFiniteLossError, match=r"loss of step 7 .*checkpoints/4"
     ):

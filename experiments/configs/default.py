@@ -46,6 +46,9 @@ def get_config() -> plans.Config:
     config.plan = plans.ltp
     config.sparsity = 0.95
     config.price = config_dict.placeholder(float)
+    config.solver = (
+        ""  # Or "dual_ascent", "admm": how LTP, STR and LATS find `sparsity`.
+    )
     config.min_keep_ratio = 1e-3  # What every layer keeps at the least.
     config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
     config.ramp_end = 0.7  # of the pruning phase.
@@ -56,6 +59,9 @@ def get_config() -> plans.Config:
     config.budget.macs = config_dict.placeholder(float)
     config.budget.parameters = config_dict.placeholder(float)
     config.budget.bytes = config_dict.placeholder(float)
+    config.budget.latency = config_dict.placeholder(float)  # On this machine.
+    config.latency_batch = 64  # Images in a call that is timed.
+    config.latency_widths = 24  # Compact networks that are timed, before training.
     config.held_out = 0.0  # Of the training data, for what is not trained by gradients
     config.channel_multiple = 1  # on it. Numbers of channels are multiples of this.
 
