@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import write_atomically
+from experiments.files import write_atomically
 from experiments.sweep import Run, plan_runs, run_all, summary_of
 
 TRIALS_FILE = "trials.json"

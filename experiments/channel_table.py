@@ -23,9 +23,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import drawing, tables
+from experiments import tables
 from experiments.bisect import TRIALS_FILE
-from experiments.metrics import write_atomically
+from experiments.files import write_atomically
+from experiments.formatting import cost_name, round_up
 
 Budget = tuple[tuple[str, float], ...]
 
@@ -212,9 +213,7 @@ def _looser_first(budget: Budget) -> tuple[Any, ...]:
 
 
 def _shown(budget: Budget) -> str:
-    return ", ".join(
-        f"{drawing.cost_name(name)} {100 * limit:.6g}%" for name, limit in budget
-    )
+    return ", ".join(f"{cost_name(name)} {100 * limit:.6g}%" for name, limit in budget)
 
 
 def _held(rows: Iterable[Row]) -> str:
@@ -224,11 +223,11 @@ def _held(rows: Iterable[Row]) -> str:
     if missed:
         return (
             f"{missed} of {len(room)} costs exceed their limit, by at most "
-            f"{tables.round_up(-100 * min(room))} points."
+            f"{round_up(-100 * min(room))} points."
         )
     return (
         "No cost exceeds its limit; they stay at most "
-        f"{tables.round_up(100 * max(room))} points below."
+        f"{round_up(100 * max(room))} points below."
     )
 
 

@@ -32,8 +32,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.drawing import is_number
-from experiments.report import SUMMARY_FILE
+from experiments.formatting import is_number
+from experiments.summary import SUMMARY_FILE
 
 LOG_FILE = "log.txt"
 DENSE = "dense"

@@ -20,7 +20,6 @@ import csv
 import dataclasses
 import io
 import json
-import math
 import re
 import shlex
 import statistics
@@ -29,15 +28,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments import drawing, page, plots
-from experiments.metrics import percent, write_atomically
-from experiments.report import SUMMARY_FILE
+from matplotlib.figure import Figure
+
+from experiments import page
+from experiments.files import write_atomically
+from experiments.formatting import MISSING, percent, round_up
+from experiments.plots.accuracy import accuracy_by_method
+from experiments.plots.rendering import inline_svg, png
+from experiments.summary import SUMMARY_FILE
 from experiments.sweep import DENSE
 
 PAGE_FILE = "comparison.html"
 PICTURE_FILE = "comparison.png"
 
-_MISSING = "–"
 
 Key = TypeVar("Key")
 
@@ -323,7 +326,7 @@ def insert(document: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content.strip()}\n{end}{after}"
 
 
-def figure_of(rows: Iterable[Row]) -> plots.Figure:
+def figure_of(rows: Iterable[Row]) -> Figure:
     """Draw accuracy against sparsity, a line for every config that prunes."""
     rows = list(rows)
     table, labels = tabulate(rows), method_names(rows)
@@ -337,7 +340,7 @@ def figure_of(rows: Iterable[Row]) -> plots.Figure:
         if {*cells} != {None}
     }
     dense = [cells[None] for cells in table.values() if None in cells]
-    return plots.accuracy_by_method(
+    return accuracy_by_method(
         lines, dense=_point(dense[0]) if len(dense) == 1 else None
     )
 
@@ -372,7 +375,7 @@ def to_html(
     words = ["python", "-m", "experiments.tables"]
     command = shlex.join([*words, f"--workdir={workdir}", f"--name={name}"])
     caption = _code(f"{_caption(rows)} The best mean of each column is marked.")
-    picture = drawing.inline_svg(figure_of(rows), "comparison", label=_DRAWN)
+    picture = inline_svg(figure_of(rows), "comparison", label=_DRAWN)
     return page.render(
         "Methods compared",
         subject=_subject(rows[0]),
@@ -382,12 +385,12 @@ def to_html(
         sections=[
             page.section(
                 "Picture",
-                f"<figure>{picture}<figcaption>{_DRAWN}</figcaption></figure>",
+                page.figure(picture, _DRAWN),
                 "picture",
             ),
             page.section(
                 "Table",
-                page.table(header, lines, [""] * len(lines), left={0}, best=best)
+                page.table(header, lines, left={0}, best=best)
                 + f'<p class="caption">{caption}</p>',
                 "table",
             ),
@@ -464,10 +467,9 @@ def _write(parsed: argparse.Namespace) -> None:
         written.append(readme)
     if parsed.workdir is not None:
         workdir = Path(parsed.workdir)
-        buffer = io.BytesIO()
-        drawing.save_png(figure_of(rows), buffer)
+        picture = png(figure_of(rows))
         text = to_html(rows, workdir=workdir, name=parsed.name, unfinished=unfinished)
-        for file, data in ((PICTURE_FILE, buffer.getvalue()), (PAGE_FILE, text)):
+        for file, data in ((PICTURE_FILE, picture), (PAGE_FILE, text)):
             write_atomically(workdir / file, data)
             written.append(workdir / file)
     print(markdown)
@@ -568,7 +570,7 @@ def lay_out(
             cell = line.get(column)
             count = len(cell.accuracies) if cell else most
             note = f" ({count})" if count != most else ""
-            texts[config].append(f"{cell}{note}" if cell else _MISSING)
+            texts[config].append(f"{cell}{note}" if cell else MISSING)
     return texts, best
 
 
@@ -597,15 +599,6 @@ def describe(table: Mapping[str, Mapping[Any, Cell]], what: str) -> str:
     return f"{about}{seeds}{', or fewer where in parentheses' * (len(counts) > 1)}."
 
 
-def round_up(value: float) -> str:
-    """Show a positive number with two digits after the point, rounded up.
-
-    >>> round_up(0.1201), round_up(0.0)
-    ('0.13', '0.01')
-    """
-    return f"{max(math.ceil(100 * value - 1e-9), 1) / 100:.2f}"
-
-
 def _cards(rows: Sequence[Row]) -> list[page.Card]:
     """Show the best at every sparsity, all those that print alike."""
     table, labels = tabulate(rows), method_names(rows)
@@ -624,7 +617,7 @@ def _every_run(rows: Sequence[Row]) -> str:
     lines = [
         [
             row.config,
-            _MISSING if row.sparsity is None else f"{100 * row.sparsity:.6g}%",
+            MISSING if row.sparsity is None else f"{100 * row.sparsity:.6g}%",
             str(row.seed),
             percent(row.keep_ratio),
             f"{100 * row.accuracy:.2f}%",
@@ -632,7 +625,7 @@ def _every_run(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    drawn = page.table(header, lines, [""] * len(lines), left={0})
+    drawn = page.table(header, lines, left={0})
     return f"<details><summary>Every run</summary>\n{drawn}</details>"
 
 

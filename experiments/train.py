@@ -33,7 +33,8 @@ from experiments import (
     report,
     trail,
 )
-from experiments.metrics import MetricsWriter, write_atomically
+from experiments.files import write_atomically
+from experiments.metrics import MetricsWriter
 from experiments.steps import (
     Plan,
     Step,

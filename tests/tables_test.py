@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import drawing, l1_coefficients, plots, tables
+from experiments import l1_coefficients, tables
+from experiments.plots.accuracy import accuracy_by_method
+from experiments.plots.rendering import inline_svg
 from experiments.tables import from_csv, insert, read_runs, to_csv, to_markdown
 
 MARKERS = "<!-- results:digits begin -->\n<!-- results:digits end -->\n"
@@ -263,12 +265,12 @@ def test_any_accuracy_is_drawn_inside_the_axes(accuracies):
     cell = tables.Cell(accuracies=accuracies)
     point = {"sparsity": 0.9, **tables._point(cell)}
     for dense in (None, tables._point(cell)):
-        figure = plots.accuracy_by_method({"a": [point]}, dense=dense)
+        figure = accuracy_by_method({"a": [point]}, dense=dense)
         (axes,) = figure.axes
         low, high = axes.get_ylim()
         assert -1 <= low < cell.mean + 1e-9
         assert cell.mean * 0.99 < high <= 1
-        assert drawing.inline_svg(figure, "a").startswith("<svg ")
+        assert inline_svg(figure, "a").startswith("<svg ")
 
 
 def test_the_coefficient_of_every_schedule_is_as_the_theory_says():

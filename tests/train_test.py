@@ -20,7 +20,7 @@ import pytest
 import jaxprune
 from experiments import images, parallel, plans, train
 from experiments.configs import default, dsa_digits
-from experiments.metrics import read_metrics
+from experiments.metrics_file import read_metrics
 from experiments.steps import (
     Step,
     init_state,
