@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data, sweep, tables
+from experiments import data, sparsity_table, sweep
 from experiments.sweep import plan_runs, run_all, summary_of
 
 # 1 + 4 + 2 steps of an MLP.
@@ -153,7 +153,7 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
         assert "report.html" in (folder / "log.txt").read_text()
 
     # The table knows the two that finished.
-    rows, unfinished = tables.read_runs(tmp_path)
+    rows, unfinished = sparsity_table.read_runs(tmp_path)
     assert [(row.config, row.sparsity, row.seed) for row in rows] == [
         ("ltp_digits", 0.9, 0),
         ("ltp_digits", 0.9, 2),
