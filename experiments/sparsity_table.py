@@ -17,7 +17,7 @@ from experiments.comparison import (
 from experiments.formatting import round_up
 from experiments.results import draw_markdown
 from experiments.summary import read_summaries
-from experiments.sweep import DENSE
+from experiments.sweep_plan import DENSE
 
 Table = dict[str, dict[float | None, Cell]]
 """Cells by config and sparsity; the sparsity of a dense config is None."""
