@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import write_atomically
-from experiments.sweep import Run, plan_runs, run_all, summary_of
+from experiments.files import write_atomically
+from experiments.sweep_plan import Run, plan_runs, summary_of
+from experiments.sweep_processes import LOG_FILE, run_all
 
 TRIALS_FILE = "trials.json"
 _RANGE = (1e-3, 3.0)
@@ -62,7 +63,7 @@ def search(run: Run, *, most: int, tolerance: float) -> dict[str, Any]:
             ),
         )
         if run_all([trial]):
-            raise RuntimeError(f"a trial failed; see {trial.workdir / 'log.txt'}")
+            raise RuntimeError(f"a trial failed; see {trial.workdir / LOG_FILE}")
         summary = summary_of(trial)
         if summary is None:
             raise RuntimeError(f"a trial was stopped: {trial.workdir}")

@@ -23,9 +23,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import drawing, tables
+from experiments import results
 from experiments.bisect import TRIALS_FILE
-from experiments.metrics import write_atomically
+from experiments.comparison import (
+    check_subject,
+    describe,
+    gather,
+    lay_out,
+    method_names,
+)
+from experiments.formatting import cost_name, round_up
+from experiments.results import draw_markdown
+from experiments.summary import read_summaries
 
 Budget = tuple[tuple[str, float], ...]
 
@@ -87,7 +96,7 @@ def read_runs(workdir: str | Path) -> tuple[list[Row], list[Path]]:
       ValueError: if no run is finished, one does not prune channels, or they are of
         several networks or data sets.
     """
-    finished, unfinished = tables.read_summaries(workdir)
+    finished, unfinished = read_summaries(workdir)
     if not finished:
         raise ValueError(
             f"`read_runs({str(workdir)!r})` requires the folder of a sweep, with "
@@ -95,7 +104,7 @@ def read_runs(workdir: str | Path) -> tuple[list[Row], list[Path]]:
             "`python -m experiments.sweep --budgets=...`."
         )
     rows = [_row(folder, summary) for folder, summary in finished.items()]
-    tables.check_subject(rows, workdir)
+    check_subject(rows, workdir)
     return sorted(rows, key=_order), unfinished
 
 
@@ -110,9 +119,9 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
       A caption and the table. The best mean of each budget is bold.
     """
     budgets = sorted({row.limits for row in rows}, key=_looser_first)
-    table = tables.gather(rows, lambda row: row.limits)
-    texts, best = tables.lay_out(table, budgets)
-    names = tables.method_names(rows)
+    table = gather(rows, lambda row: row.limits)
+    texts, best = lay_out(table, budgets)
+    names = method_names(rows)
     times = {
         config: statistics.fmean(
             row.seconds + row.trial_seconds for row in rows if row.config == config
@@ -126,12 +135,12 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
     header = ["method", *map(_shown, budgets), "wall time"]
     subject = f"{rows[0].model} on {rows[0].dataset} by budget"
     caption = (
-        f"{tables.describe(table, subject)} {_held(rows)} Wall time is the mean over "
+        f"{describe(table, subject)} {_held(rows)} Wall time is the mean over "
         "all runs of a method, of the whole flow: training, the trials that find a "
         f"penalty, and fine-tuning. Every run: `results/{name}.csv`, read by "
         "`python -m experiments.channel_table`; best mean bold."
     )
-    return f"{caption}\n\n{tables.draw_markdown(header, lines, best)}\n"
+    return f"{caption}\n\n{draw_markdown(header, lines, best)}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Compare the finished runs of a sweep that prunes channels.",
         allow_abbrev=False,
     )
-    tables.add_arguments(parser)
+    results.add_arguments(parser)
     try:
         _write(parser.parse_args(arguments))
     except (OSError, ValueError) as error:
@@ -159,21 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(parsed: argparse.Namespace) -> None:
     """Write CSV and README.md, or nothing if README.md has no place for the table."""
-    path, readme = Path(parsed.results) / f"{parsed.name}.csv", Path(parsed.readme)
-    unfinished: list[Path] = []
-    if parsed.workdir is None:
-        rows = tables.from_csv(path.read_text(), Row)
-    else:
-        rows, unfinished = read_runs(parsed.workdir)
+    rows, unfinished = results.load(parsed, Row, read_runs)
     markdown = to_markdown(rows, parsed.name)
-    document = tables.insert(readme.read_text(), parsed.name, markdown)
-    if parsed.workdir is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, tables.write_csv(Row, rows))
-    write_atomically(readme, document)
-    print(markdown)
-    for folder in unfinished:
-        print(f"Not finished, left out: {folder}")
+    results.save(parsed, Row, rows, markdown)
+    results.show(markdown, unfinished)
 
 
 def _row(folder: Path, summary: dict[str, Any]) -> Row:
@@ -212,9 +210,7 @@ def _looser_first(budget: Budget) -> tuple[Any, ...]:
 
 
 def _shown(budget: Budget) -> str:
-    return ", ".join(
-        f"{drawing.cost_name(name)} {100 * limit:.6g}%" for name, limit in budget
-    )
+    return ", ".join(f"{cost_name(name)} {100 * limit:.6g}%" for name, limit in budget)
 
 
 def _held(rows: Iterable[Row]) -> str:
@@ -224,11 +220,11 @@ def _held(rows: Iterable[Row]) -> str:
     if missed:
         return (
             f"{missed} of {len(room)} costs exceed their limit, by at most "
-            f"{tables.round_up(-100 * min(room))} points."
+            f"{round_up(-100 * min(room))} points."
         )
     return (
         "No cost exceeds its limit; they stay at most "
-        f"{tables.round_up(100 * max(room))} points below."
+        f"{round_up(100 * max(room))} points below."
     )
 
 

@@ -29,8 +29,9 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from experiments import data, models, report, trail
-from experiments.metrics import write_atomically
+from experiments import compact_report, data, models, report, trail
+from experiments.files import write_atomically
+from experiments.summary import SUMMARY_FILE
 from experiments.timing import compiled, in_turns
 from jaxprune import checkpoint, costs
 from jaxprune.compaction import Compacted, compact, masked
@@ -84,7 +85,7 @@ def read_network(workdir: Path) -> Network:
     Raises:
       FileNotFoundError: If the folder holds no finished run.
     """
-    path = workdir / report.SUMMARY_FILE
+    path = workdir / SUMMARY_FILE
     entry = checkpoint.latest(workdir / trail.FOLDER)
     if not path.exists() or entry is None:
         raise FileNotFoundError(
@@ -288,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(report.compact_table(found))
+    print(compact_report.table(found))
     print(f"Files: {options.workdir}/compact; report: {options.workdir}/report.html")
     return 0
 

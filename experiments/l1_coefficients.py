@@ -21,18 +21,21 @@ References:
 """
 
 import argparse
-import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from experiments import drawing, page, plots
-from experiments.metrics import write_atomically
+from experiments import page
+from experiments.files import write_atomically
+from experiments.plots import drawing, labels
+from experiments.plots.rendering import inline_svg, png
 from jaxprune import threshold_schedules
 
 NAME = "l1_coefficients"
@@ -106,7 +109,7 @@ def coefficients(steps_per_epoch: int) -> dict[str, np.ndarray]:
     return found
 
 
-def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> plots.Figure:
+def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> Figure:
     """Draw learning rate, thresholds and L1 coefficients over the epochs."""
     begins = jnp.arange(EPOCHS + 1) * steps_per_epoch
     values = coefficients(steps_per_epoch)
@@ -115,7 +118,57 @@ def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> plots.Figure:
         for name, schedule in schedules(steps_per_epoch).items()
     }
     rate = published_learning_rate(steps_per_epoch)
-    return plots.l1_coefficients(curves, np.asarray(jax.vmap(rate)(begins[:-1])))
+    return draw(curves, np.asarray(jax.vmap(rate)(begins[:-1])))
+
+
+@drawing.style
+def draw(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], learning_rate: np.ndarray
+) -> Figure:
+    """Draw learning rate, thresholds and L1 coefficients, one above the other.
+
+    Args:
+      curves: By name: the threshold at the begin of every epoch and at the end of the
+        last, and the L1 coefficient of every epoch, both relative. A coefficient that
+        is not positive is left out; the axis ends at a tenth and at ten.
+      learning_rate: Of every epoch.
+
+    Returns:
+      The figure. Names stand beside the ends of the lines.
+    """
+    figure = drawing.blank(
+        "Every threshold schedule is an L1 coefficient", 8.6, width=drawing.WIDE
+    )
+    heights = (0.7, 1.5, 2.4)
+    top, middle, bottom = figure.subplots(
+        3, sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    epochs = np.arange(len(learning_rate) + 1)
+    top.stairs(learning_rate, epochs, color=drawing.MUTED, linewidth=1.6)
+    top.set_ylabel("learning rate")
+    low, high = 1 / 12, 12
+    colours, ends = {}, []
+    for number, (name, (thresholds, values)) in enumerate(curves.items()):
+        colours[name] = drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
+        # Every second line is broken and lies on top, so that none hides another.
+        look = {"color": colours[name], "linestyle": "solid", "zorder": 2.0}
+        if number % 2:
+            look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
+        middle.plot(epochs, thresholds, **look)
+        shown = np.where(values > 0, values, np.nan)
+        bottom.plot(epochs[:-1] + 0.5, shown, **look)
+        ends.append((epochs[-1] - 0.5, float(np.clip(values[-1], low, high)), name))
+    middle.set_ylabel("threshold / final threshold")
+    bottom.set_yscale("log")
+    bottom.set_ylim(low, high)
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    bottom.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
+    bottom.yaxis.set_minor_locator(NullLocator())
+    bottom.set_ylabel("L1 coefficient / the constant one")
+    bottom.set_xlabel("epoch")
+    bottom.margins(x=0.01)
+    labels.label_ends(bottom, ends, colours, height=7.4 * heights[-1] / sum(heights))
+    return figure
 
 
 def write(workdir: str | Path) -> list[Path]:
@@ -133,9 +186,8 @@ def write(workdir: str | Path) -> list[Path]:
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     drawn = figure()
-    buffer = io.BytesIO()
-    drawing.save_png(drawn, buffer)
-    picture = drawing.inline_svg(drawn, NAME, label=_DRAWN)
+    image = png(drawn)
+    picture = inline_svg(drawn, NAME, label=_DRAWN)
     by_epoch = coefficients(_STEPS_PER_EPOCH)
     epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
     rows = [
@@ -158,12 +210,12 @@ def write(workdir: str | Path) -> list[Path]:
         sections=[
             page.section(
                 "Picture",
-                f"<figure>{picture}<figcaption>{_DRAWN}</figcaption></figure>",
+                page.figure(picture, _DRAWN),
                 "picture",
             ),
             page.section(
                 "Coefficients by epoch",
-                page.table(header, rows, [""] * len(rows), left={0}),
+                page.table(header, rows, left={0}),
                 "table",
             ),
         ],
@@ -172,7 +224,7 @@ def write(workdir: str | Path) -> list[Path]:
             " <code>jaxprune.threshold_schedules.l1_coefficient</code>."
         ),
     )
-    files = {f"{NAME}.png": buffer.getvalue(), f"{NAME}.html": text}
+    files = {f"{NAME}.png": image, f"{NAME}.html": text}
     for file, data in files.items():
         write_atomically(workdir / file, data)
     return [workdir / file for file in files]

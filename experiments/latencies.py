@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.channels import Channels
-from experiments.metrics import write_atomically
+from experiments.files import write_atomically
 from jaxprune import costs, latency
 
 LATENCY_FILE = "latency.json"

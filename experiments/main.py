@@ -9,7 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import report
+from experiments import trail_table
 from experiments.train import NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file to run.")
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         logging.debug("The run failed.", exc_info=True)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(report.trail_table(summary))
+    print(trail_table.as_text(summary))
     if summary["status"] == "stopped":
         print(f"Stopped; the same command goes on. Workdir: {_WORKDIR.value}")
         return _STOPPED

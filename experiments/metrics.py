@@ -1,19 +1,17 @@
 """What a training run writes while it runs: numbers to disk, progress to the eye.
 
 `MetricsWriter` appends one JSON object per line to `metrics.jsonl` and the same
-numbers to TensorBoard event files; `read_metrics` reads the lines back. A run that
-was killed and resumed from its checkpoint leaves the file that an undisturbed run
-would have left: everything newer than the checkpoint is dropped before the first
-new line is written.
+numbers to TensorBoard event files. A run that was killed and resumed from its
+checkpoint leaves the file that an undisturbed run would have left: everything newer
+than the checkpoint is dropped before the first new line is written.
 """
 
-import contextlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, SupportsFloat
@@ -21,68 +19,20 @@ from typing import Any, BinaryIO, Self, SupportsFloat
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2 as _event_pb2
 from tensorboardX.proto import summary_pb2 as _summary_pb2
-from tqdm import tqdm
 
-METRICS_FILE = "metrics.jsonl"
+from experiments.files import naming
+from experiments.formatting import percent
+from experiments.metrics_file import METRICS_FILE, append, forget_after
+from experiments.progress import Bar, Lines
+
 TENSORBOARD_FOLDER = "tensorboard"
 
 # Protocol buffers make their classes at import, where no type checker sees them.
 event_pb2: Any = _event_pb2
 summary_pb2: Any = _summary_pb2
 
-# Seconds between two looks at a live number. Converting an array of an accelerator
-# waits for the device, so a fast loop must not do it in every step.
-_REFRESH_SECONDS = 0.25
 # Seconds between two synchronizations of the event file with the disk.
 _SYNC_SECONDS = 2.0
-
-
-def percent(fraction: SupportsFloat) -> str:
-    """Show a fraction with three significant digits, such as `1.95%`."""
-    return f"{100 * float(fraction):.3g}%"
-
-
-def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Write a file that readers see whole or not at all.
-
-    Args:
-      path: The file; an older one is replaced.
-      data: The content; text is written as UTF-8.
-
-    Raises:
-      OSError: Naming `path`, if it cannot be written; the older file then stays.
-    """
-    path = Path(path)
-    content = data.encode() if isinstance(data, str) else data
-    # In the same folder, because a rename is atomic only inside one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _naming(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the lines of a `metrics.jsonl`, also of a run that is still going on.
-
-    Args:
-      path: The file.
-
-    Returns:
-      One dictionary per line. A half-written last line is left out; numbers that
-      were not finite are `None`.
-
-    Raises:
-      OSError: If the file cannot be read.
-      ValueError: If a line before the last is not a JSON object.
-    """
-    return [record for _, record in _parse(Path(path))]
 
 
 class MetricsWriter:
@@ -130,7 +80,7 @@ class MetricsWriter:
         self._file: BinaryIO | None = None
         self._events: EventsWriter | None = None
         self._synced = 0.0
-        self._display: _Bar | _Lines | None = None
+        self._display: Bar | Lines | None = None
 
     @property
     def path(self) -> Path:
@@ -139,17 +89,17 @@ class MetricsWriter:
 
     def __enter__(self) -> Self:
         if self._enabled:
-            with _naming(self._workdir):
+            with naming(self._workdir):
                 self._workdir.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
-                _forget_after(self.path, self._resume_step)
-            with _naming(self.path):
+                forget_after(self.path, self._resume_step)
+            with naming(self.path):
                 # Unbuffered: a line is on its way to the disk when `write` returns,
                 # so that a killed process loses nothing.
                 self._file = self.path.open("ab", buffering=0)
             self._open_events()
         if self._shows:
-            kind = _Bar if sys.stderr.isatty() else _Lines
+            kind = Bar if sys.stderr.isatty() else Lines
             self._display = kind(self._total_steps, self._resume_step)
         return self
 
@@ -163,7 +113,7 @@ class MetricsWriter:
             self._display.close()
         try:
             if self._events is not None:
-                with _naming(self._workdir / TENSORBOARD_FOLDER):
+                with naming(self._workdir / TENSORBOARD_FOLDER):
                     self._events.close()
         except OSError:
             # On a full disk `write` has already said so; that error must be seen.
@@ -204,10 +154,10 @@ class MetricsWriter:
         values = {k: v if isinstance(v, str) else float(v) for k, v in scalars.items()}
         record = {"step": int(step)} | {k: _finite(v) for k, v in values.items()}
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        with _naming(self.path):
-            _append(self._file, line)
+        with naming(self.path):
+            append(self._file, line)
         numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
-        with _naming(self._workdir / TENSORBOARD_FOLDER):
+        with naming(self._workdir / TENSORBOARD_FOLDER):
             self._write_event(int(step), numbers)
 
     def progress(
@@ -252,15 +202,15 @@ class MetricsWriter:
           OSError: Naming the file, if that fails.
         """
         if self._file is not None:
-            with _naming(self.path):
+            with naming(self.path):
                 os.fsync(self._file.fileno())
         if self._events is not None:
-            with _naming(self._workdir / TENSORBOARD_FOLDER):
+            with naming(self._workdir / TENSORBOARD_FOLDER):
                 self._events.flush()
 
     def _open_events(self) -> None:
         folder = self._workdir / TENSORBOARD_FOLDER
-        with _naming(folder):
+        with naming(folder):
             folder.mkdir(exist_ok=True)
             older = any(folder.iterdir())
             # `EventsWriter` rather than `SummaryWriter`: the latter writes from a
@@ -295,113 +245,5 @@ class MetricsWriter:
             self._synced = time.monotonic()
 
 
-class _Bar:
-    """A live bar for a terminal."""
-
-    def __init__(self, total_steps: int, resume_step: int):
-        self._bar = tqdm(
-            total=total_steps,
-            initial=resume_step,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            unit="step",
-            bar_format=(
-                "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
-                " [{elapsed}<{remaining}{postfix}]"
-            ),
-        )
-        self._shown = -math.inf
-
-    def due(self, step: int) -> bool:
-        last = step >= (self._bar.total or 0) > self._bar.n
-        return last or time.monotonic() - self._shown >= _REFRESH_SECONDS
-
-    def show(self, step: int, text: str) -> None:
-        self._shown = time.monotonic()
-        self._bar.n = step
-        self._bar.set_postfix_str(text)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _Lines:
-    """A plain line per tenth of the run, for log files."""
-
-    def __init__(self, total_steps: int, resume_step: int):
-        self._total_steps = max(total_steps, 1)
-        self._resume_step = resume_step
-        self._tenth = self._tenths(resume_step)
-        self._started = time.monotonic()
-
-    def due(self, step: int) -> bool:
-        return self._tenths(step) > self._tenth
-
-    def show(self, step: int, text: str) -> None:
-        self._tenth = self._tenths(step)
-        pace = (time.monotonic() - self._started) / (step - self._resume_step)
-        left = tqdm.format_interval(round(pace * max(self._total_steps - step, 0)))
-        done = f"step {step}/{self._total_steps} ({step / self._total_steps:.0%})"
-        parts = [done, text, f"{left} left"]
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        pass
-
-    def _tenths(self, step: int) -> int:
-        return 10 * step // self._total_steps
-
-
 def _finite(value: float | str) -> float | str | None:
     return value if isinstance(value, str) or math.isfinite(value) else None
-
-
-def _append(file: BinaryIO, line: bytes) -> None:
-    """Append a whole line or nothing."""
-    start = os.fstat(file.fileno()).st_size
-    rest = memoryview(line)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(file.fileno(), start)
-        raise
-
-
-def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every whole line, without its end, and the object in it."""
-    lines = path.read_bytes().split(b"\n")
-    while lines and not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            if number == len(lines):
-                return  # cut off when its process was killed
-            raise ValueError(
-                "`read_metrics(...)` needs a JSON object in every line;"
-                f" {path}:{number} holds {line[:60]!r}. Delete that line to go on"
-                " without it."
-            ) from error
-        yield line, record
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Keep the lines up to a step, or none at step 0."""
-    kept = [line for line, record in _parse(path) if record.get("step", 0) <= step]
-    content = b"".join(line + b"\n" for line in kept) if step else b""
-    if content != path.read_bytes():
-        write_atomically(path, content)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Make an `OSError` name the file, which failed writes do not do themselves."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -64,12 +64,17 @@ def section(title: str, body: str, name: str) -> str:
     return f'<section id="{name}"><h2>{text(title)}</h2>\n{body}</section>'
 
 
+def figure(picture: str, caption: str) -> str:
+    """Make a picture, which is markup, with a caption below it."""
+    return f"<figure>{picture}<figcaption>{text(caption)}</figcaption></figure>"
+
+
 def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
-    kinds: Sequence[str],
     *,
     left: set[int],
+    kinds: Sequence[str] = (),
     best: Iterable[tuple[int, int]] = (),
 ) -> str:
     """Make a table of texts, numbers to the right, that scrolls if it is wide.
@@ -77,14 +82,15 @@ def table(
     Args:
       header: Names of the columns.
       rows: Texts.
-      kinds: Of every row: `dense`, `final` or nothing.
       left: Columns of words, which start at the left.
+      kinds: Of every row: `dense`, `final` or nothing; all nothing if not given.
       best: Row and column of the cells to mark.
 
     Returns:
       The markup.
     """
-    marked = set(best)
+    rows, marked = list(rows), set(best)
+    kinds = kinds or [""] * len(rows)
 
     def cells(tag: str, row: Sequence[str], number: int = -1) -> str:
         made = []

@@ -28,10 +28,11 @@ import optax
 from flax import linen as nn
 from scipy import stats
 
-from experiments import channels, data, report, trail
+from experiments import channels, data, report, sensitivity_report, trail
 from experiments.compact import read_model
-from experiments.drawing import group_names
-from experiments.metrics import percent, write_atomically
+from experiments.files import write_atomically
+from experiments.formatting import group_names, percent, text_table
+from experiments.summary import SUMMARY_FILE
 from jaxprune import channel_gates, checkpoint, importance
 from jaxprune.graph import ChannelGraph
 
@@ -164,7 +165,7 @@ def table(found: Mapping[str, Any]) -> str:
         ]
         for name, group in sorted(pairs, key=lambda pair: -pair[1]["loss_rise"])
     ]
-    return report.text_table(
+    return text_table(
         ["group", "sensitivity", "accuracy points lost", "kept by the run"],
         rows,
         left={0},
@@ -190,18 +191,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = measure(workdir)
         text = json.dumps(found, indent=2) + "\n"
-        write_atomically(workdir / report.SENSITIVITY_FILE, text)
+        write_atomically(workdir / sensitivity_report.SENSITIVITY_FILE, text)
         path = report.write_report(workdir)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(f"{table(found)}\n{report.sensitivity_note(found)}\n\n{path}")
+    print(f"{table(found)}\n{sensitivity_report.note(found)}\n\n{path}")
     return 0
 
 
 def _read(workdir: Path) -> tuple[dict[str, Any], checkpoint.Entry]:
     """Read the summary of a run and find the network at the end of its dense phase."""
-    path = workdir / report.SUMMARY_FILE
+    path = workdir / SUMMARY_FILE
     summary = json.loads(path.read_text()) if path.exists() else {}
     if summary.get("status") != "finished":
         raise FileNotFoundError(

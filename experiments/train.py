@@ -22,10 +22,11 @@ from absl import logging
 
 import jaxprune
 from experiments import latencies, phases, plans, regrowth, trail
+from experiments.closing import summarize
 from experiments.metrics import MetricsWriter
 from experiments.setting import Phase, Setting, prepare
 from experiments.steps import Step, TrainState, make_search_step, make_train_step
-from experiments.summary import summarize
+from experiments.summary import SUMMARY_FILE
 from experiments.workdir import claim
 from jaxprune import checkpoint
 
@@ -59,7 +60,7 @@ def train_and_evaluate(
     setting = prepare(config, workdir)
     claim(workdir, config)
     latencies.save(setting.task.channels, workdir)
-    summary_path = workdir / "summary.json"
+    summary_path = workdir / SUMMARY_FILE
     if summary_path.exists():
         summary = json.loads(summary_path.read_text())
         if summary["status"] == "finished":

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.metrics import write_atomically
+from experiments.files import write_atomically
 from experiments.plans import Config
 
 # Fields that change what is shown, not what is computed.

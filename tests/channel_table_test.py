@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from experiments import channel_table, tables
+from experiments import channel_table
+from experiments.results import from_csv
 
 MARKERS = "<!-- results:rows begin -->\n<!-- results:rows end -->\n"
 
@@ -87,7 +88,7 @@ def test_the_table_is_the_same_from_the_csv_file(workdir, capsys):
     document = readme.read_text()
     assert document.startswith("Before.\n<!-- results:rows begin -->\nTest accuracy")
     path = workdir.parent / "results" / "rows.csv"
-    rows = tables.from_csv(path.read_text(), channel_table.Row)
+    rows = from_csv(path.read_text(), channel_table.Row)
     assert rows == channel_table.read_runs(workdir)[0]
     assert [row.trial_seconds for row in rows] == [0.0, 0.0, 0.0, 345.7]
     readme.write_text(MARKERS)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compact, models, report, timing, trail
+from experiments import compact, compact_report, models, timing, trail
 from jaxprune import checkpoint
 from jaxprune.export import load_sparse, load_weights
 from jaxprune.tree import named_leaves
@@ -89,7 +89,7 @@ def test_the_report_and_the_table_show_the_numbers(finished):
     workdir, found = finished
     page = (workdir / "report.html").read_text()
     assert 'id="compact"' in page
-    table = report.compact_table(found)
+    table = compact_report.table(found)
     assert table.isascii()
     before, after = row(found, "parameters, statistics")
     for text in (table, page):

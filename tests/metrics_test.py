@@ -10,7 +10,10 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from experiments import metrics as metrics_module
-from experiments.metrics import MetricsWriter, percent, read_metrics, write_atomically
+from experiments.files import write_atomically
+from experiments.formatting import percent
+from experiments.metrics import MetricsWriter
+from experiments.metrics_file import read_metrics
 
 
 def events(workdir):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import plans, plots, regrowth, report, train
+from experiments import plans, regrowth, report, train
 from experiments.configs import default
-from experiments.metrics import read_metrics
+from experiments.metrics_file import read_metrics
+from experiments.plots.run import figures
 from experiments.setting import prepare
 from jaxprune import checkpoint
 
@@ -111,11 +112,11 @@ def test_the_picture_is_drawn_where_a_weight_changed_sides():
     records = [
         {"step": s, "regrown": 3.0 * (s > 5), "newly_pruned": 20.0} for s in range(9)
     ]
-    drawn = plots.figures({"method": "lats"}, records)
+    drawn = figures({"method": "lats"}, records)
     (axes,) = drawn["regrowth"].axes
     lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     np.testing.assert_array_equal(lines["regrown"], [0] * 6 + [3] * 3)
     np.testing.assert_array_equal(lines["pruned"], 20)
     assert axes.get_ylim()[0] == 0
     still = [{"step": s, "regrown": 0.0, "newly_pruned": 0.0} for s in range(9)]
-    assert "regrowth" not in plots.figures({"method": "ltp"}, still)
+    assert "regrowth" not in figures({"method": "ltp"}, still)

@@ -10,116 +10,17 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments import drawing, plots, report
-from experiments.metrics import MetricsWriter
-from experiments.report import trail_table, write_report
-
-LAYERS = {
-    "Conv_0/kernel": {"size": 800, "kept": 400, "keep_ratio": 0.5},
-    "Dense_0/kernel": {"size": 100_000, "kept": 1600, "keep_ratio": 0.016},
-    "Dense_1/kernel": {"size": 5_200, "kept": 0, "keep_ratio": 0.0},
-}
-GROUPS = {
-    "params/conv0/kernel:3": {"size": 16, "kept": 12, "keep_ratio": 0.75},
-    "params/block1/conv1/kernel:3": {"size": 16, "kept": 2, "keep_ratio": 0.125},
-}
-EVIL = "</td><script>alert('x')</script>&\"<img src=http://evil.example/a.png>"
-
-
-def point(step, keep, soft, hard):
-    return {
-        "step": step,
-        "sparsity": 1 - keep,
-        "keep_ratio": keep,
-        "compression": 1 / keep,
-        "accuracy_soft": soft,
-        "accuracy_hard": hard,
-        "checkpoint": f"checkpoints/{step}",
-    }
-
-
-def summary_of(**changes):
-    return {
-        "method": "ltp",
-        "dataset": "mnist",
-        "model": "lenet",
-        "seed": 7,
-        "config": {"optimizer": {"name": "sgd", "rate": 0.1}, "widths": [6, 16]},
-        "versions": {"jax": "0.10.2"},
-        "seconds": 83.0,
-        "dense_accuracy": 0.9931,
-        "points": [point(1000, 0.25, 0.9925, 0.9917), point(2000, 0.05, 0.991, 0.98)],
-        "final": {
-            "sparsity": 0.98113,
-            "keep_ratio": 0.01887,
-            "compression": 53.0,
-            "accuracy": 0.9912,
-            "kept_weights": 2000,
-            "total_weights": 106_000,
-            "layers": LAYERS,
-        },
-        "status": "finished",
-        "budget": {"weights": 0.02},
-        "costs": {"weights": 0.01887},
-        "command": ["python", "-m", "experiments.main", "--config=a b.py"],
-    } | changes
-
-
-def records_of(layers=tuple(LAYERS), steps=range(50, 3001, 50), cut=2000):
-    rng = np.random.default_rng(0)
-    for step in steps:
-        target = max(0.02 ** (step / cut), 0.02)
-        record = {
-            "loss": 2.3 * np.exp(-step / 400) + 0.05 + 0.02 * rng.random(),
-            "accuracy": 0.99 - 0.5 * np.exp(-step / 300),
-            "keep_ratio": 1.03 * target if step < cut else 0.01887,
-            "phase": "prune" if step <= cut else "finetune",
-        }
-        if step <= cut:
-            record["target_keep_ratio"] = target
-            for number, layer in enumerate(layers):
-                record[f"threshold/{layer}"] = 1e-5 * np.exp(step / 400) * (1 + number)
-        if step % 500 == 0:
-            record["test_accuracy"] = 0.98 - 0.5 * np.exp(-step / 300)
-        yield step, record
-
-
-def channel_summary(**changes):
-    costs = {"weights": 0.41, "macs": 0.4997, "parameters": 0.412}
-    final = point(880, 0.41, None, None) | {"accuracy": 0.9944, "costs": costs}
-    return (
-        summary_of(
-            method="dsa",
-            points=[point(440, 0.41, None, 0.5) | {"costs": costs}],
-            final=final
-            | {"kept_weights": 410, "total_weights": 1000, "layers": GROUPS},
-            budget={"macs": 0.5},
-            costs=costs,
-            channels={name: list(range(g["kept"])) for name, g in GROUPS.items()},
-        )
-        | changes
-    )
-
-
-def channel_records(limits=1, steps=range(10, 441, 10)):
-    for step in steps:
-        record = {"loss": 1.0, "accuracy": 0.9, "keep_ratio": 0.6, "phase": "prune"}
-        for number, name in enumerate(sorted(GROUPS)):
-            record[f"keep_ratio/{name}"] = 0.9 - 0.4 * number
-            record[f"threshold/{name}"] = 1.0 - number
-        for j in range(limits):
-            record[f"budget/cost/{j}"] = 0.6 - 0.1 * j
-            record[f"budget/limit/{j}"] = max(1 - step / 400, 0.5)
-            record[f"budget/price/{j}"] = 0.01 * (1 + j)
-        yield step, record
-
-
-def run_of(workdir, summary=None, records=None):
-    with MetricsWriter(workdir, 10**6, progress=False) as metrics:
-        for step, record in records_of() if records is None else records:
-            metrics.write(step, record)
-    (workdir / "summary.json").write_text(json.dumps(summary or summary_of()))
-    return workdir
+from experiments import report, report_page, trail_table
+from experiments.report import write_report
+from tests.made_up_runs import (
+    EVIL,
+    LAYERS,
+    channel_summary,
+    point,
+    records_of,
+    run_of,
+    summary_of,
+)
 
 
 class Page(html.parser.HTMLParser):
@@ -175,7 +76,7 @@ def page(finished):
 
 
 def test_the_trail_is_a_table_for_the_terminal():
-    assert trail_table(summary_of()).splitlines() == [
+    assert trail_table.as_text(summary_of()).splitlines() == [
         " step  sparsity  keep ratio  compression  soft accuracy  accuracy  checkpoint",
         "-----  --------  ----------  -----------  -------------  --------"
         "  ----------------",
@@ -190,16 +91,16 @@ def test_the_trail_is_a_table_for_the_terminal():
 
 def test_the_trail_leaves_out_columns_that_a_method_lacks():
     bare = {"step": 10, "sparsity": 0.5, "accuracy_soft": None, "accuracy_hard": 0.9}
-    text = trail_table({"points": [bare], "final": None})
+    text = trail_table.as_text({"points": [bare], "final": None})
     assert text.splitlines()[0].split() == ["step", "sparsity", "accuracy"]
 
 
 def test_the_trail_of_nothing_is_a_header():
-    assert trail_table({"points": [], "final": None}).splitlines() == ["step", "----"]
+    assert trail_table.as_text({"points": [], "final": None}) == "step\n----"
 
 
 def test_the_page_holds_every_row_of_the_trail(page):
-    header, rows = report._trail(summary_of())
+    header, rows = trail_table.lay_out(summary_of())
     assert len(rows) == 4
     for row in [header, *rows]:
         assert row in page.rows
@@ -330,7 +231,7 @@ def test_a_run_that_prunes_channels_shows_its_limits_and_groups(tmp_path):
     assert "MACs 49.97% asked 50%, reached" in text
     assert "Channels kept 14 of 32" in text
     assert ["params/block1/conv1/kernel:3", "16", "2", "12.5%"] in page.rows
-    header, *rows = report._trail(channel_summary())[1]
+    header, *rows = trail_table.lay_out(channel_summary())[1]
     assert header[:2] == ["dense", "100.00%"]
     assert [row[1] for row in rows] == ["49.97%", "49.97%"]
 
@@ -341,77 +242,11 @@ def test_a_run_that_prunes_channels_shows_its_limits_and_groups(tmp_path):
 def test_a_limit_is_missed_only_when_exceeded(reached, note):
     summary = channel_summary(budget={"parameters": 0.42, "macs": 0.5})
     summary["costs"] |= {"macs": reached}
-    cards = report._cards(summary)
+    cards = report_page._cards(summary)
     assert [card[0] for card in cards] == [
         "Parameters", "MACs", "Accuracy", "Channels kept",
     ]  # fmt: skip
     assert [card[3] for card in cards] == ["good", note, "", ""]
-
-
-def test_the_pictures_of_channels_are_those_of_groups_and_budget():
-    records = [{"step": step, **r} for step, r in channel_records()]
-    drawn = plots.figures(channel_summary(), records)
-    assert list(drawn) == ["learning", "budget", "group_ratios", "groups"]
-    (axes,) = drawn["groups"].axes
-    assert axes.get_xscale() == "linear"
-    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.125]
-    (axes,) = drawn["group_ratios"].axes
-    assert axes.get_yscale() == "linear"
-    # In the order of the groups, not of the records, so that colours agree.
-    assert [line.get_ydata()[0] for line in axes.lines] == [0.5, 0.9]
-    assert {text.get_text() for text in axes.texts} == {"conv0", "block1/conv1"}
-    without = plots.figures(channel_summary(method="uniform"), [])
-    assert list(without) == ["groups"]
-
-
-def test_costs_limits_and_prices_are_told_apart():
-    records = [{"step": step, **r} for step, r in channel_records(limits=2)]
-    reached = {"macs": 0.4997, "bytes": 0.3}
-    figure = plots.budget_over_time(records, ["bytes", "macs"], reached=reached)
-    top, bottom = figure.axes
-    assert top.get_legend_handles_labels()[1] == [
-        "bytes", "rounded 30.00%", "limit 50%", "MACs", "rounded 49.97%", "limit 50%",
-    ]  # fmt: skip
-    assert [line.get_ydata()[-1] for line in top.lines[:6]] == [
-        0.6, 0.3, 0.5, 0.5, 0.4997, 0.5,
-    ]  # fmt: skip
-    assert [line.get_ydata()[-1] for line in bottom.lines] == [0.01, 0.02]
-    bare = [{"step": r["step"], "budget/cost/0": 0.5} for r in records]
-    assert len(plots.budget_over_time(bare, ["macs"]).axes) == 1
-
-
-def test_a_method_without_thresholds_has_no_such_picture():
-    records = [
-        {"step": s, "loss": 1.0, "keep_ratio": 0.5, "threshold/a": None} for s in (1, 2)
-    ]
-    drawn = plots.figures({"method": "magnitude"}, records)
-    assert list(drawn) == ["learning", "keep_ratio"]
-    assert plots.figures({}, []) == {}
-
-
-def test_the_ends_of_phases_are_marked():
-    phases = ["dense"] * 3 + ["prune"] * 4 + ["finetune"] * 2
-    records = [
-        {"step": step, "keep_ratio": 0.5, "phase": phase}
-        for step, phase in enumerate(phases, start=1)
-    ]
-    (axes,) = plots.keep_ratio_over_time(records).axes
-    marks = {text.get_text(): text.xy[0] for text in axes.texts}
-    assert marks == {"prune": 3, "harden": 7}
-    (axes,) = plots.keep_ratio_over_time(records[:7]).axes
-    assert [text.get_text() for text in axes.texts] == ["prune"]
-
-
-def test_records_with_holes_are_drawn(tmp_path):
-    records = [
-        {"step": 1, "loss": None, "accuracy": None, "keep_ratio": None},
-        {"step": 2, "loss": -0.5, "accuracy": 0.5, "keep_ratio": 0.0},
-        {"step": 3, "keep_ratio": 0.5, "threshold/a": 0.0, "phase": "finetune"},
-    ]
-    drawn = plots.figures({}, records)
-    assert list(drawn) == ["learning", "keep_ratio", "thresholds"]
-    for name, figure in drawn.items():
-        assert drawing.inline_svg(figure, name).startswith("<svg ")
 
 
 def test_equal_data_gives_equal_files(finished, tmp_path):
@@ -426,44 +261,11 @@ def test_equal_data_gives_equal_files(finished, tmp_path):
         assert path.read_bytes() == (finished / "plots" / path.name).read_bytes()
 
 
-def test_many_layers_and_many_lines_stay_small_and_legible():
-    names = [f"Block_{i}/Attention/query/kernel" for i in range(300)]
-    layers = {n: {"size": 100, "kept": 1 + i % 99} for i, n in enumerate(names)}
-    figure = plots.layer_keep_ratios(layers)
-    assert figure.get_figheight() < 35
-    records = [{"step": s, "loss": 1 + s % 7} for s in range(100_000)]
-    assert len(drawing.inline_svg(plots.learning_curves(records), "a")) < 100_000
-
-
-def test_names_beside_lines_do_not_meet():
-    heights = np.array([0.0, 0.1, 0.101, 0.102, 0.5, 0.98, 0.985, 0.99])
-    spread = drawing.spread(heights, 0.05)
-    assert np.all(np.diff(spread) >= 0.05 - 1e-9)
-    assert spread[4] == pytest.approx(0.5, abs=0.05)
-    np.testing.assert_allclose(drawing.spread(heights[:2], 0.05), heights[:2])
-    # Moved together, around their own middle.
-    np.testing.assert_allclose(drawing.spread(np.full(3, 0.5), 0.1), [0.4, 0.5, 0.6])
-
-
-def test_neutral_colours_follow_the_page():
-    text = drawing.inline_svg(plots.layer_keep_ratios(LAYERS), "layers")
-    assert "var(--ink)" in text
-    assert "var(--muted)" in text
-    assert "#1c2530" not in text
-    assert "DejaVu" not in text
-
-
-def test_figures_leave_the_global_style_alone():
-    before = dict(drawing.mpl.rcParams)
-    plots.layer_keep_ratios(LAYERS)
-    assert dict(drawing.mpl.rcParams) == before
-
-
 def test_the_command_line_makes_the_report_again(tmp_path, capsys):
     run_of(tmp_path, records=[])
     assert report.main([f"--workdir={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert trail_table(summary_of()) in out
+    assert trail_table.as_text(summary_of()) in out
     assert out.endswith(f"{tmp_path / 'report.html'}\n")
     assert (tmp_path / "report.html").exists()
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, models, report, sensitivity, trail
+from experiments import data, models, sensitivity, sensitivity_report, trail
 
 DENSE, PRUNED = 3, 5
 GROUPS = ("params/dense1/kernel:1", "params/dense2/kernel:1")
@@ -92,10 +92,10 @@ def test_the_command_writes_numbers_picture_and_section(workdir, capsys):
     rises = [group["loss_rise"] for group in found["groups"].values()]
     assert found["correlation"] == pytest.approx(np.sign(rises[0] - rises[1]))
     assert out.splitlines()[0].split()[:2] == ["group", "sensitivity"]
-    assert report.sensitivity_note(found) in out
+    assert sensitivity_report.note(found) in out
     page = (workdir / "report.html").read_text()
     assert "Sensitivity of groups" in page
-    assert report.sensitivity_note(found) in page
+    assert sensitivity_report.note(found) in page
     assert (workdir / "plots" / "sensitivity.png").stat().st_size > 0
 
 
@@ -119,4 +119,4 @@ def test_ranks_that_all_tie_have_no_correlation():
     assert sensitivity.rank_correlation([1, 2, 3], [0.5, 0.5, 0.5]) is None
     assert sensitivity.rank_correlation([1, 2, 3], [0.9, 0.5, 0.1]) == pytest.approx(-1)
     found = {"correlation": None, "groups": {}, "step": 3, "loss": 0.1, "accuracy": 1.0}
-    assert "no rank correlation" in report.sensitivity_note(found)
+    assert "no rank correlation" in sensitivity_report.note(found)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data, sweep, tables
-from experiments.sweep import plan_runs, run_all, summary_of
+from experiments import data, sparsity_table, sweep, sweep_processes
+from experiments.sweep_plan import plan_runs, summary_of
+from experiments.sweep_processes import run_all
 
 # 1 + 4 + 2 steps of an MLP.
 SHORT = (
@@ -115,14 +116,14 @@ def test_only_a_finished_run_of_the_same_command_counts(tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2, 3, 1000])
 def test_cores_are_shared_out_and_given_back(jobs):
     cores = os.sched_getaffinity(0)
-    shares = sweep._shares(jobs)
+    shares = sweep_processes._shares(jobs)
     assert len(shares) == jobs
     if jobs == 1 or jobs > len(cores):
         assert shares == [None] * jobs
         return
     assert set.union(*shares) == cores
     assert sum(map(len, shares)) == len(cores)
-    with sweep._on(shares[0]):
+    with sweep_processes._on(shares[0]):
         assert os.sched_getaffinity(0) == shares[0]
     assert os.sched_getaffinity(0) == cores
 
@@ -153,7 +154,7 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
         assert "report.html" in (folder / "log.txt").read_text()
 
     # The table knows the two that finished.
-    rows, unfinished = tables.read_runs(tmp_path)
+    rows, unfinished = sparsity_table.read_runs(tmp_path)
     assert [(row.config, row.sparsity, row.seed) for row in rows] == [
         ("ltp_digits", 0.9, 0),
         ("ltp_digits", 0.9, 2),

@@ -1,5 +1,6 @@
 """Tables and pages from fake runs, whose means and spreads are worked out by hand."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import drawing, l1_coefficients, plots, tables
-from experiments.tables import from_csv, insert, read_runs, to_csv, to_markdown
+from experiments import comparison_page, l1_coefficients, sparsity_table, tables
+from experiments.comparison import Cell, method_names
+from experiments.plots.accuracy import accuracy_by_method
+from experiments.plots.rendering import inline_svg
+from experiments.results import from_csv, insert, to_csv
+from experiments.sparsity_table import Row, read_runs, to_markdown
 
 MARKERS = "<!-- results:digits begin -->\n<!-- results:digits end -->\n"
 
@@ -78,13 +83,13 @@ def run(workdir, *arguments):
 def test_mean_and_spread_are_those_worked_out_by_hand(workdir):
     rows, unfinished = read_runs(workdir)
     assert unfinished == []
-    table = tables.tabulate(rows)
+    table = sparsity_table.tabulate(rows)
     assert {(c, s) for c, line in table.items() for s in line} == {*RUNS}
     assert table["ltp_digits"][0.9].mean == pytest.approx(0.99)
     assert table["ltp_digits"][0.9].spread == pytest.approx(0.01)
     assert str(table["ltp_digits"][0.95]) == "97.83 ± 1.04"
     assert str(table["magnitude_digits"][0.9]) == "99.05 ± 0.07"
-    single = tables.Cell(accuracies=(0.5,))
+    single = Cell(accuracies=(0.5,))
     assert single.spread is None
     assert str(single) == "50.00"
 
@@ -109,7 +114,7 @@ def test_a_row_holds_the_numbers_of_its_run(workdir):
     rows, _ = read_runs(workdir)
     assert rows[0].method == "dense"
     assert (rows[0].sparsity, rows[0].dense_accuracy) == (None, None)
-    assert rows[3] == tables.Row(
+    assert rows[3] == Row(
         config="ltp_digits",
         method="ltp",
         model="cnn",
@@ -126,18 +131,18 @@ def test_a_row_holds_the_numbers_of_its_run(workdir):
 
 def test_the_csv_file_keeps_every_bit(workdir):
     rows, _ = read_runs(workdir)
-    text = to_csv(rows[::-1])
-    assert from_csv(text) == rows
+    text = to_csv(Row, rows)
+    assert from_csv(text, Row) == rows
     assert text.splitlines()[0].startswith("config,method,model,dataset,sparsity,keep")
     assert len(text.splitlines()) == 1 + len(rows)
     with pytest.raises(ValueError, match=r"requires the columns config.*got config, a"):
-        from_csv("config,a\n")
+        from_csv("config,a\n", Row)
 
 
 def test_two_configs_of_one_method_go_by_their_own_names(workdir):
     put(workdir, "ltp_cnn_digits", 0.9, 0, 0.9)
     rows, _ = read_runs(workdir)
-    labels = tables.method_names(rows)
+    labels = method_names(rows)
     assert labels["ltp_digits"] == "ltp_digits"
     assert labels["ltp_cnn_digits"] == "ltp_cnn_digits"
     assert labels["magnitude_digits"] == "Magnitude"
@@ -148,7 +153,7 @@ def test_equal_means_are_both_the_best(tmp_path):
         put(tmp_path, config, 0.9, 0, 0.99)
     rows, _ = read_runs(tmp_path)
     assert to_markdown(rows, "a").count("**99.00**") == 2
-    assert ("Best at 90%", "99.00%", "LATS, LTP", "") in tables._cards(rows)
+    assert ("Best at 90%", "99.00%", "LATS, LTP", "") in comparison_page._cards(rows)
 
 
 def test_runs_that_are_not_finished_are_left_out_and_named(workdir, capsys):
@@ -250,8 +255,8 @@ def test_the_page_loads_and_runs_nothing_and_holds_the_table(workdir):
 def test_names_from_outside_are_shown_and_not_run(workdir):
     evil = "<script>alert(1)</script>&"
     rows, _ = read_runs(workdir)
-    rows = [tables.dataclasses.replace(r, config=evil, dataset=evil) for r in rows]
-    page = tables.to_html(rows, workdir=Path(evil), name=evil)
+    rows = [dataclasses.replace(r, config=evil, dataset=evil) for r in rows]
+    page = comparison_page.render(rows, workdir=Path(evil), name=evil)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 
@@ -260,15 +265,15 @@ def test_names_from_outside_are_shown_and_not_run(workdir):
     "accuracies", [(1.0, 1.0), (0.0, 0.1), (0.5,), (0.99, 1.0), (0.998, 0.9981)]
 )
 def test_any_accuracy_is_drawn_inside_the_axes(accuracies):
-    cell = tables.Cell(accuracies=accuracies)
-    point = {"sparsity": 0.9, **tables._point(cell)}
-    for dense in (None, tables._point(cell)):
-        figure = plots.accuracy_by_method({"a": [point]}, dense=dense)
+    cell = Cell(accuracies=accuracies)
+    point = {"sparsity": 0.9, **comparison_page._point(cell)}
+    for dense in (None, comparison_page._point(cell)):
+        figure = accuracy_by_method({"a": [point]}, dense=dense)
         (axes,) = figure.axes
         low, high = axes.get_ylim()
         assert -1 <= low < cell.mean + 1e-9
         assert cell.mean * 0.99 < high <= 1
-        assert drawing.inline_svg(figure, "a").startswith("<svg ")
+        assert inline_svg(figure, "a").startswith("<svg ")
 
 
 def test_the_coefficient_of_every_schedule_is_as_the_theory_says():

@@ -30,7 +30,7 @@ from experiments import (
     train,
 )
 from experiments.configs import default, dsa_digits
-from experiments.metrics import read_metrics
+from experiments.metrics_file import read_metrics
 from experiments.setting import prepare
 from experiments.steps import (
     Step,

@@ -1,0 +1,63 @@
+"""What `experiments.compact` found, as a table and as a section of the report."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments import page
+from experiments.formatting import count, text_table
+from experiments.summary import SUMMARY_FILE
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Lay out what `experiments.compact` found as a text table.
+
+    Args:
+      found: The content of `compact/summary.json`.
+
+    Returns:
+      The table, in plain ASCII, and a line on equality.
+    """
+    header, rows = _rows(found)
+    return f"{text_table(header, rows, left={0})}\n{_note(found)}"
+
+
+def section(workdir: Path) -> str:
+    """Show what `experiments.compact` found, if it was run."""
+    path = workdir / "compact" / SUMMARY_FILE
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    header, rows = _rows(found)
+    markup = page.table(header, rows, left={0})
+    note = f'<p class="caption">{page.text(_note(found))}</p>'
+    return page.section("Compact network", markup + note, "compact")
+
+
+def _rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for row in found["rows"]:
+        before, after = row["dense"], row["compact"]
+        if row["unit"] == "seconds":
+            shown = [
+                f"{1e3 * median:.3f} ms ({1e3 * low:.3f}–{1e3 * high:.3f})"
+                for low, median, high in (before, after)
+            ]
+            before, after = before[1], after[1]
+        else:
+            shown = [count(before), count(after)]
+        unit = f", {row['unit']}" if row["unit"] == "bytes" else ""
+        rows.append([f"{row['name']}{unit}", *shown, f"{after / before:.4f}"])
+    return ["", "network of the run", "compact", "ratio"], rows
+
+
+def _note(found: Mapping[str, Any]) -> str:
+    sizes = found["channels"].values()
+    before, after = sum(n for n, _ in sizes), sum(n for _, n in sizes)
+    return (
+        f"{after:,} of {before:,} channels stay ({found['how']}); largest relative "
+        f"difference of the logits {found['difference']:.1e}. Times are medians and "
+        f"quartiles of {found['rounds']} calls in turns, on "
+        f"{', '.join(found['devices'])}."
+    )

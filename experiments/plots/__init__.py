@@ -1,0 +1,1 @@
+"""Pictures: pure functions from recorded numbers to matplotlib figures."""

@@ -1,0 +1,98 @@
+"""How pictures look: colours, style, and figures with nothing in them yet."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1c2530", "#667281", "#e3e7ec", "#fefefe"
+BLUE, ORANGE, GREEN, RED = "#3b78e7", "#e07a1f", "#23966a", "#d1495b"
+
+# First layer to last. All of similar lightness, to be seen on light and dark ground.
+DEPTH = LinearSegmentedColormap.from_list(
+    "depth",
+    ["#4a78e0", "#1d93b8", "#1f9c6d", "#8d9a1d", "#d9821b", "#d9484f", "#a94fc0"],
+)
+
+WIDTH = 6.5  # inches
+WIDE = 10.5
+
+# For methods side by side; of similar lightness, as above.
+QUALITATIVE = (
+    *("#3b78e7", "#e07a1f", "#23966a", "#d1495b", "#8a5fd0", "#1593a8"),
+    *("#b0891a", "#c2529b", "#6f8f2a", "#9a6a4b", "#5c7fa8", "#4a9d9c"),
+)
+MARKS = "osD^vPXph"
+
+style = mpl.rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.edgecolor": GRID,
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.labelcolor": MUTED,
+        "axes.labelsize": 10,
+        "axes.linewidth": 1.0,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "none",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "legend.fontsize": 10,
+        "legend.frameon": False,
+        "legend.handlelength": 1.6,
+        "legend.labelcolor": INK,
+        "lines.linewidth": 2.0,
+        "lines.solid_capstyle": "round",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "jaxprune",
+        "text.color": INK,
+        "text.parse_math": False,
+        "xtick.color": GRID,
+        "xtick.labelcolor": MUTED,
+        "ytick.color": GRID,
+        "ytick.labelcolor": MUTED,
+    }
+)
+
+
+def blank(title: str, height: float, *, width: float = WIDTH) -> Figure:
+    """Make a figure with its title at the left and no axes; sizes in inches."""
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(
+        title,
+        x=0.078 / width,
+        horizontalalignment="left",
+        fontsize=12.5,
+        fontweight="bold",
+    )
+    return figure
+
+
+def figure(title: str, height: float) -> tuple[Figure, Axes]:
+    """Make a figure with one pair of axes; the height in inches."""
+    figure = blank(title, height)
+    return figure, figure.subplots()
+
+
+def legend(axes: Axes) -> None:
+    """Put the legend in a row above the axes, where no data is."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=4,
+            borderaxespad=0.1,
+            columnspacing=1.6,
+        )
+
+
+def layer_colours(names: Sequence[str]) -> dict[str, str]:
+    """Give every layer its colour, from the first to the last."""
+    last = max(len(names) - 1, 1)
+    return {name: to_hex(DEPTH(i / last)) for i, name in enumerate(names)}

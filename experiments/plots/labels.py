@@ -1,0 +1,74 @@
+"""Names beside the ends of lines, none over another."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+
+def label_ends(
+    axes: Axes,
+    ends: Sequence[tuple[float, float, str]],
+    colours: Mapping[str, str],
+    *,
+    height: float | None = None,
+) -> None:
+    """Name every line beside its end, the names spread so that none overlap.
+
+    `height` is that of the axes in inches; without it they are alone in the figure.
+    """
+    ends = sorted(ends, key=lambda end: end[1])
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    where = axes.transData.transform([(x, y) for x, y, _ in ends])
+    heights = axes.transAxes.inverted().transform(where)[:, 1]
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # every plot here makes its axes in one
+    # 0.15 inches a line of text; the axes take about an inch less than the figure.
+    gap = min(0.15 / (height or figure.get_figheight() - 1.1), 1.04 / len(ends))
+    for (x, y, name), place in zip(ends, spread(heights, gap), strict=True):
+        axes.annotate(
+            shorten(name),
+            (x, y),
+            (1.045, place),
+            textcoords=axes.transAxes,
+            va="center",
+            fontsize=8.5,
+            color=colours[name],
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[name],
+                "linewidth": 0.7,
+                "alpha": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Move ascending heights as little as need be to be `gap` apart.
+
+    Least squares with the order as constraint: what remains after the gaps are taken
+    off must not decrease, which pooling neighbours that do (isotonic regression)
+    solves exactly.
+    """
+    offsets = gap * np.arange(len(heights))
+    pools: list[list[float]] = []  # mean and size
+    for value in heights - offsets:
+        pools.append([float(value), 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, m), (b, n) = pools[-2:]
+            pools[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    spread = np.repeat([p[0] for p in pools], [int(p[1]) for p in pools]) + offsets
+    # Back inside the axes as a whole, if it hangs out at one end.
+    return spread - max(spread[-1] - 1.02, 0) + max(-0.02 - spread[0], 0)
+
+
+def shorten(name: str, most: int = 30) -> str:
+    """Cut a long name in its middle, where names of layers differ least."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"
