@@ -8,8 +8,8 @@ reads every finished run in `config/budget/seed` and writes
 
 - `results/resnet20_channels.csv`, a row for every run;
 - into README.md, between the lines `<!-- results:resnet20_channels begin -->` and
-  `<!-- results:resnet20_channels end -->`, accuracy by method and budget, and how long
-  the methods take.
+  `<!-- results:resnet20_channels end -->`, accuracy by method and budget and, with
+  `--times`, how long the methods take.
 
 Without `--workdir` the CSV file is read instead, as in `experiments.tables`.
 """
@@ -19,7 +19,7 @@ import dataclasses
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Row:
       macs: reached, as a fraction of the dense network's; so are the next two.
       parameters: see `macs`.
       bytes: see `macs`.
+      latency: as fitted, see `macs`; None if it was no limit.
       seed: the seed.
       accuracy: of the final network on the test data, a fraction.
       dense_accuracy: before pruning, if it was measured.
@@ -68,6 +69,7 @@ class Row:
     macs: float
     parameters: float
     bytes: float
+    latency: float | None
     seed: int
     accuracy: float
     dense_accuracy: float | None
@@ -108,12 +110,13 @@ def read_runs(workdir: str | Path) -> tuple[list[Row], list[Path]]:
     return sorted(rows, key=_order), unfinished
 
 
-def to_markdown(rows: Sequence[Row], name: str) -> str:
-    """Lay out accuracy by method and budget, with times, as a Markdown table.
+def to_markdown(rows: Sequence[Row], name: str, *, times: bool = False) -> str:
+    """Lay out accuracy by method and budget as a Markdown table.
 
     Args:
       rows: the runs, in order; at least one.
       name: the name of the results, whose CSV file the caption refers to.
+      times: whether to show how long the methods take.
 
     Returns:
       A caption and the table. The best mean of each budget is bold.
@@ -122,23 +125,22 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
     table = gather(rows, lambda row: row.limits)
     texts, best = lay_out(table, budgets)
     names = method_names(rows)
-    times = {
-        config: statistics.fmean(
-            row.seconds + row.trial_seconds for row in rows if row.config == config
-        )
-        for config in texts
-    }
-    lines = [
-        [f"{names[c]} (`{c}`)", *cells, f"{times[c]:.0f} s"]
-        for c, cells in texts.items()
-    ]
-    header = ["method", *map(_shown, budgets), "wall time"]
+    header = ["method", *map(_shown, budgets)]
+    lines = [[f"{names[c]} (`{c}`)", *cells] for c, cells in texts.items()]
     subject = f"{rows[0].model} on {rows[0].dataset} by budget"
-    caption = (
-        f"{describe(table, subject)} {_held(rows)} Wall time is the mean over "
-        "all runs of a method, of the whole flow: training, the trials that find a "
-        f"penalty, and fine-tuning. Every run: `results/{name}.csv`, read by "
-        "`python -m experiments.channel_table`; best mean bold."
+    caption = f"{describe(table, subject)} {_held(rows)} "
+    if times:
+        header.append("wall time")
+        for config, line in zip(texts, lines, strict=True):
+            spent = [r.seconds + r.trial_seconds for r in rows if r.config == config]
+            line.append(f"{statistics.fmean(spent):.0f} s")
+        caption += (
+            "Wall time is the mean over the runs of a method, of the whole flow: "
+            "training, the trials that find a penalty, and fine-tuning. "
+        )
+    caption += (
+        f"Every run: `results/{name}.csv`, read by `python -m "
+        "experiments.channel_table`; best mean bold."
     )
     return f"{caption}\n\n{draw_markdown(header, lines, best)}\n"
 
@@ -158,6 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     results.add_arguments(parser)
+    parser.add_argument(
+        "--times",
+        action="store_true",
+        help="show how long runs took; for those that had the machine to themselves",
+    )
     try:
         _write(parser.parse_args(arguments))
     except (OSError, ValueError) as error:
@@ -169,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(parsed: argparse.Namespace) -> None:
     """Write CSV and README.md, or nothing if README.md has no place for the table."""
     rows, unfinished = results.load(parsed, Row, read_runs)
-    markdown = to_markdown(rows, parsed.name)
+    markdown = to_markdown(rows, parsed.name, times=parsed.times)
     results.save(parsed, Row, rows, markdown)
     results.show(markdown, unfinished)
 
@@ -192,6 +199,7 @@ def _row(folder: Path, summary: dict[str, Any]) -> Row:
         macs=costs["macs"],
         parameters=costs["parameters"],
         bytes=costs["bytes"],
+        latency=costs.get("latency"),
         seed=summary["seed"],
         accuracy=summary["final"]["accuracy"],
         dense_accuracy=summary["dense_accuracy"],
@@ -213,18 +221,20 @@ def _shown(budget: Budget) -> str:
     return ", ".join(f"{cost_name(name)} {100 * limit:.6g}%" for name, limit in budget)
 
 
-def _held(rows: Iterable[Row]) -> str:
-    """Say how far the costs are from their limits."""
-    room = [limit - getattr(row, name) for row in rows for name, limit in row.limits]
+def _held(rows: Sequence[Row]) -> str:
+    """Say how far the runs are from the limit that binds them."""
+    room = [
+        min(limit - getattr(row, name) for name, limit in row.limits) for row in rows
+    ]
     missed = sum(value < 0 for value in room)
     if missed:
         return (
-            f"{missed} of {len(room)} costs exceed their limit, by at most "
+            f"{missed} of {len(room)} runs exceed a limit, by at most "
             f"{round_up(-100 * min(room))} points."
         )
     return (
-        "No cost exceeds its limit; they stay at most "
-        f"{round_up(100 * max(room))} points below."
+        "No run exceeds a limit; each is within "
+        f"{round_up(100 * max(room))} points of the one that binds."
     )
 
 

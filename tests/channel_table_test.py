@@ -59,11 +59,12 @@ def run(workdir, *arguments):
 def test_the_table_says_what_it_shows(workdir):
     rows, unfinished = channel_table.read_runs(workdir)
     assert unfinished == [workdir / "ssl_net_digits" / "macs:0.25" / "0"]
-    caption, _, *table = channel_table.to_markdown(rows, "rows").splitlines()
+    text = channel_table.to_markdown(rows, "rows", times=True)
+    caption, _, *table = text.splitlines()
     assert caption.startswith(
         "Test accuracy in % of net on digits by budget: mean ± sample standard "
-        "deviation of 2 seeds, or fewer where in parentheses. No cost exceeds its "
-        "limit; they stay at most 0.24 points below. Wall time is the mean over"
+        "deviation of 2 seeds, or fewer where in parentheses. No run exceeds a "
+        "limit; each is within 0.24 points of the one that binds. Wall time is the"
     )
     assert table == [
         "| method | MACs 50% | MACs 25% | wall time |",
@@ -77,8 +78,8 @@ def test_a_limit_that_is_exceeded_is_not_hidden(workdir):
     put(workdir, "amc_net_digits", 0.5, 0, 0.99, 0.5012)
     rows, _ = channel_table.read_runs(workdir)
     caption = channel_table.to_markdown(rows, "rows").splitlines()[0]
-    assert "1 of 5 costs exceed their limit, by at most 0.12 points." in caption
-    assert "No cost exceeds" not in caption
+    assert "1 of 5 runs exceed a limit, by at most 0.12 points." in caption
+    assert "No run exceeds" not in caption
 
 
 def test_the_table_is_the_same_from_the_csv_file(workdir, capsys):
@@ -102,8 +103,18 @@ def test_two_limits_are_one_column(tmp_path):
     rows, _ = channel_table.read_runs(tmp_path)
     assert rows[0].budget == "macs:0.5+parameters:0.45"
     text = channel_table.to_markdown(rows, "rows")
-    assert "| method | MACs 50%, parameters 45% | wall time |" in text
-    assert "at most 5.00 points below" in text
+    assert "| method | MACs 50%, parameters 45% |\n" in text
+    assert "within 0.04 points of the one that binds" in text
+
+
+def test_a_limit_on_latency_is_a_column(tmp_path):
+    costs = {"macs": 0.7, "parameters": 0.4, "bytes": 0.6, "latency": 0.59}
+    changes = {"budget": {"latency": 0.6}, "costs": costs}
+    put(tmp_path, "dsa_net_digits", 0.5, 0, 0.98, 0.4996, **changes)
+    rows, _ = channel_table.read_runs(tmp_path)
+    text = channel_table.to_markdown(rows, "rows")
+    assert "| method | latency 60% |\n" in text
+    assert "within 1.00 points" in text
 
 
 def test_what_cannot_be_compared_is_refused(workdir, tmp_path, capsys):
