@@ -14,10 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxprune
 from jaxprune import tree as jtree
+from jaxprune.graph import Member
 
 Norms = Callable[[Any], dict[str, jax.Array]]
 
@@ -36,12 +38,14 @@ def channel_norms(graph: jaxprune.ChannelGraph, *, scales_only: bool = False) ->
         found = {}
         for name, group in graph.groups.items():
             total, count = jnp.zeros(group.size), 0
-            for leaf, axis in members[name]:
-                weights = leaves[leaf]
-                others = tuple(d for d in range(weights.ndim) if d != axis)
-                total += jnp.sum(jnp.square(weights), axis=others)
-                count += weights.size // group.size
-            found[name] = jnp.sqrt(total / count)
+            for member in members[name]:
+                weights = leaves[member.leaf]
+                others = tuple(d for d in range(weights.ndim) if d != member.axis)
+                here = np.flatnonzero(member.channels >= 0)
+                squares = jnp.sum(jnp.square(weights), axis=others)[here]
+                total = total.at[member.channels[here]].add(squares)
+                count += weights.size * len(here) // weights.shape[member.axis]
+            found[name] = jnp.sqrt(total * (group.size / count))
         return found
 
     return norms
@@ -75,9 +79,12 @@ def shrink_channels(
         leaves, shrunk = jtree.named_leaves(moved), {}
         for name, norm in norms_of(moved).items():
             factor = jnp.maximum(1 - rate * strengths[name] / (norm + 1e-12), 0)
-            for leaf, axis in members[name]:
-                shape = [-1 if d == axis else 1 for d in range(leaves[leaf].ndim)]
-                shrunk[leaf] = leaves[leaf] * factor.reshape(shape)
+            for member in members[name]:
+                weights = shrunk.get(member.leaf, leaves[member.leaf])
+                # Index -1, of what belongs to another group, finds the 1 at the end.
+                each = jnp.append(factor, 1.0)[member.channels]
+                shape = [-1 if d == member.axis else 1 for d in range(weights.ndim)]
+                shrunk[member.leaf] = weights * each.reshape(shape)
         updates = jax.tree.map(jnp.subtract, jtree.replace(moved, shrunk), params)
         count = optax.safe_increment(state.count)
         return updates, optax.ScaleByScheduleState(count=jnp.asarray(count))
@@ -85,12 +92,12 @@ def shrink_channels(
     return optax.GradientTransformation(init, update)
 
 
-def _members(graph, scales_only: bool) -> dict[str, list[tuple[str, int]]]:
-    """Leaves and axes that make the channels of every group, by its name."""
+def _members(graph, scales_only: bool) -> dict[str, list[Member]]:
+    """What makes the channels of every group, by its name."""
     found = {}
     for name, group in graph.groups.items():
         found[name] = [
-            (member.leaf, member.axis)
+            member
             for member in group.members
             if member.leaf.endswith("/scale")
             or (member.role == "producer" and not scales_only)

@@ -1,7 +1,7 @@
 """Measured latency as a limit of a run: measured before training, kept with the run.
 
-What was measured decides what is pruned; so it is measured once, and a run that goes on
-reads it from its workdir.
+What was measured decides what is pruned; so it is measured once, by the first process,
+and a run that goes on reads it from its workdir.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+import jaxprune
 from experiments.channels import Channels
 from experiments.files import write_atomically
 from jaxprune import costs, latency
@@ -40,13 +41,27 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
             raise ValueError(
                 f"`config.{field}={config[field]}` must be at least {least}."
             )
-    path = workdir / LATENCY_FILE
-    found = json.loads(path.read_text()) if path.exists() else None
-    prices = found or _measure(traced, config)
+    # Traced with as many images as are timed: weights are moved once for all of them.
+    shape = (config.latency_batch, *traced.example.shape[1:])
+    images = jax.ShapeDtypeStruct(shape, traced.example.dtype)
+    tree = {"params": traced.blank[0], "batch_stats": traced.blank[1]}
+    graph = jaxprune.trace_channels(traced.apply_fn, tree, images)
+    found = np.zeros(len(_PRICES))
+    if jax.process_index() == 0:
+        path = workdir / LATENCY_FILE
+        if path.exists():
+            prices = json.loads(path.read_text())
+            found = np.array([prices[name] for name in _PRICES])
+        else:
+            cost = _measure(traced, graph, images, config)
+            found = np.array([getattr(cost, name) for name in _PRICES])
+    if jax.process_count() > 1:
+        # In nanoseconds: they travel in single precision.
+        found = np.asarray(multihost_utils.broadcast_one_to_all(found * 1e9)) / 1e9
     cost = latency.LatencyCost(
-        **{name: prices[name] for name in _PRICES},
-        macs=costs.macs(traced.graph),
-        bytes_moved=costs.bytes_moved(traced.graph),
+        **dict(zip(_PRICES, found.astype(float).tolist(), strict=True)),
+        macs=costs.macs(graph),
+        bytes_moved=costs.bytes_moved(graph),
     )
     return dataclasses.replace(traced, costs={**traced.costs, "latency": cost})
 
@@ -61,26 +76,18 @@ def save(traced: Channels | None, workdir: Path) -> None:
     write_atomically(workdir / LATENCY_FILE, json.dumps(found, indent=2) + "\n")
 
 
-def _measure(traced: Channels, config: Any) -> dict[str, float]:
-    """The prices on this machine; on that of the first process, if there are more."""
-    found = np.zeros(len(_PRICES))
-    if jax.process_index() == 0:
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), traced.blank)
-        cost = latency.fit(
-            traced.graph,
-            latency.measure(
-                traced.apply_fn,
-                traced.graph,
-                {"params": blank[0], "batch_stats": blank[1]},
-                jnp.zeros((config.latency_batch, *traced.example.shape[1:])),
-                keep_ratios=latency.random_keep_ratios(
-                    jax.random.key(config.seed), traced.graph, config.latency_widths
-                ),
-                multiple_of=config.channel_multiple,
-            ),
-        )
-        found = np.array([getattr(cost, name) for name in _PRICES])
-    if jax.process_count() > 1:
-        # In nanoseconds: they travel in single precision.
-        found = multihost_utils.broadcast_one_to_all(found * 1e9) / 1e9
-    return dict(zip(_PRICES, np.asarray(found, float).tolist(), strict=True))
+def _measure(traced: Channels, graph, images, config: Any) -> latency.LatencyCost:
+    """Times compact networks of random widths, and fits."""
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), traced.blank)
+    widths = latency.random_keep_ratios(
+        jax.random.key(config.seed), graph, config.latency_widths
+    )
+    measured = latency.measure(
+        traced.apply_fn,
+        graph,
+        {"params": blank[0], "batch_stats": blank[1]},
+        jnp.zeros(images.shape, images.dtype),
+        keep_ratios=widths,
+        multiple_of=config.channel_multiple,
+    )
+    return latency.fit(graph, measured)

@@ -169,10 +169,7 @@ def _size_budget(pruner, config: Config, task: Task, solver: str) -> jaxprune.Bu
         return jaxprune.admm(
             cost, ramp, pruned, min_keep_ratio=max(config.min_keep_ratio, 1e-6)
         )
-    raise ValueError(
-        f"`config.solver={solver!r}` must be 'dual_ascent', 'admm', or '' for the "
-        "method's own."
-    )
+    raise AssertionError(solver)  # `check_feasible` has looked at it.
 
 
 def _weights_and_thresholds(weights, thresholds) -> optax.GradientTransformation:
@@ -210,6 +207,7 @@ def lats(config: Config, task: Task) -> Plan:
 
 def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
+    _check_no_price(config)
     rate = pruning_learning_rate(config, task)
     return _soft_thresholding(
         config, task, rate, threshold_schedules.s_lats(1.0, task.steps)
@@ -218,6 +216,7 @@ def s_lats(config: Config, task: Task) -> Plan:
 
 def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
+    _check_no_price(config)
     rate = pruning_learning_rate(config, task)
     shape = threshold_schedules.pgh_from_learning_rate(
         rate, 1.0, task.steps, beta=config.homotopy_beta
@@ -225,14 +224,36 @@ def pgh(config: Config, task: Task) -> Plan:
     return _soft_thresholding(config, task, rate, shape)
 
 
+def _check_no_price(config: Config) -> None:
+    """Refuses what would put a price in the place of the schedule of a method."""
+    for field in ("price", "solver"):
+        if config[field]:
+            raise ValueError(
+                f"`config.{field}={config[field]!r}`: `{config.plan.__name__}` moves "
+                "its threshold along a schedule, which a price would replace. Use "
+                "`plans.lats`, or leave it out."
+            )
+
+
 def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
     """A size (`sparsity`), an L1 coefficient (`price`) or a `final_threshold`."""
+    given = [f for f in ("price", "final_threshold", "solver") if config[f]]
+    if len(given) > 1:
+        raise ValueError(
+            f"`config.{given[0]}` and `config.{given[1]}` both say what moves the "
+            "threshold. Leave one out."
+        )
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
     if config.price is not None or config.solver:
         budget = _size_budget(pruner, config, task, config.solver)
-        optimizer = _weights_and_thresholds(weights, optax.sgd(rate))
-        return Plan(pruner, budget, optimizer)
+        # At the rate of the weights a price is an L1 coefficient. The pulls of ADMM are
+        # none, and differ by orders of magnitude between layers.
+        thresholds = optax.sgd(rate)
+        if config.solver == "admm":
+            thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)
+        thresholds = optax.chain(thresholds, optax.keep_params_nonnegative())
+        return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
     if config.final_threshold is not None:
         optimizer = jaxprune.follow_threshold(
             weights, threshold=lambda step: config.final_threshold * shape(step)
@@ -296,7 +317,12 @@ def channel_budget(config: Config) -> dict[str, float]:
 
 
 def check_feasible(config: Config, params) -> None:
-    """Raises ValueError, before any training, if the size asked for cannot be met."""
+    """Raises ValueError, before any training, if what is asked for cannot be met."""
+    if config.solver not in ("", "dual_ascent", "admm"):
+        raise ValueError(
+            f"`config.solver={config.solver!r}` must be 'dual_ascent', 'admm', or '' "
+            "for the method's own."
+        )
     keep_ratio = asked_keep_ratio(config)
     if keep_ratio is not None:
         jax.eval_shape(

@@ -208,9 +208,14 @@ def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:
         updates, search_state = search.optimizer.update(
             grads, state.search_state, state.variables
         )
+        variables: Any = optax.apply_updates(state.variables, updates)
+        # A variable that is not finite may leave the loss of the weights as it was.
+        total = loss + sum(map(jnp.sum, variables.values()))
+        fine = jnp.isfinite(total) | (state.bad_step != _FINE)
         new_state = state._replace(
-            variables=optax.apply_updates(state.variables, updates),
+            variables=variables,
             search_state=search_state,
+            bad_step=jnp.where(fine, state.bad_step, state.step - 1),
             budget_state=step.plan.budget.update(keep_ratios, state.budget_state),
         )
         return new_state, {"held_out_loss": loss, "held_out_accuracy": accuracy}

@@ -63,7 +63,10 @@ def channel_counts(
         )
     counts = {}
     for name, group in graph.groups.items():
-        count = keep_count(keep_ratio.get(name, 1), group.size)
+        ratio = keep_ratio.get(name, 1)
+        count = keep_count(ratio, group.size)
+        if abs(ratio * group.size - (count + 1)) < 1e-9 * group.size:
+            count += 1  # 2/3 of three channels are two, though 0.666... is less.
         if count < group.size:
             least = min(multiple_of, group.size)
             count = max(least, count - count % multiple_of)

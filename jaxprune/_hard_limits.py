@@ -8,11 +8,13 @@ import jax.core
 import jax.flatten_util
 import jax.numpy as jnp
 
+from jaxprune._numbers import round_up
 from jaxprune.base import KeepRatios
 from jaxprune.budgets import Result
 from jaxprune.costs import Cost
 
 _LEAST = 1e-6
+_STEEP = 0.01
 
 
 class AdmmState(NamedTuple):
@@ -84,9 +86,16 @@ class Coordinates(NamedTuple):
     vector_of: Callable[[Mapping[str, Any]], jax.Array]
     ratios_of: Callable[[jax.Array], KeepRatios]
 
-    def log_of(self, keep_ratios: Mapping[str, Any]) -> jax.Array:
-        """Logarithms, of 1e-6 at the least."""
-        return jnp.log(jnp.maximum(self.vector_of(keep_ratios), _LEAST))
+    def log_of(self, keep_ratios: Mapping[str, Any], least: jax.Array) -> jax.Array:
+        """Logarithms, of `least` at the least, with the derivative 1 / max(k, 0.01).
+
+        So an emptied site is felt, and comes back gently: thresholds that are moved by
+        the derivative as it is would be thrown out of reach.
+        """
+        ratios = self.vector_of(keep_ratios)
+        still = jax.lax.stop_gradient(ratios)
+        moved = (ratios - still) / jnp.maximum(still, _STEEP)
+        return jnp.log(jnp.maximum(still, least)) + moved
 
     def logit_of(self, keep_ratios: Mapping[str, Any]) -> jax.Array:
         """Logits, of 1e-6 to 1 - 1e-6."""
@@ -96,7 +105,12 @@ class Coordinates(NamedTuple):
 
 def coordinates(like: KeepRatios) -> Coordinates:
     """The coordinates of keep ratios of these names and shapes."""
-    whole = {name: jnp.ones(like[name].shape, like[name].dtype) for name in like}
+    whole = {
+        name: jnp.ones(
+            jnp.shape(leaf), jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+        )
+        for name, leaf in like.items()
+    }
     _, ratios_of = jax.flatten_util.ravel_pytree(whole)
 
     def vector_of(keep_ratios):
@@ -143,8 +157,8 @@ def least_ratios(
         coordinates(like)
         .vector_of(
             {
-                name: jnp.full(like[name].shape, by_name[name], like[name].dtype)
-                for name in like
+                name: jnp.full(jnp.shape(leaf), by_name[name])
+                for name, leaf in like.items()
             }
         )
         .clip(max=1 - 1e-6)
@@ -156,6 +170,11 @@ def paired(call: str, costs, limits) -> tuple[list[str], list[Cost], list[Any]]:
     if not isinstance(costs, Mapping):
         costs = {"cost": costs}
         limits = limits if isinstance(limits, Mapping) else {"cost": limits}
+    if not costs:
+        raise ValueError(
+            f"`{call}(costs, ...)`: at least one cost is needed, got none. Without a "
+            "limit use `unlimited`."
+        )
     if not isinstance(limits, Mapping) or limits.keys() != costs.keys():
         raise ValueError(
             f"`{call}(costs, limits, ...)`: every cost needs its limit, by the same "
@@ -176,11 +195,11 @@ def check_feasible(call: str, names, bounds, least: jax.Array) -> None:
     if isinstance(least, jax.core.Tracer):
         return  # abstract: the result code will say so
     for name, bound, reachable in zip(names, bounds, least.tolist(), strict=True):
-        if not callable(bound) and bound <= reachable:
+        if not callable(bound) and bound < reachable:
             raise ValueError(
                 f"`{call}(..., limits)`: the limit {bound} of {name!r} cannot be met; "
-                f"the smallest reachable cost is {reachable:.4g} of the dense cost, "
-                "with every site at its `min_keep_ratio`. Raise the limit."
+                f"the smallest reachable cost is {round_up(reachable)} of the dense "
+                "cost, with every site near its `min_keep_ratio`. Raise the limit."
             )
 
 

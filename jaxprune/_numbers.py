@@ -103,3 +103,8 @@ def _rounded(value: Any) -> int:
     if is_static_number(value) and math.isfinite(value) and value >= 1:
         return round(value)
     return 1000
+
+
+def round_up(value: float) -> str:
+    """Write a positive number with four digits, such that they are not below it."""
+    return f"{value * 1.0006:.4g}"

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxprune._channel_choice import channel_counts
+from jaxprune._numbers import round_up
 from jaxprune.costs import Cost
 from jaxprune.graph import ChannelGraph
 
@@ -78,8 +79,7 @@ def round_to_budget(
         return channel_counts(graph, ratios, multiple_of=multiple_of)
 
     def fits(counts: Mapping[str, int]) -> bool:
-        ratios = {name: count / sizes[name] for name, count in counts.items()}
-        return all(float(cost(ratios)) <= limit for cost, limit in limits)
+        return _within({n: count / sizes[n] for n, count in counts.items()}, limits)
 
     counts = rounded(largest(lambda factor: fits(rounded(factor)), 0.0, _most(wanted)))
     counts = counts if fits(counts) else least
@@ -110,11 +110,7 @@ def uniform_ratio(graph: ChannelGraph, limits: Limits) -> float:
     sizes = {name: group.size for name, group in graph.groups.items()}
     _check_reachable(sizes, dict.fromkeys(sizes, 1), limits)
 
-    def fits(ratio: float) -> bool:
-        ratios = dict.fromkeys(sizes, ratio)
-        return all(float(cost(ratios)) <= limit for cost, limit in limits)
-
-    return largest(fits, 0.0, 1.0)
+    return largest(lambda ratio: _within(dict.fromkeys(sizes, ratio), limits), 0.0, 1.0)
 
 
 def largest(fits: Callable[[float], bool], low: float, high: float) -> float:
@@ -139,13 +135,22 @@ def _most(wanted: Mapping[str, float]) -> float:
     return 1 / min(positive, default=1.0)
 
 
+def _within(ratios: Mapping[str, float], limits: Limits) -> bool:
+    """Whether the costs meet their limits, to the rounding of sums of fractions."""
+    for cost, limit in limits:
+        value = cost(ratios)
+        rounding = 1e-12 if isinstance(value, float) else 1e-6
+        if not float(value) <= limit * (1 + rounding):
+            return False
+    return True
+
+
 def _check_reachable(sizes, least, limits: Limits) -> None:
     ratios = {name: least[name] / sizes[name] for name in sizes}
-    for cost, limit in limits:
-        smallest = float(cost(ratios))
-        if not smallest <= limit <= 1:
+    for i, (cost, limit) in enumerate(limits):
+        if not 0 < limit <= 1 or not _within(ratios, [(cost, limit)]):
             raise ValueError(
-                f"budget: the limit {limit} cannot be met; it must be between "
-                f"{smallest:.4g}, the smallest reachable cost (the fewest channels in "
-                "every group), and 1, the dense cost."
+                f"`limits[{i}]`: the limit {limit} must be between "
+                f"{round_up(float(cost(ratios)))}, the smallest reachable cost (the "
+                "fewest channels in every group), and 1, the dense cost."
             )

@@ -176,7 +176,9 @@ def dual_ascent(
         return jnp.exp(state.log_price + damping) * cost(keep_ratios)
 
     def violation(now, bound):
-        return jnp.clip(jnp.log(now / bound), -1.0, 1.0)
+        # A cost that is not finite says nothing, now or at the next step.
+        relative = jnp.clip(jnp.log(now / bound), -1.0, 1.0)
+        return jnp.where(jnp.isfinite(now), relative, 0.0)
 
     def update(keep_ratios, state, /):
         now = jnp.asarray(cost(keep_ratios), jnp.float32)
@@ -192,7 +194,7 @@ def dual_ascent(
         result = jnp.where(jnp.isfinite(now), result, Result.DIVERGED)
         return DualAscentState(
             step=jnp.asarray(optax.safe_increment(state.step)),
-            log_price=jnp.where(jnp.isfinite(now), log_price, state.log_price),
+            log_price=log_price,
             cost=now,
             limit=bound,
             result=result.astype(jnp.int32),

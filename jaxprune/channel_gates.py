@@ -55,7 +55,14 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
         be zero when its parameters are: no gate on parameters would be exact.
     """
     flow = graph._traced.program.flow
-    gated = graph.groups if groups is None else {n: graph.groups[n] for n in groups}
+    names = list(graph.groups if groups is None else groups)
+    unknown = sorted(set(names) - graph.groups.keys())
+    if unknown:
+        raise ValueError(
+            f"`plan_gates(graph, groups)`: no group is called {unknown}; the groups "
+            f"are {list(graph.groups)}."
+        )
+    gated = {name: graph.groups[name] for name in names}
     sizes = {name: group.size for name, group in gated.items()}
     open_gate = sum(sizes.values())
     number = np.full(flow.atoms.count, open_gate, np.int32)
@@ -158,11 +165,12 @@ def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -
 def _factors(plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
     """What multiplies each index of each axis on which channels are read."""
     _check_gates(plan, gates)
+    dtype = jnp.result_type(jnp.float32, *gates.values())
     whole = [
-        jnp.asarray(gates[name], jnp.float32) if name in gates else jnp.ones(size)
+        jnp.asarray(gates[name], dtype) if name in gates else jnp.ones(size, dtype)
         for name, size in plan.sizes.items()
     ]
-    numbered = jnp.concatenate([*whole, jnp.ones(1)])
+    numbered = jnp.concatenate([*whole, jnp.ones(1, dtype)])
     for name, places in plan.places.items():
         present = _present(name, leaves)
         for axis, numbers in places:

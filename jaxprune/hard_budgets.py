@@ -40,6 +40,7 @@ from jaxprune.costs import Cost
 _STIFFNESS_RANGE = (1e-6, 1e6)
 _FAR = 5.0  # in log k: nothing that far is worth telling from something further
 _SLACK = 1e-4
+_ROOM = 1e-3
 
 
 def admm(
@@ -70,7 +71,8 @@ def admm(
     tolerance, 5 %, falls while they are nearer, and stays while no limit binds; so
     neither the scale of the loss nor that of the costs matters. The task decides which
     groups pay, because u settles where the loss's slope in log k_g is in proportion to
-    the cost's slope, one price for all.
+    the cost's slope, one price for all. Ratios below 1 % have the derivative of 1 %, so
+    that a site that was emptied is pulled back, and gently.
 
     Args:
       costs: `keep_ratios -> fraction of the dense cost`, or several by name.
@@ -119,22 +121,24 @@ def admm(
         ratios = space.ratios_of(jnp.exp(y))
         return jnp.log(jnp.stack([function(ratios) for function in functions]))
 
-    least = jnp.exp(log_costs(low))
+    # The projection needs room: the limits must be a little above the least costs.
+    least = jnp.exp(log_costs(low)) * (1 + _ROOM)
+    floor = jnp.exp(low) / 10
     check_feasible(call, names, bounds, least)
 
     def init():
         return start(jnp.zeros_like(low), init_stiffness, len(names))
 
     def penalty(keep_ratios, state, /):
-        apart = space.log_of(keep_ratios) - state.point
+        apart = space.log_of(keep_ratios, floor) - state.point
         return jnp.sum(state.pull * apart) + state.stiffness / 2 * jnp.sum(apart**2)
 
     def update(keep_ratios, state, /):
-        y = space.log_of(keep_ratios)
+        y = space.log_of(keep_ratios, floor)
         limit = limits_at(bounds, state.step, y.dtype)
         target = jnp.clip(y + state.pull / state.stiffness, low - _FAR, _FAR)
         # The limits are widened to what can be met, so that the point stays finite.
-        wide = jnp.log(jnp.maximum(limit, least * 1.01))
+        wide = jnp.log(jnp.maximum(limit, least))
         nearest = project(log_costs, wide, target, low)
         apart = y - nearest.point
         violation = jnp.log(rms(apart) / tolerance + 1e-9)

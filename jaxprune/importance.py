@@ -142,7 +142,7 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
     plan = plan_gates(graph)
 
     def importance(params):
-        whole = {name: jnp.ones(size) for name, size in plan.sizes.items()}
+        whole = {name: jnp.ones(size, jnp.float32) for name, size in plan.sizes.items()}
         slopes = jax.grad(lambda gates: loss(apply_gates(plan, params, gates)))(whole)
         return jax.tree.map(jnp.abs, slopes)
 
@@ -167,12 +167,12 @@ def _sums(member: Member, leaf: jax.Array, size: int) -> jax.Array:
 def _gather(member: Member, totals: jax.Array, size: int) -> jax.Array:
     here = member.channels >= 0
     (places,) = here.nonzero()
-    return jnp.zeros(size).at[member.channels[here]].add(totals[places])
+    return jnp.zeros(size, jnp.float32).at[member.channels[here]].add(totals[places])
 
 
 def _mean_power(group: Group, leaves, order: int) -> jax.Array:
     chosen = [m for m in group.members if m.role in ("producer", "both")]
-    total, count = jnp.zeros(group.size), 0
+    total, count = jnp.zeros(group.size, jnp.float32), 0
     for member in chosen or group.members:
         leaf = leaves.get(member.leaf)
         if leaf is None:

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 # Both found by drawing 20,000 groups of 1 to 300 channels, sharpness up to 10,000.
 _ITERATIONS = {32: 16, 64: 20}  # by the bits of the numbers, to their rounding
 _HALVINGS = 12
+# Beyond these every decision is made, and rounding would be all that is left.
+_SHARPEST = {32: 1e6, 64: 1e8}
 _LEAST_IMPORTANCE = 1e-8
 _FAR = 20.0  # sigmoid(-20) is 2e-9
 
@@ -51,17 +53,23 @@ def keep_probabilities(
     also counts channels at p_i = 1, where the sum of the derivatives is then not C.)
 
     Args:
-      keep_ratio: alpha, shape (...,), in [0, 1]; below the floor the probabilities
-        stay at the floor.
-      importance: b, shape (..., C), not negative; 1e-8 is added.
-      sharpness: beta_2 > 0, shape () or (...,).
+      keep_ratio: alpha, shape () or (...,), in [0, 1]; below the floor the
+        probabilities stay at the floor, while the derivative stays that of the rest.
+        NaN gives NaN.
+      importance: b, shape (..., C), not negative; 1e-8 is added. Computed with in
+        float32 at least.
+      sharpness: beta_2 > 0, shape () or (...,); more than 1e6 counts as 1e6, in float64
+        more than 1e8.
       floor: the least probability, in [0, 1).
       valid: bool, shape (..., C): False marks padding, where the probability is 0. At
         least one channel of each group must be valid.
 
     Returns:
-      The probabilities p, shape (..., C), and log beta_1, shape (...,); of the dtype
-      of `importance`. The second is a constant for derivatives.
+      The probabilities p, shape (..., C), and log beta_1, shape (...,), float32 or
+      float64. The second is a constant for derivatives.
+
+    Raises:
+      ValueError: if `floor` is a number outside [0, 1).
 
     >>> import jax.numpy as jnp
     >>> importance = jnp.array([0.1, 1.0, 2.0, 4.0])
@@ -69,13 +77,21 @@ def keep_probabilities(
     >>> p.round(3).tolist()
     [0.0, 0.0, 1.0, 1.0]
     """
-    importance = jax.lax.stop_gradient(jnp.asarray(importance))
-    dtype = importance.dtype
+    if isinstance(floor, float | int) and not 0 <= floor < 1:
+        raise ValueError(
+            f"`keep_probabilities(floor={floor})`: must be in [0, 1), the least "
+            "probability; 0.01 is usual."
+        )
+    importance = jnp.asarray(importance)
+    dtype = jnp.promote_types(importance.dtype, jnp.float32)
+    importance = jax.lax.stop_gradient(importance.astype(dtype))
     sharpness = jax.lax.stop_gradient(jnp.asarray(sharpness, dtype))
+    sharpness = jnp.minimum(sharpness, _SHARPEST[jnp.finfo(dtype).bits])
     sharpness = jnp.broadcast_to(sharpness, importance.shape[:-1])
     valid = jnp.ones(importance.shape, bool) if valid is None else valid
     scores = sharpness[..., None] * jnp.log(importance + _LEAST_IMPORTANCE)
     keep_ratio = jnp.asarray(keep_ratio, dtype)
+    keep_ratio = jnp.broadcast_to(keep_ratio, importance.shape[:-1])
     probabilities, threshold = _probabilities(
         keep_ratio, scores, valid, jnp.asarray(floor, dtype)
     )
@@ -120,7 +136,10 @@ def _near_rank(scores, valid, rank):
         high = larger >= rank
         return jnp.where(high, middle, below), jnp.where(high, above, middle)
 
-    below, above = jax.lax.fori_loop(0, _HALVINGS, halve, (below, above))
+    # Under `shard_map` a loop starts with what varies over devices as it will.
+    varies = jnp.where(valid, scores, 0)[..., 0] * 0 + rank * 0
+    start = below + varies, above + varies
+    below, above = jax.lax.fori_loop(0, _HALVINGS, halve, start)
     return above, above - below
 
 
@@ -152,10 +171,12 @@ def _root(keep_ratio, scores, valid, floor, slack):
         inside = (newton >= low) & (newton <= high)
         return low, high, jnp.where(inside, newton, (low + high) / 2)
 
-    start = jnp.zeros_like(keep_ratio)
+    start = (scores[..., 0] + slack + keep_ratio) * 0
     bounds = start - _FAR - slack, start + _FAR
-    iterations = _ITERATIONS[max(jnp.finfo(scores.dtype).bits, 32)]
-    return jax.lax.fori_loop(0, iterations, improve, (*bounds, start))[2]
+    iterations = _ITERATIONS[jnp.finfo(scores.dtype).bits]
+    root = jax.lax.fori_loop(0, iterations, improve, (*bounds, start))[2]
+    # No comparison holds for NaN, and the bracket would end somewhere.
+    return jnp.where(jnp.isnan(keep_ratio), keep_ratio, root)
 
 
 def _backward(residuals, cotangents):
@@ -193,7 +214,9 @@ def bernoulli_mask(key: jax.Array, probabilities: jax.Array) -> jax.Array:
     Returns:
       m, 0 or 1, of the shape and dtype of `probabilities`.
     """
-    drawn = jax.random.uniform(key, probabilities.shape, probabilities.dtype)
+    # In half precision small probabilities would be drawn too often.
+    dtype = jnp.promote_types(probabilities.dtype, jnp.float32)
+    drawn = jax.random.uniform(key, probabilities.shape, dtype)
     return _straight_through(drawn < probabilities, probabilities)
 
 
@@ -226,23 +249,46 @@ def concrete_mask(
     return jax.nn.sigmoid((jnp.log(p) - jnp.log1p(-p) + noise) / temperature)
 
 
-def deterministic_mask(
-    probabilities: jax.Array, count: jax.Array, valid: jax.Array | None = None
+def most_important(
+    importance: jax.Array, count: jax.Array, valid: jax.Array | None = None
 ) -> jax.Array:
-    """Keeps the `count` most probable, with the derivative dm_i/dp_i = 1.
+    """Marks the `count` most important channels of every group.
+
+    Args:
+      importance: b, shape (..., C); ties are settled by position, NaN comes last.
+      count: int32, shape (...,).
+      valid: bool, shape (..., C): False marks padding, which is never kept.
+
+    Returns:
+      bool, shape (..., C).
+    """
+    here = jnp.ones(importance.shape, bool) if valid is None else valid
+    order = jnp.argsort(jnp.where(here, -importance, jnp.inf), axis=-1, stable=True)
+    position = jnp.argsort(order, axis=-1)
+    return (position < jnp.asarray(count)[..., None]) & here
+
+
+def deterministic_mask(
+    probabilities: jax.Array,
+    importance: jax.Array,
+    count: jax.Array,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Keeps the `count` most important channels, with the derivative dm_i/dp_i = 1.
+
+    The most important are the most probable, but where the probabilities are too sharp
+    to differ only the importance tells them apart.
 
     Args:
       probabilities: p, shape (..., C), in [0, 1].
-      count: int32, shape (...,); ties are settled by position.
+      importance: b, shape (..., C).
+      count: int32, shape (...,).
       valid: bool, shape (..., C): False marks padding, which is never kept.
 
     Returns:
       m, 0 or 1, of the shape and dtype of `probabilities`.
     """
-    scores = probabilities if valid is None else jnp.where(valid, probabilities, -1)
-    order = jnp.argsort(-scores, axis=-1, stable=True)
-    position = jnp.argsort(order, axis=-1)
-    return _straight_through(position < jnp.asarray(count)[..., None], probabilities)
+    return _straight_through(most_important(importance, count, valid), probabilities)
 
 
 def _straight_through(mask, probabilities):

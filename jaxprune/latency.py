@@ -97,12 +97,20 @@ def random_keep_ratios(
     Args:
       key: a typed PRNG key.
       graph: the channel graph.
-      number: how many, with the dense network; more give a better fit.
-      least: ratios are uniform between this and 1.
+      number: how many, with the dense network, at least 1; more give a better fit.
+      least: ratios are uniform between this and 1; in (0, 1].
 
     Returns:
       Keep ratios by group name.
+
+    Raises:
+      ValueError: if `number` or `least` is out of range.
     """
+    if number < 1 or not 0 < least <= 1:
+        raise ValueError(
+            f"`random_keep_ratios(number={number}, least={least})`: at least 1 and in "
+            "(0, 1]."
+        )
     shape = number - 1, len(graph.groups)
     drawn = np.asarray(jax.random.uniform(key, shape, minval=least)).tolist()
     whole = dict.fromkeys(graph.groups, 1.0)
@@ -174,7 +182,8 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
     """Fits the latency model to measurements, with numbers that are not negative.
 
     Args:
-      graph: the channel graph.
+      graph: the channel graph, traced with inputs of the shapes that were timed: the
+        weights are moved once, however many the examples.
       measured: at least three measurements.
 
     Returns:

@@ -90,6 +90,8 @@ def test_a_cost_that_is_not_finite_is_reported_and_keeps_the_price():
     state = budget.update({"w": jnp.float32(jnp.nan)}, before)
     assert Result(int(state.result)) == Result.DIVERGED
     assert float(state.log_price) == float(before.log_price)
+    # The next step is free to go on.
+    assert np.isfinite(budget.penalty({"w": jnp.float32(0.7)}, state))
 
 
 @pytest.mark.parametrize("result", list(Result))

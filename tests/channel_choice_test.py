@@ -94,3 +94,12 @@ def test_ratios_of_unknown_groups_are_refused():
 def test_ratios_are_fractions(ratio):
     with pytest.raises(ValueError, match="must be in"):
         counts({"a:1": ratio})
+
+
+def test_a_ratio_of_whole_channels_gives_them_back():
+    params = {"w1": jnp.ones((3, 51)), "w2": jnp.ones((51, 2))}
+    mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+    graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+    for count in range(1, 52):
+        found = channel_counts(graph, count / 51)
+        assert found == {"w1:1": count}

@@ -242,6 +242,43 @@ def test_the_published_alternation_lowers_the_cost():
     assert all(float(v) < 5 for v in theta.values())
 
 
+def test_an_emptied_site_is_pulled_back_and_winds_nothing_up():
+    like = {"a": jnp.float32(1), "b": jnp.float32(1)}
+    cost = lambda k: (k["a"] + k["b"]) / 2
+    budget = jaxprune.admm(cost, 0.6, like)
+    state = budget.init()
+    ratios = {"a": jnp.float32(0), "b": jnp.float32(1)}
+    for _ in range(50):
+        state = budget.update(ratios, state)
+    slope = jax.grad(lambda k: budget.penalty(k, state))(ratios)
+    assert float(slope["a"]) < 0  # more of it lowers the penalty
+    assert float(slope["a"]) > -100 * 1e3 * float(state.stiffness)
+    back = budget.penalty({**ratios, "a": jnp.float32(0.01)}, state)
+    assert float(back) < float(budget.penalty(ratios, state))
+
+
+def test_a_limit_just_above_the_least_cost_is_met_or_refused():
+    like = {"a": jnp.float32(0)}
+    with pytest.raises(ValueError, match=r"smallest reachable cost is 0\.1002"):
+        jaxprune.admm(lambda k: k["a"], 0.10005, like, min_keep_ratio=0.1)
+    budget = jaxprune.admm(lambda k: k["a"], 0.1005, like, min_keep_ratio=0.1)
+    found, state = _solve(
+        budget,
+        lambda k: -0.01 * jnp.log(k["a"]),
+        like,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.02, 2000), b2=0.99),
+        steps=2000,
+    )
+    assert found["a"] == pytest.approx(0.1005, rel=0.06)
+    assert float(state.cost[0]) == pytest.approx(0.1005, rel=0.06)
+
+
+def test_half_precision_ratios_are_projected_in_single():
+    like = {"a": jnp.bfloat16(0.9)}
+    budget = jaxprune.admm(lambda k: k["a"], 0.5, like)
+    assert budget.update(like, budget.init()).point.dtype == jnp.float32
+
+
 def test_a_limit_that_falls_below_the_least_cost_is_called_infeasible():
     like = {"a": jnp.float32(1)}
     falling = lambda step: jnp.where(step < 3, 0.5, 0.01)
@@ -275,10 +312,11 @@ COST = lambda k: k["a"]
         (lambda: jaxprune.admm(COST, 0.0, LIKE), r"must be in \(0, 1\]"),
         (
             lambda: jaxprune.admm(COST, 0.05, LIKE, min_keep_ratio=0.1),
-            "smallest reachable cost is 0.1 of the dense cost",
+            r"smallest reachable cost is 0\.1002 of the dense cost",
         ),
         (lambda: jaxprune.admm({"x": COST}, {"y": 0.5}, LIKE), "by the same name"),
         (lambda: jaxprune.admm({"x": COST}, 0.5, LIKE), "by the same name"),
+        (lambda: jaxprune.admm({}, {}, LIKE), "at least one cost"),
         (lambda: jaxprune.admm(COST, 0.5, LIKE, rate=0), "rate=0.*must be positive"),
         (
             lambda: jaxprune.admm(COST, 0.5, LIKE, min_keep_ratio=0.0),

@@ -210,10 +210,67 @@ def test_concrete_masks_relax_bernoulli_masks():
         kp.concrete_mask(keys[0], p, temperature=0)
 
 
-def test_deterministic_masks_keep_the_most_probable():
+def test_deterministic_masks_keep_the_most_important():
     p = jnp.array([[0.2, 0.9, 0.2, 0.5], [0.1, 0.3, 0.8, 0.7]])
     valid = jnp.array([[True] * 4, [True, True, True, False]])
-    masks = kp.deterministic_mask(p, jnp.array([3, 2]), valid)
+    masks = kp.deterministic_mask(p, p, jnp.array([3, 2]), valid)
     assert masks.tolist() == [[1, 1, 0, 1], [0, 1, 1, 0]]
-    slope = jax.grad(lambda p: jnp.sum(kp.deterministic_mask(p, jnp.array([1, 1]))))(p)
+    one = jnp.array([1, 1])
+    slope = jax.grad(lambda p: jnp.sum(kp.deterministic_mask(p, p, one)))(p)
     chex.assert_trees_all_equal(slope, jnp.ones_like(p))
+    # Where probabilities are too sharp to differ, importance decides; NaN is last.
+    b = jnp.array([[1.0, 2.0, 3.0, jnp.nan], [jnp.inf, 1.0, jnp.inf, 5.0]])
+    flat = kp.deterministic_mask(jnp.full(b.shape, 0.01), b, jnp.array([2, 2]))
+    assert flat.tolist() == [[0, 1, 1, 0], [1, 0, 1, 0]]
+
+
+def test_what_is_not_finite_is_seen():
+    p, threshold = kp.keep_probabilities(
+        jnp.array([0.5, jnp.nan]), jnp.ones((2, 3)), 2.0
+    )
+    assert jnp.isfinite(p[0]).all()
+    assert jnp.isnan(p[1]).all()
+    assert jnp.isnan(threshold[1])
+
+
+@pytest.mark.parametrize("sharpness", [1e6, 1e8, 1e11, jnp.inf])
+def test_the_sharpest_probabilities_still_have_their_mean(sharpness):
+    rng = np.random.default_rng(0)
+    b = jnp.asarray(rng.gamma(2.0, size=(20, 200)), jnp.float32)
+    alpha = jnp.linspace(0.05, 0.95, 20)
+    p, _ = kp.keep_probabilities(alpha, b, sharpness)
+    np.testing.assert_allclose(p.mean(-1), alpha, atol=1 / 200)
+
+
+def test_half_precision_is_solved_and_drawn_in_single():
+    b = jnp.asarray(np.random.default_rng(0).gamma(2.0, size=64), jnp.bfloat16)
+    p, _ = kp.keep_probabilities(0.3, b, 3)
+    assert p.dtype == jnp.float32
+    assert float(p.mean()) == pytest.approx(0.3, abs=1e-6)
+    rare = jnp.full(200_000, 0.001, jnp.bfloat16)
+    drawn = kp.bernoulli_mask(jax.random.key(0), rare)
+    assert drawn.dtype == jnp.bfloat16
+    assert float(jnp.mean(drawn, dtype=jnp.float32)) == pytest.approx(0.001, rel=0.3)
+
+
+@pytest.mark.parametrize("split", ["keep_ratio", "importance"])
+def test_groups_are_split_over_devices_by_either_argument(split):
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=auto)
+    b = jnp.asarray(np.random.default_rng(0).gamma(2.0, size=(8, 16)), jnp.float32)
+    alpha = jnp.linspace(0.2, 0.9, 8)
+    spec = jax.sharding.PartitionSpec("data")
+    everywhere = jax.sharding.PartitionSpec()
+    if split == "keep_ratio":
+        b, specs = b[:1], (spec, everywhere)
+    else:
+        alpha, specs = alpha[:1], (everywhere, spec)
+    solve = lambda a, b: kp.keep_probabilities(a, b, 2.0)[0]
+    mapped = jax.jit(jax.shard_map(solve, mesh=mesh, in_specs=specs, out_specs=spec))
+    want = solve(jnp.broadcast_to(alpha, 8), jnp.broadcast_to(b, (8, 16)))
+    np.testing.assert_allclose(mapped(alpha, b), want, rtol=1e-6)
+
+
+def test_a_floor_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"floor=1.0.*\[0, 1\)"):
+        kp.keep_probabilities(0.5, jnp.ones(4), 2.0, floor=1.0)

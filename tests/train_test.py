@@ -236,10 +236,38 @@ def test_learned_and_soft_thresholds_are_driven_by_either_solver(
     assert soft[-1] < 0.3
 
 
-def test_an_unknown_solver_is_refused(data_dir, tmp_path):
-    config = _config(data_dir, solver="newton")
-    with pytest.raises(ValueError, match=r"config.solver='newton'.*'admm'"):
-        train.train_and_evaluate(config, tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"solver": "newton"}, r"config.solver='newton'.*'admm'"),
+        (
+            {"plan": plans.lats, "solver": "admm", "final_threshold": 0.1},
+            "both say what moves the threshold",
+        ),
+        ({"plan": plans.pgh, "solver": "admm"}, "schedule, which a price would"),
+        ({"plan": plans.s_lats, "price": 0.5}, "schedule, which a price would"),
+    ],
+)
+def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(_config(data_dir, **changes), tmp_path)
+
+
+def test_a_search_that_is_not_finite_is_noticed(data_dir):
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
+    setting = prepare(config, pathlib.Path("unused"))
+    phase = setting.phases[0]
+    plan = setting.plan(phase)
+    cost = setting.task.channels.costs["parameters"]
+    search = make_search_step(Step(model=setting.model, plan=plan, size_cost=cost))
+    network = setting.init()
+    state = init_state(plan, network["params"], network["batch_stats"], 5)
+    batch = next(setting.streams["held_out"])
+    search = jax.jit(search)
+    assert int(search(state, batch)[0].bad_step) == -1
+    batch["image"] = batch["image"] * np.inf
+    assert int(search(state, batch)[0].bad_step) == 4  # the step before
 
 
 def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch):

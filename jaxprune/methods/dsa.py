@@ -28,7 +28,9 @@ from jaxprune.keep_probabilities import (
     concrete_mask,
     deterministic_mask,
     keep_probabilities,
+    most_important,
 )
+from jaxprune.masks import keep_count
 
 Sampling = Literal["bernoulli", "concrete", "deterministic"]
 
@@ -65,19 +67,20 @@ def dsa(
       A pruner whose variables and keep ratios are named by group, each of shape ().
       `apply` needs a `key` unless sampling is deterministic. `masks` keeps the
       round(alpha C) most important channels of each group, one at the least, or with
-      `keep_ratio` that fraction of every group, and masks the weights that read the
+      `keep_ratio` k the floor(k C) of every group, and masks the weights that read the
       others; to meet a budget exactly give it variables from `round_to_budget`.
 
     Raises:
       ValueError: if a group has no norm and no importance is given, or a number is out
         of range. When applied, if a key is needed and missing.
     """
-    for name, value, most in (
-        ("floor", floor, 1.0),
-        ("sharpness", sharpness, math.inf),
-    ):
-        if not callable(value) and not 0 <= value < most:
-            raise ValueError(f"`dsa({name}={value})`: must be in [0, {most}).")
+    if not 0 <= floor < 1:
+        raise ValueError(f"`dsa(floor={floor})`: must be in [0, 1); 0.01 is usual.")
+    if not callable(sharpness) and not 0 < sharpness < math.inf:
+        raise ValueError(
+            f"`dsa(sharpness={sharpness})`: must be positive and finite; see "
+            "`sharpness_schedule`."
+        )
     if sampling not in ("bernoulli", "concrete", "deterministic"):
         raise ValueError(
             f"`dsa(sampling={sampling!r})`: must be bernoulli, concrete or "
@@ -102,15 +105,16 @@ def dsa(
 
     def apply(params, variables, /, *, key=None, step=None):
         ratios = jax.nn.sigmoid(jnp.stack([variables[name] for name in names]))
+        scores = _padded(importance(params))
         probabilities, _ = keep_probabilities(
             ratios,
-            _padded(importance(params)),
+            scores,
             sharpness_at(0 if step is None else step),
             floor=floor,
             valid=valid,
         )
         if sampling == "deterministic":
-            gates = deterministic_mask(probabilities, _counts(ratios), valid)
+            gates = deterministic_mask(probabilities, scores, _counts(ratios), valid)
         elif key is None:
             raise ValueError(
                 f"`dsa(sampling={sampling!r}).apply(..., key=None)`: masks are drawn "
@@ -127,17 +131,24 @@ def dsa(
     def masks(params, variables, /, *, keep_ratio=None):
         if keep_ratio is None:
             ratios = jax.nn.sigmoid(jnp.stack([variables[name] for name in names]))
+            counts = _counts(ratios)
         else:
-            ratios = jnp.full(len(names), keep_ratio)
-        scores = _padded(importance(params))
-        scores = scores / (jnp.max(scores, axis=-1, keepdims=True) + 1e-30)
-        kept = deterministic_mask(scores, _counts(ratios), valid)
+            given = [keep_count(keep_ratio, size) for size in plan.sizes.values()]
+            counts = jnp.maximum(jnp.array(given), 1)
+        kept = most_important(_padded(importance(params)), counts, valid)
         return gate_masks(plan, params, _by_name(kept))
 
     def _counts(ratios):
-        return jnp.clip(jnp.round(ratios * sizes), 1, sizes).astype(jnp.int32)
+        counts = jnp.clip(jnp.round(ratios * sizes), 1, sizes)
+        return jnp.nan_to_num(counts, nan=1).astype(jnp.int32)
 
     def _padded(scores: Mapping[str, jax.Array]) -> jax.Array:
+        for name, size in plan.sizes.items():
+            if scores[name].shape != (size,):
+                raise ValueError(
+                    f"`dsa(importance=...)`: {scores[name].shape} of {name!r} must be "
+                    f"({size},), one number for each channel of the group."
+                )
         widest = valid.shape[1]
         rows = [jnp.pad(scores[n], (0, widest - len(scores[n]))) for n in names]
         return jnp.stack(rows).astype(jnp.float32)
