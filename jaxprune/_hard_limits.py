@@ -105,12 +105,7 @@ class Coordinates(NamedTuple):
 
 def coordinates(like: KeepRatios) -> Coordinates:
     """The coordinates of keep ratios of these names and shapes."""
-    whole = {
-        name: jnp.ones(
-            jnp.shape(leaf), jnp.promote_types(jnp.result_type(leaf), jnp.float32)
-        )
-        for name, leaf in like.items()
-    }
+    whole = {name: filled(leaf, 1.0) for name, leaf in like.items()}
     _, ratios_of = jax.flatten_util.ravel_pytree(whole)
 
     def vector_of(keep_ratios):
@@ -123,6 +118,12 @@ def coordinates(like: KeepRatios) -> Coordinates:
         return jax.flatten_util.ravel_pytree({**whole, **keep_ratios})[0]
 
     return Coordinates(vector_of, ratios_of)
+
+
+def filled(like: Any, value: float) -> jax.Array:
+    """An array of the shape of another, in single precision at least."""
+    dtype = jnp.promote_types(jnp.result_type(like), jnp.float32)
+    return jnp.full(jnp.shape(like), value, dtype)
 
 
 def rms(x: jax.Array) -> jax.Array:
@@ -155,12 +156,7 @@ def least_ratios(
             )
     return (
         coordinates(like)
-        .vector_of(
-            {
-                name: jnp.full(jnp.shape(leaf), by_name[name])
-                for name, leaf in like.items()
-            }
-        )
+        .vector_of({name: filled(leaf, by_name[name]) for name, leaf in like.items()})
         .clip(max=1 - 1e-6)
     )
 
