@@ -19,7 +19,7 @@ import optax
 
 import jaxprune
 from jaxprune import tree as jtree
-from jaxprune.graph import Member
+from jaxprune.channels import Member
 
 Norms = Callable[[Any], dict[str, jax.Array]]
 

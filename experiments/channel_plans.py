@@ -30,15 +30,16 @@ from experiments.plans import (
     weights_optimizer,
 )
 from experiments.steps import Plan, Search, TrainState
-from jaxprune import allocation, channel_gates, hard_budgets, importance
-from jaxprune.methods.dsa import sharpness_schedule
+from jaxprune import budgets, channels
+from jaxprune.channels import _allocation as allocation
+from jaxprune.methods import sharpness_schedule
 
 Counts = dict[str, int]
 
 _IMPORTANCES = {
-    "norm_scale": importance.norm_scales,
-    "filter_norm": importance.filter_norms,
-    "filter_norm_and_scale": importance.filter_norms_and_scales,
+    "norm_scale": channels.norm_scales,
+    "filter_norm": channels.filter_norms,
+    "filter_norm_and_scale": channels.filter_norms_and_scales,
 }
 
 
@@ -59,7 +60,7 @@ def dsa(config: Config, task: Task) -> Plan:
     begin, end = round(config.ramp_begin * rounds), round(config.ramp_end * rounds)
     asked = channel_budget(config)
     variables = pruner.init(task.params)
-    budget = hard_budgets.admm(
+    budget = budgets.admm(
         {name: known.costs[name] for name in asked},
         {
             name: jaxprune.schedules.cubic_ramp(
@@ -100,7 +101,7 @@ def uniform(config: Config, task: Task) -> Plan:
             known.graph, known.limits(channel_budget(config))
         )
         counts = _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
-        scores = importance.filter_norms(known.graph)(state.params)
+        scores = channels.filter_norms(known.graph)(state.params)
         return _most_important(scores, counts)
 
     return _trained_already(allocate)
@@ -112,7 +113,7 @@ def filter_norm(config: Config, task: Task) -> Plan:
     Norms are divided by the mean of their group: what an initialisation makes of the
     size of filters, and normalisation undoes, must not decide between groups.
     """
-    norms_of = importance.filter_norms(_channels(config, task).graph)
+    norms_of = channels.filter_norms(_channels(config, task).graph)
 
     def relative(params):
         return {name: norm / norm.mean() for name, norm in norms_of(params).items()}
@@ -123,10 +124,10 @@ def filter_norm(config: Config, task: Task) -> Plan:
 def norm_scale(config: Config, task: Task) -> Plan:
     """One ranking of all channels, by the scale of their batch normalisation."""
     known = _channels(config, task)
-    return _ranked(config, task, importance.norm_scales(known.graph))
+    return _ranked(config, task, channels.norm_scales(known.graph))
 
 
-def _ranked(config: Config, task: Task, scores_of: importance.Importance) -> Plan:
+def _ranked(config: Config, task: Task, scores_of: channels.Importance) -> Plan:
     def allocate(state: TrainState) -> Masks:
         scores = {n: np.asarray(x) for n, x in scores_of(state.params).items()}
         everything = np.sort(np.concatenate(list(scores.values())))
@@ -226,12 +227,12 @@ def evolution(config: Config, task: Task) -> Plan:
       ECCV 2018, arXiv:1802.03494.
     """
     known = _channels(config, task)
-    plan = channel_gates.plan_gates(known.graph)
-    gated = jax.jit(functools.partial(channel_gates.apply_gates, plan))
+    plan = channels.plan_gates(known.graph)
+    gated = jax.jit(functools.partial(channels.apply_gates, plan))
 
     def allocate(state: TrainState) -> Masks:
         rng = np.random.default_rng(config.seed)
-        scores = importance.filter_norms(known.graph)(state.params)
+        scores = channels.filter_norms(known.graph)(state.params)
         limits = known.limits(channel_budget(config))
         names = list(known.graph.groups)
 

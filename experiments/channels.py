@@ -15,8 +15,9 @@ import numpy as np
 from flax import linen as nn
 
 import jaxprune
-from jaxprune.allocation import Limits
-from jaxprune.costs import ChannelCost, Cost
+from jaxprune.base import Cost
+from jaxprune.channels._allocation import Limits
+from jaxprune.costs import ChannelCost
 
 Masks = dict[str, np.ndarray]
 

@@ -33,12 +33,17 @@ from experiments import compact_report, data, models, report, trail
 from experiments.files import write_atomically
 from experiments.summary import SUMMARY_FILE
 from experiments.timing import compiled, in_turns
-from jaxprune import checkpoint, costs
-from jaxprune.compaction import Compacted, compact, masked
-from jaxprune.export import export_program, save_sparse, save_weights
-from jaxprune.folding import fold_constants
-from jaxprune.graph import ChannelGraph, trace_channels
-from jaxprune.liveness import live_channels
+from jaxprune import costs, io
+from jaxprune.channels import (
+    ChannelGraph,
+    Compacted,
+    compact,
+    fold_constants,
+    live_channels,
+    masked,
+    trace_channels,
+)
+from jaxprune.io import export_program, save_sparse, save_weights
 from jaxprune.tree import named_leaves
 
 
@@ -59,7 +64,7 @@ class Network(NamedTuple):
     graph: ChannelGraph
     variables: Any
     images: np.ndarray
-    entry: checkpoint.Entry
+    entry: io.Entry
     masks: dict[str, np.ndarray] | None
 
 
@@ -86,7 +91,7 @@ def read_network(workdir: Path) -> Network:
       FileNotFoundError: If the folder holds no finished run.
     """
     path = workdir / SUMMARY_FILE
-    entry = checkpoint.latest(workdir / trail.FOLDER)
+    entry = io.latest(workdir / trail.FOLDER)
     if not path.exists() or entry is None:
         raise FileNotFoundError(
             f"`--workdir={workdir}` must be the folder of a finished run, with "
@@ -102,11 +107,11 @@ def read_network(workdir: Path) -> Network:
     graph = trace_channels(apply_fn, like, images)
     masks = _recorded_masks(summary, graph)
     if masks is None:
-        saved = checkpoint.load(entry, like)
+        saved = io.load(entry, like)
     else:
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         small = compact(apply_fn, graph, masks, blank)
-        saved = _enlarge(blank, checkpoint.load(entry, small.trees[0]), small.kept)
+        saved = _enlarge(blank, io.load(entry, small.trees[0]), small.kept)
     return Network(apply_fn, graph, saved, images, entry, masks)
 
 
@@ -228,7 +233,7 @@ def _counts(network: Network, small: Compacted) -> list:
 def _weigh(network: Network, small: Compacted, folder: Path) -> list:
     """Write the files; return their sizes beside those of the network of the run."""
     tree = small.trees[0]
-    path = checkpoint.save(
+    path = io.save(
         folder / "checkpoint",
         network.entry.step,
         tree,

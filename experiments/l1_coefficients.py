@@ -32,11 +32,11 @@ import optax
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+import jaxprune
 from experiments import page
 from experiments.files import write_atomically
 from experiments.plots import drawing, labels
 from experiments.plots.rendering import inline_svg, png
-from jaxprune import threshold_schedules
 
 NAME = "l1_coefficients"
 
@@ -78,15 +78,15 @@ def schedules(steps_per_epoch: int) -> dict[str, optax.Schedule]:
     steps = EPOCHS * steps_per_epoch
     rate = published_learning_rate(steps_per_epoch)
     return {
-        "constant, exact": threshold_schedules.from_learning_rate(rate, 1.0, steps),
-        "LATS": threshold_schedules.lats(1.0, EPOCHS, steps_per_epoch),
-        "S-LATS": threshold_schedules.s_lats(1.0, steps),
-        "geometric, exact": threshold_schedules.pgh_from_learning_rate(
+        "constant, exact": jaxprune.schedules.from_learning_rate(rate, 1.0, steps),
+        "LATS": jaxprune.schedules.lats(1.0, EPOCHS, steps_per_epoch),
+        "S-LATS": jaxprune.schedules.s_lats(1.0, steps),
+        "geometric, exact": jaxprune.schedules.pgh_from_learning_rate(
             rate, 1.0, steps, beta=_BETA
         ),
-        "PGH": threshold_schedules.pgh(1.0, steps, beta=_BETA),
-        "STDS sine": threshold_schedules.sine(1.0, steps),
-        "STDS linear": threshold_schedules.linear(1.0, steps),
+        "PGH": jaxprune.schedules.pgh(1.0, steps, beta=_BETA),
+        "STDS sine": jaxprune.schedules.sine(1.0, steps),
+        "STDS linear": jaxprune.schedules.linear(1.0, steps),
     }
 
 
@@ -101,10 +101,10 @@ def coefficients(steps_per_epoch: int) -> dict[str, np.ndarray]:
     """
     steps = EPOCHS * steps_per_epoch
     rate = published_learning_rate(steps_per_epoch)
-    unit = 1 / threshold_schedules.final_threshold(1.0, rate, steps)
+    unit = 1 / jaxprune.schedules.final_threshold(1.0, rate, steps)
     found = {}
     for name, schedule in schedules(steps_per_epoch).items():
-        values = threshold_schedules.l1_coefficient(schedule, rate, steps) / unit
+        values = jaxprune.schedules.l1_coefficient(schedule, rate, steps) / unit
         found[name] = values.reshape(EPOCHS, steps_per_epoch).mean(axis=1)
     return found
 
@@ -221,7 +221,7 @@ def write(workdir: str | Path) -> list[Path]:
         ],
         footer=(
             "Made by <code>python -m experiments.l1_coefficients</code> with"
-            " <code>jaxprune.threshold_schedules.l1_coefficient</code>."
+            " <code>jaxprune.schedules.l1_coefficient</code>."
         ),
     )
     files = {f"{NAME}.png": image, f"{NAME}.html": text}

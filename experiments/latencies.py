@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 import jaxprune
 from experiments.channels import Channels
 from experiments.files import write_atomically
-from jaxprune import costs, latency
+from jaxprune import costs
 
 LATENCY_FILE = "latency.json"
 
@@ -58,7 +58,7 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
     if jax.process_count() > 1:
         # In nanoseconds: they travel in single precision.
         found = np.asarray(multihost_utils.broadcast_one_to_all(found * 1e9)) / 1e9
-    cost = latency.LatencyCost(
+    cost = costs.LatencyCost(
         **dict(zip(_PRICES, found.astype(float).tolist(), strict=True)),
         macs=costs.macs(graph),
         bytes_moved=costs.bytes_moved(graph),
@@ -69,20 +69,20 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
 def save(traced: Channels | None, workdir: Path) -> None:
     """Writes what was measured beside the run, if anything was."""
     cost = None if traced is None else traced.costs.get("latency")
-    if jax.process_index() or not isinstance(cost, latency.LatencyCost):
+    if jax.process_index() or not isinstance(cost, costs.LatencyCost):
         return
     prices = {name: getattr(cost, name) for name in _PRICES}
     found = {**prices, "dense": cost.dense, "unit": "seconds"}
     write_atomically(workdir / LATENCY_FILE, json.dumps(found, indent=2) + "\n")
 
 
-def _measure(traced: Channels, graph, images, config: Any) -> latency.LatencyCost:
+def _measure(traced: Channels, graph, images, config: Any) -> costs.LatencyCost:
     """Times compact networks of random widths, and fits."""
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), traced.blank)
-    widths = latency.random_keep_ratios(
+    widths = costs.random_keep_ratios(
         jax.random.key(config.seed), graph, config.latency_widths
     )
-    measured = latency.measure(
+    measured = costs.measure(
         traced.apply_fn,
         graph,
         {"params": blank[0], "batch_stats": blank[1]},
@@ -90,4 +90,4 @@ def _measure(traced: Channels, graph, images, config: Any) -> latency.LatencyCos
         keep_ratios=widths,
         multiple_of=config.channel_multiple,
     )
-    return latency.fit(graph, measured)
+    return costs.fit(graph, measured)

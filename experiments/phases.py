@@ -11,7 +11,7 @@ import jaxprune
 from experiments import channels, parallel, trail
 from experiments.setting import Phase, Setting, nonzero_masks
 from experiments.steps import Plan, TrainState, init_state
-from jaxprune import checkpoint
+from jaxprune import io
 from jaxprune.budgets import Result
 
 
@@ -51,14 +51,14 @@ def _initial_network(setting: Setting, record: trail.Record) -> tuple[Any, Any]:
     pretrained = setting.config.pretrained
     if not pretrained:
         return params, batch_stats
-    found = checkpoint.latest(Path(pretrained) / trail.FOLDER)
+    found = io.latest(Path(pretrained) / trail.FOLDER)
     if found is None:
         raise FileNotFoundError(
             f"`config.pretrained={pretrained!r}` must be the workdir of a finished "
             f"run; there is no checkpoint in its folder `{trail.FOLDER}`."
         )
     like = {"params": params, "batch_stats": batch_stats}
-    loaded = parallel.create("jit").replicate(checkpoint.load(found, like))
+    loaded = parallel.create("jit").replicate(io.load(found, like))
     record.dense_accuracy = setting.evaluate(loaded["params"], loaded["batch_stats"])
     return loaded["params"], loaded["batch_stats"]
 
@@ -77,7 +77,7 @@ def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
     for phase in setting.phases:
         if phase.name == "prune":
             pruner = setting.plan(phase).pruner
-            return pruner.harden(state.params, state.variables, masks)
+            return pruner.finalize(state.params, state.variables, masks)
     return jaxprune.apply_masks(state.params, masks)
 
 
@@ -122,9 +122,9 @@ def add_point(
     record: trail.Record,
     keep_ratio: float | None,
 ) -> None:
-    """Hardens a copy of the network to a rung, measures it and saves it."""
+    """Finalizes a copy of the network to a rung, measures it and saves it."""
     masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
-    hard = plan.pruner.harden(state.params, state.variables, masks)
+    hard = plan.pruner.finalize(state.params, state.variables, masks)
     point = trail.point_of(
         state.params,
         masks,

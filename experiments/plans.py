@@ -24,7 +24,7 @@ import optax
 import jaxprune
 from experiments.channels import Channels
 from experiments.steps import Plan
-from jaxprune import threshold_schedules
+from jaxprune import schedules
 
 Config = Any
 """A `ConfigDict` with the fields of `configs/default.py`; they have no static types."""
@@ -156,7 +156,7 @@ def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
 
 def _size_budget(pruner, config: Config, task: Task, solver: str) -> jaxprune.Budget:
     """A fixed `price`, or the limit on the weights, along its ramp, by a solver."""
-    cost = jaxprune.parameter_ratio(task.params)
+    cost = jaxprune.density(task.params)
     if config.price is not None:
         return jaxprune.weighted(cost, config.price)
     ramp = keep_ratio_ramp(config, task.steps)
@@ -201,7 +201,7 @@ def _magnitude(method, config: Config, task: Task) -> Plan:
 def lats(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
     rate = pruning_learning_rate(config, task)
-    shape = threshold_schedules.from_learning_rate(rate, 1.0, task.steps)
+    shape = schedules.from_learning_rate(rate, 1.0, task.steps)
     return _soft_thresholding(config, task, rate, shape)
 
 
@@ -209,16 +209,14 @@ def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
     _check_no_price(config)
     rate = pruning_learning_rate(config, task)
-    return _soft_thresholding(
-        config, task, rate, threshold_schedules.s_lats(1.0, task.steps)
-    )
+    return _soft_thresholding(config, task, rate, schedules.s_lats(1.0, task.steps))
 
 
 def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
     _check_no_price(config)
     rate = pruning_learning_rate(config, task)
-    shape = threshold_schedules.pgh_from_learning_rate(
+    shape = schedules.pgh_from_learning_rate(
         rate, 1.0, task.steps, beta=config.homotopy_beta
     )
     return _soft_thresholding(config, task, rate, shape)
@@ -292,7 +290,7 @@ def _prune_once(pruner) -> Plan:
 
 
 def asked_keep_ratio(config: Config) -> float | None:
-    """The keep ratio to harden to, or None where a fixed price decides the size."""
+    """The keep ratio to finalize to, or None where a fixed price decides the size."""
     if config.price is not None or config.final_threshold is not None:
         return None
     if channel_budget(config):

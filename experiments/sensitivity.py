@@ -28,13 +28,14 @@ import optax
 from flax import linen as nn
 from scipy import stats
 
+import jaxprune
 from experiments import channels, data, report, sensitivity_report, trail
 from experiments.compact import read_model
 from experiments.files import write_atomically
 from experiments.formatting import group_names, percent, text_table
 from experiments.summary import SUMMARY_FILE
-from jaxprune import channel_gates, checkpoint, importance
-from jaxprune.graph import ChannelGraph
+from jaxprune import io
+from jaxprune.channels import ChannelGraph
 
 Judge = Callable[[Mapping[str, Any]], tuple[float, float]]
 
@@ -60,10 +61,10 @@ def measure(workdir: Path) -> dict[str, Any]:
     graph = channels.trace(
         model, (like["params"], like["batch_stats"]), images.shape[1:]
     ).graph
-    network = checkpoint.load(entry, like)
+    network = io.load(entry, like)
     judge = make_judge(model, graph, network, _test_batches(summary))
     loss, accuracy = judge({})
-    halves = half_gates(importance.filter_norms(graph)(network["params"]))
+    halves = half_gates(jaxprune.channels.filter_norms(graph)(network["params"]))
     groups = {}
     for name, gate in halves.items():
         found, correct = judge({name: gate})
@@ -104,12 +105,12 @@ def make_judge(
       `gates -> loss, accuracy`, gates by group name; groups not named are open. It is
       compiled once, whichever groups are gated.
     """
-    plan = channel_gates.plan_gates(graph)
+    plan = jaxprune.channels.plan_gates(graph)
     open_gates = {n: np.ones(size, np.float32) for n, size in plan.sizes.items()}
 
     @jax.jit
     def totals(gates, network, batch):
-        params = channel_gates.apply_gates(plan, network["params"], gates)
+        params = jaxprune.channels.apply_gates(plan, network["params"], gates)
         logits: Any = model.apply(
             {**network, "params": params}, batch["image"], train=False
         )
@@ -200,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(workdir: Path) -> tuple[dict[str, Any], checkpoint.Entry]:
+def _read(workdir: Path) -> tuple[dict[str, Any], io.Entry]:
     """Read the summary of a run and find the network at the end of its dense phase."""
     path = workdir / SUMMARY_FILE
     summary = json.loads(path.read_text()) if path.exists() else {}
@@ -212,7 +213,7 @@ def _read(workdir: Path) -> tuple[dict[str, Any], checkpoint.Entry]:
     if not summary["channels"]:
         raise ValueError(f"the run in `--workdir={workdir}` prunes no channels.")
     first = min(point["step"] for point in summary["points"])
-    dense = [e for e in checkpoint.entries(workdir / trail.FOLDER) if e.step < first]
+    dense = [e for e in io.entries(workdir / trail.FOLDER) if e.step < first]
     if not dense:
         raise ValueError(
             f"the run in `--workdir={workdir}` has saved no network before step "

@@ -40,7 +40,7 @@ class Setting:
       evaluator: `model -> evaluate`.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       task: what a method is told, but for the length of its phase.
-      keep_ratio: the keep ratio to harden to, or None where a price decides.
+      keep_ratio: the keep ratio to finalize to, or None where a price decides.
       phases: the phases that are not empty.
     """
 
@@ -196,7 +196,7 @@ def _traced(config, workdir: Path, model, blank, image_shape):
     if "latency" in budget:
         traced = latencies.with_latency(traced, config, workdir)
     # Refuses now what could not be met after all the training.
-    jaxprune.allocation.round_to_budget(
+    jaxprune.channels.round_to_budget(
         traced.graph,
         {},
         traced.limits(budget),

@@ -13,8 +13,7 @@ import optax
 from flax import linen as nn
 
 import jaxprune
-from jaxprune.budgets import DualAscentState
-from jaxprune.hard_budgets import AdmmState
+from jaxprune.budgets import AdmmState, DualAscentState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxprune
-from jaxprune import checkpoint
+from jaxprune import io
 
 FOLDER = "trail"
 
@@ -50,7 +50,7 @@ def save_network(
 ) -> None:
     """Saves a pruned network into the trail, with the numbers of its point."""
     network = {"params": params, "batch_stats": batch_stats}
-    checkpoint.save(workdir / FOLDER, step, network, metadata=point)
+    io.save(workdir / FOLDER, step, network, metadata=point)
 
 
 def point_of(

@@ -28,7 +28,7 @@ from experiments.setting import Phase, Setting, prepare
 from experiments.steps import Step, TrainState, make_search_step, make_train_step
 from experiments.summary import SUMMARY_FILE
 from experiments.workdir import claim
-from jaxprune import checkpoint
+from jaxprune import io
 
 _CHECKPOINTS = "checkpoints"
 
@@ -71,7 +71,7 @@ def train_and_evaluate(
 
 def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
     config, workdir = setting.config, setting.workdir
-    found = checkpoint.latest(workdir / _CHECKPOINTS)
+    found = io.latest(workdir / _CHECKPOINTS)
     record = trail.Record()
     first = 0
     if found is not None:
@@ -83,8 +83,8 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
     clock = time.monotonic() - record.seconds
     if jax.process_index() == 0:
         # What a killed run did after its last checkpoint is done again.
-        checkpoint.tidy(workdir / _CHECKPOINTS)
-        checkpoint.tidy(workdir / trail.FOLDER, up_to=first)
+        io.tidy(workdir / _CHECKPOINTS)
+        io.tidy(workdir / trail.FOLDER, up_to=first)
     writer = MetricsWriter(
         workdir,
         setting.phases[-1].end,
@@ -101,11 +101,9 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
         record.seconds = time.monotonic() - clock
         folder = workdir / _CHECKPOINTS
         writer.flush()
-        checkpoint.save(
-            folder, int(state.step), state, metadata=dataclasses.asdict(record)
-        )
+        io.save(folder, int(state.step), state, metadata=dataclasses.asdict(record))
         if jax.process_index() == 0:
-            checkpoint.tidy(folder, keep_last=config.checkpoints_kept)
+            io.tidy(folder, keep_last=config.checkpoints_kept)
 
     state, final = None, None
     with writer, _interrupts() as interrupted:
@@ -117,7 +115,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
                 like = jax.eval_shape(
                     functools.partial(phases.blank_state, setting, phase)
                 )
-                state = checkpoint.load(found, like)
+                state = io.load(found, like)
                 found = None
             else:
                 state = phases.begin(setting, phase, state, record)
@@ -157,7 +155,7 @@ def _run_phase(
         size_cost=(
             setting.task.channels.costs["parameters"]
             if plan.allocate and setting.task.channels
-            else jaxprune.parameter_ratio(setting.blank[0])
+            else jaxprune.density(setting.blank[0])
         ),
         first_step=phase.begin,
         seed=config.seed,
@@ -255,7 +253,7 @@ def _check_finite(setting: Setting, state: TrainState) -> None:
     step = int(state.bad_step) + 1
     if step == 0:
         return
-    good = checkpoint.latest(setting.workdir / _CHECKPOINTS)
+    good = io.latest(setting.workdir / _CHECKPOINTS)
     kept = f"The last good checkpoint is {good.path}" if good else "None is saved yet"
     raise NonFiniteLossError(
         f"The loss of step {step} is not finite; the run stops. {kept}. Lower "

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 
-from jaxprune import masks as jmasks
 from jaxprune import tree
-from jaxprune.base import Masks, Params
+from jaxprune.base._protocols import Masks, Params
+from jaxprune.masks import _select as jmasks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

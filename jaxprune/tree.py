@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.base import Params
+from jaxprune.base._protocols import Params
 
 Where = Callable[[Params], Any] | Any
 

@@ -1,9 +1,9 @@
-"""The house stands as it was drawn: storeys, doors, docstrings, sizes."""
+"""The layout: the order of folders, public names, documentation, sizes."""
 
 import ast
 import importlib
 import inspect
-import pkgutil
+import pydoc
 import re
 import subprocess
 import sys
@@ -17,84 +17,23 @@ import jaxprune
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxprune"
 
-# A module imports from strictly lower places only. The number before the point is the
-# storey; rooms of one storey that lean on a neighbour stand a little higher.
-STOREYS = {
-    "base": 0.0,
-    "_numbers": 0.0,
-    "tree": 0.1,
-    "schedules": 1.0,
-    "gates": 1.0,
-    "keep_probabilities": 1.0,
-    "_ranking": 1.0,
-    "_leaves": 1.0,
-    "_top_k": 1.1,
-    "prox": 1.2,
-    "_closed_thresholds": 1.0,
-    "threshold_schedules": 1.1,
-    "masks": 2.0,
-    "transforms": 2.1,
-    "_proximal_step": 2.0,
-    "_accelerated": 2.1,
-    "_preconditioned": 2.1,
-    "proximal": 2.2,
-    "threshold_control": 2.1,
-    "_one_shot": 2.1,
-    "_soft_masks": 2.1,
-    "_channels": 1.0,
-    "_channels.atoms": 1.0,
-    "_channels.flow": 1.1,
-    "_channels.grouping": 1.2,
-    "_channels.rules_call": 1.2,
-    "_channels.rules_elementwise": 1.2,
-    "_channels.rules_lookup": 1.2,
-    "_channels.rules_read": 1.2,
-    "_channels.rules_shape": 1.2,
-    "_channels.evaluate": 1.2,
-    "_channels.evaluate_derivatives": 1.3,
-    "_channels.evaluate_rules": 1.3,
-    "_channels.checks": 1.0,
-    "_channels.printing": 1.0,
-    "_channels.drawing": 1.0,
-    "_channels.dependence": 1.3,
-    "_channels.constants": 1.4,
-    "_channels.trees": 1.3,
-    "_channels.table": 1.4,
-    "_channels.trace": 1.5,
-    "graph": 2.0,
-    "_channel_choice": 2.1,
-    "channel_masks": 2.2,
-    "channel_gates": 2.15,
-    "importance": 2.3,
-    "liveness": 2.2,
-    "folding": 2.3,
-    "costs": 3.0,
-    "budgets": 3.1,
-    "allocation": 3.1,
-    "_budget_projection": 3.1,
-    "_hard_limits": 3.15,
-    "hard_budgets": 3.2,
-    "methods.dsa": 4.0,
-    "methods.identity": 4.0,
-    "methods.magnitude": 4.0,
-    "methods.ltp": 4.0,
-    "methods.lats": 4.0,
-    "methods.soft_threshold_reparameterization": 4.0,
-    "methods.snip": 4.0,
-    "methods.grasp": 4.0,
-    "methods.random_erk": 4.0,
-    "methods": 4.1,
-    "compaction": 5.0,
-    "export": 5.0,
-    "latency": 5.1,
-    "_trail_queries": 4.9,
-    "checkpoint": 5.0,
-    "report": 5.0,
-    "": 6.0,  # the door
-}
-# What can be read against a paper with nothing else open.
-ALONE = {"base", "_numbers", "schedules", "gates", "keep_probabilities", "_ranking"}
-DOORS = {"", "methods"}
+# A folder (or a module of the root) imports from itself and from those before it.
+ORDER = (
+    "base",
+    "tree",
+    "masks",
+    "schedules",
+    "prox",
+    "transforms",
+    "channels",
+    "costs",
+    "budgets",
+    "methods",
+    "io",
+    "report",
+)
+PACKAGES = tuple(name for name in ORDER if (PACKAGE / name).is_dir())
+LONG = 40  # lines of code of a function, its docstring not counted
 
 
 def _modules():
@@ -108,55 +47,45 @@ def _modules():
 MODULES = _modules()
 
 
-def _absolute(node, name):
-    """The module that `from X import ...` means by X, relative imports resolved."""
-    if not node.level:
-        return node.module or ""
-    here = ["jaxprune", *filter(None, name.split("."))]
-    if MODULES[name].name != "__init__.py":
-        here = here[:-1]
-    here = here[: len(here) - node.level + 1]
-    return ".".join([*here, *filter(None, [node.module])])
-
-
 def _imports(name):
-    """Modules of ours that a module imports, anywhere in its source."""
+    """Modules of the library that a module imports, anywhere in its source."""
     targets = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            source = _absolute(node, name)
-            targets |= {f"{source}.{alias.name}" for alias in node.names}
+            assert not node.level, "imports are absolute"
+            targets |= {f"{node.module}.{alias.name}" for alias in node.names}
     ours = set()
     for target in targets:
-        if target.partition(".")[0] != "jaxprune":
-            continue
-        place = target.removeprefix("jaxprune").removeprefix(".")
-        while place and place not in MODULES:  # a name in a module: the module
-            place = place.rpartition(".")[0]
-        ours.add(place)
+        if target.partition(".")[0] == "jaxprune":
+            place = target.removeprefix("jaxprune").removeprefix(".")
+            while place and place not in MODULES:  # a name in a module: the module
+                place = place.rpartition(".")[0]
+            ours.add(place)
     return ours
 
 
-def _public(module):
-    """Functions and classes that a module defines and does not hide."""
-    for name, value in vars(module).items():
-        if name.startswith("_") or getattr(value, "__module__", "") != module.__name__:
-            continue
-        if inspect.isfunction(value) or inspect.isclass(value):
-            yield f"{module.__name__}.{name}", value
+def _public():
+    """Every name that the package or one of its folders exports, by full name."""
+    for place in ("jaxprune", *(f"jaxprune.{name}" for name in PACKAGES)):
+        module = importlib.import_module(place)
+        for name in module.__all__:
+            yield f"{place}.{name}", getattr(module, name)
+    for place in ("jaxprune.tree", "jaxprune.report"):
+        module = importlib.import_module(place)
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", "") == place
+            if own and not name.startswith("_"):
+                yield f"{place}.{name}", value
 
 
-def _everything_public():
-    for name in MODULES:
-        if "._" in f".{name}":
-            continue
-        full = ".".join(["jaxprune", *filter(None, [name])])
-        yield from _public(importlib.import_module(full))
-
-
-PUBLIC = dict(_everything_public())
+PUBLIC = dict(_public())
+FUNCTIONS = {
+    name: value
+    for name, value in PUBLIC.items()
+    if inspect.isfunction(value) and name.count(".") == 2
+}
 
 
 def _run(code):
@@ -170,59 +99,101 @@ def _run(code):
     ).stdout
 
 
-def test_every_module_has_a_storey_and_every_storey_its_module():
-    assert set(MODULES) == set(STOREYS)
-    packages = {
-        m.name.removeprefix("jaxprune.")
-        for m in pkgutil.walk_packages(jaxprune.__path__, "jaxprune.")
+def test_the_root_holds_few_entries_and_all_of_them_are_ordered():
+    entries = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__pycache__", "__init__.py", "py.typed")
     }
-    assert packages == set(MODULES) - {""}
+    assert entries == set(ORDER)
+    assert len(entries) <= 15
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_point_downward(name):
-    upward = {t for t in _imports(name) if STOREYS[t] >= STOREYS[name]}
-    assert not upward
-    if name in ALONE:
-        assert not _imports(name)
+def test_imports_follow_the_order_of_folders(name):
+    if not name:
+        return
+    here = ORDER.index(name.partition(".")[0])
+    for target in _imports(name):
+        assert ORDER.index(target.partition(".")[0]) <= here, target
 
 
 def test_this_test_sees_imports():
-    assert _imports("tree") == {"base"}
-    assert _imports("methods.ltp") == {"base", "gates", "masks", "tree"}
-    assert _imports("") >= {"methods", "masks", "checkpoint", "report"}
+    assert _imports("tree") == {"base._protocols"}
+    assert {"masks._select", "tree"} <= _imports("methods._ltp")
 
 
 def test_methods_do_not_know_each_other():
-    methods = {name for name in MODULES if name.startswith("methods.")}
-    for name in methods:
-        assert not _imports(name) & {*methods, "methods"}
-    assert _imports("methods") <= methods
+    helpers = {"methods._gates", "methods._keep_probabilities", "methods._one_shot"}
+    for name in MODULES:
+        if name.startswith("methods."):
+            others = {t for t in _imports(name) if t.startswith("methods")}
+            assert others <= helpers
 
 
-def test_no_room_but_the_door_enters_the_exits():
-    exits = {"checkpoint", "report", "compaction", "export", "latency"}
-    for name in set(MODULES) - {""}:
-        # What is timed is the compact network, so its cost is made behind the exit.
-        allowed = {"compaction"} if name == "latency" else set()
-        assert not _imports(name) & (exits - allowed)
-
-
-@pytest.mark.parametrize("name", sorted(DOORS))
-def test_doors_hold_re_exports_and_no_logic(name):
-    for node in ast.parse(MODULES[name].read_text()).body:
+@pytest.mark.parametrize("name", ["", *PACKAGES])
+def test_a_package_re_exports_and_holds_no_logic(name):
+    exported = set()
+    for node in ast.parse((PACKAGE / name / "__init__.py").read_text()).body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        version = isinstance(node, ast.Assign) and node.targets[0].id == "__version__"
-        assert isinstance(node, ast.ImportFrom) or docstring or version
+        dunder = isinstance(node, ast.Assign) and node.targets[0].id.startswith("__")
+        assert isinstance(node, ast.ImportFrom) or docstring or dunder
         for alias in getattr(node, "names", ()):
             assert alias.asname in (alias.name, "_version")
+            exported.add(alias.asname)
+    module = importlib.import_module(f"jaxprune.{name}".rstrip("."))
+    assert set(module.__all__) == exported - {"_version"}
+    assert list(module.__all__) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("name", ["", *PACKAGES])
+def test_help_lists_what_is_exported(name):
+    module = importlib.import_module(f"jaxprune.{name}".rstrip("."))
+    text = pydoc.plain(pydoc.render_doc(module))
+    for exported in module.__all__:
+        value = getattr(module, exported)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            assert re.search(rf"\b{exported}\b", text), exported
+
+
+def test_no_module_hides_behind_a_function():
+    for name, path in MODULES.items():
+        if name.count(".") == 1 and path.name != "__init__.py":
+            assert inspect.ismodule(
+                getattr(
+                    importlib.import_module(f"jaxprune.{name.split('.')[0]}"),
+                    name.split(".")[1],
+                )
+            )
+
+
+def _mentioned():
+    """Dotted names of the library in the README, the changelog and docstrings."""
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *MODULES.values()]:
+        if path.exists():
+            for match in re.finditer(
+                r"\bjaxprune(?:\.[A-Za-z_]\w*)+", path.read_text()
+            ):
+                yield path.name, match[0]
+
+
+def test_every_name_that_is_mentioned_resolves():
+    missing = set()
+    for where, name in set(_mentioned()):
+        value = jaxprune
+        for part in name.split(".")[1:]:
+            if not hasattr(value, part):
+                missing.add((where, name))
+                break
+            value = getattr(value, part)
+    assert not missing
 
 
 def test_importing_the_library_loads_no_framework():
     heavy = {"flax", "orbax", "chex", "tensorflow", "sklearn", "grain", "tensorstore"}
     heavy |= {"matplotlib"}
     loaded = _run("import sys, jaxprune; print(*sorted(sys.modules))").split()
-    assert "jaxprune.checkpoint" in loaded
+    assert "jaxprune.io" in loaded
     assert not heavy & {module.partition(".")[0] for module in loaded}
 
 
@@ -240,6 +211,8 @@ def test_importing_the_library_adds_little_to_jax_and_optax():
 def test_everything_public_is_documented(name):
     value = PUBLIC[name]
     text = inspect.getdoc(value) or ""
+    if not (inspect.isfunction(value) or inspect.isclass(value)):
+        return
     # NamedTuples and dataclasses get a docstring that is only their signature.
     assert text
     assert not text.startswith(f"{value.__name__}(")
@@ -254,23 +227,14 @@ def test_everything_public_is_documented(name):
                 assert inspect.getdoc(member)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, value in PUBLIC.items()
-        if inspect.isfunction(value)
-        and "._" not in name
-        and "KEYWORD_ONLY"
-        in {p.kind.name for p in inspect.signature(value).parameters.values()}
-    ],
-)
-def test_what_takes_configuration_names_every_argument(name):
-    text = inspect.getdoc(PUBLIC[name])
-    assert "Args:" in text
-    section = text.partition("Args:")[2]
-    for argument in inspect.signature(PUBLIC[name]).parameters:
-        assert re.search(rf"^\s+\*?{argument}: ", section, re.M), argument
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_is_documented(name):
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    if parameters:
+        text = inspect.getdoc(FUNCTIONS[name])
+        section = text.partition("Args:")[2]
+        for argument in parameters:
+            assert re.search(rf"^\s+\*?{argument}: ", section, re.M), argument
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -280,24 +244,35 @@ def test_every_module_says_what_it_is_for(name):
     assert first_line.endswith(".")
 
 
-def test_every_name_at_the_door_exists_and_is_documented():
-    tree = ast.parse(MODULES[""].read_text())
-    names = [
-        alias.asname
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if not alias.asname.startswith("_")
-    ]
-    names += getattr(jaxprune, "__all__", [])
-    assert len(names) >= 20
-    for name in names:
-        assert inspect.getdoc(getattr(jaxprune, name)), name
+def _lines_of_code(function):
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    inner = sum(
+        _lines_of_code(node) + 1
+        for node in ast.walk(ast.Module(body, []))
+        if isinstance(node, ast.FunctionDef) and node in _direct(function)
+    )
+    return (body[-1].end_lineno - body[0].lineno + 1 if body else 0) - inner
+
+
+def _direct(function):
+    """The functions defined in a function, those inside of them not counted."""
+    found, stack = [], list(ast.iter_child_nodes(function))
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.FunctionDef):
+            found.append(node)
+        else:
+            stack += ast.iter_child_nodes(node)
+    return found
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_module_is_longer_than_300_lines(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 300
+def test_no_function_is_long(name):
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert _lines_of_code(node) <= LONG, node.name
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -323,13 +298,15 @@ def test_the_library_neither_prints_nor_logs(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_the_exits_know_the_disk_and_only_checkpoint_orbax(name):
+def test_only_io_knows_the_disk_and_no_module_knows_a_framework(name):
     text = MODULES[name].read_text()
     touches = re.search(
         r"^\s*(?:from|import) (pathlib|shutil|os|io|orbax)\b", text, re.M
     )
-    assert not touches or name in ("checkpoint", "export")
-    assert "orbax" not in text or name == "checkpoint"
+    assert not touches or name.startswith("io.")
+    assert "import orbax" not in text.replace("from orbax", "import orbax") or name == (
+        "io._checkpoint"
+    )
     assert not re.search(r"^\s*(?:from|import) (flax|chex)\b", text, re.M)
 
 
@@ -346,3 +323,22 @@ def test_constraints_pin_versions_and_name_no_address():
     assert lines
     for line in lines:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[^\s/@]+(\s*;.*)?", line), line
+
+
+def test_tests_mirror_the_library():
+    tests = ROOT / "tests"
+    folders = {p.name for p in tests.iterdir() if p.is_dir()}
+    assert folders <= {*PACKAGES, "experiments", "golden", "support", "__pycache__"}
+
+
+def test_tests_of_the_library_do_not_import_the_experiments():
+    tests = ROOT / "tests"
+    offenders = {
+        str(path.relative_to(tests))
+        for path in tests.rglob("*.py")
+        if "experiments" not in path.relative_to(tests).parts
+        and re.search(
+            r"^\s*(from|import) (tests\.)?experiments", path.read_text(), re.M
+        )
+    }
+    assert not offenders

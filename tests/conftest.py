@@ -19,12 +19,12 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 # Tests that take long, longest first: run last, they would leave other workers idle.
 _LONG = (
-    "train_test.py::test_every_config_runs_two_steps[s_lats",
-    "train_test.py::test_a_killed_run",
-    "train_test.py::test_ctrl_c",
-    "train_test.py",
-    "sweep_test.py",
-    "compaction_test.py",
+    "experiments/train_test.py::test_every_config_runs_two_steps[s_lats",
+    "experiments/train_test.py::test_a_killed_run",
+    "experiments/train_test.py::test_ctrl_c",
+    "experiments/train_test.py",
+    "experiments/sweep_test.py",
+    "channels/compaction_test.py",
     "contract_test.py",
 )
 

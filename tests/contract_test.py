@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxprune
-from jaxprune import budgets, gates, hard_budgets, methods, transforms
+from jaxprune import budgets, methods, transforms
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 SIZE = 3 * 3 * 8 * 4 + 16 * 6 + 2 * 6 * 5
@@ -441,7 +441,7 @@ def test_empty_variables_train_through_the_step_that_serves_all_methods(name):
     params, pruner = _params(), PRUNERS[name].pruner
     trainable = {"params": params, "variables": pruner.init(params)}
     assert trainable["variables"] == {}
-    budget = jaxprune.dual_ascent(jaxprune.parameter_ratio(params), 0.5)
+    budget = jaxprune.dual_ascent(jaxprune.density(params), 0.5)
     optimizer = optax.partition(
         {"weights": optax.sgd(0.1), "sites": optax.adam(0.1)},
         {"params": "weights", "variables": "sites"},
@@ -474,7 +474,7 @@ def test_empty_variables_train_through_the_step_that_serves_all_methods(name):
 
 @functools.cache
 def _cost():
-    return jaxprune.parameter_ratio(jax.eval_shape(_params))
+    return jaxprune.density(jax.eval_shape(_params))
 
 
 _LIMIT = optax.linear_schedule(1.0, 0.2, 10)
@@ -505,7 +505,7 @@ def _ratios(scale=1.0):
 def test_every_budget_has_a_row():
     rows = {name.split("-")[0] for name in BUDGETS}
     ours = _factories(budgets, jaxprune.Budget)
-    assert ours | _factories(hard_budgets, jaxprune.Budget) == rows
+    assert ours == rows
 
 
 def test_a_budget_traces_once_over_steps(budget):
@@ -563,7 +563,7 @@ def test_the_derivative_of_a_penalty_is_finite_and_not_negative(budget, scale):
     grads = jax.grad(budget.penalty)(_ratios(scale), state)
     chex.assert_tree_all_finite(grads)
     # ADMM ties ratios to an affordable point, from below too.
-    if not isinstance(state, hard_budgets.AdmmState):
+    if not isinstance(state, budgets.AdmmState):
         assert all((np.asarray(g) >= 0).all() for g in grads.values())
 
 
@@ -603,7 +603,7 @@ def test_the_state_of_a_budget_may_be_donated(budget):
         # XLA drops arguments that are not read; all that are read are donated.
         if old:
             assert old.step.is_deleted()
-            price = "pull" if isinstance(old, hard_budgets.AdmmState) else "log_price"
+            price = "pull" if isinstance(old, budgets.AdmmState) else "log_price"
             assert getattr(old, price).is_deleted()
     chex.assert_tree_all_finite((state, budget.init()))
 
@@ -948,8 +948,8 @@ class EveryWayToRun(chex.TestCase):
     def test_soft_prune(self):
         weights = _params()["dense"]["kernel"]
         args = weights, jnp.float32(0.5), jnp.float32(0.1)
-        want = gates.soft_prune(*args)
-        got = self.variant(gates.soft_prune)(*args)
+        want = methods.soft_prune(*args)
+        got = self.variant(methods.soft_prune)(*args)
         chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
 
     @chex.variants(**ALL_WAYS)

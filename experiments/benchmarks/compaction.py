@@ -22,9 +22,13 @@ import jax.numpy as jnp
 from experiments import models
 from experiments.timing import compiled, in_turns
 from jaxprune import costs
-from jaxprune.channel_masks import channel_counts, largest_channels
-from jaxprune.compaction import compact
-from jaxprune.graph import ChannelGraph, trace_channels
+from jaxprune.channels import (
+    ChannelGraph,
+    channel_counts,
+    compact,
+    largest_channels,
+    trace_channels,
+)
 
 
 def uniform_ratio(

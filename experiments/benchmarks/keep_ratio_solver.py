@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from jaxprune.keep_probabilities import keep_probabilities
+from jaxprune.methods import keep_probabilities
 
 _SIZES = (16,) * 10 + (32,) * 10 + (64,) * 10
 _SHARPNESS = 5.0

@@ -15,8 +15,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import models
-from jaxprune import latency
-from jaxprune.graph import trace_channels
+from jaxprune import costs
+from jaxprune.channels import trace_channels
 
 _MODEL = flags.DEFINE_string("model", "resnet20", "A model for images of 32x32.")
 _BATCH = flags.DEFINE_integer("batch", 8, "Number of examples.")
@@ -40,17 +40,17 @@ def main(_: Sequence[str]) -> None:
     )
     apply_fn = functools.partial(model.apply, train=False)
     graph = trace_channels(apply_fn, variables, x)
-    measured = latency.measure(
+    measured = costs.measure(
         apply_fn,
         graph,
         variables,
         x,
-        keep_ratios=latency.random_keep_ratios(jax.random.key(2), graph, _NUMBER.value),
+        keep_ratios=costs.random_keep_ratios(jax.random.key(2), graph, _NUMBER.value),
         multiple_of=_MULTIPLE.value,
-        timer=functools.partial(latency.interleaved, repeats=_REPEATS.value),
+        timer=functools.partial(costs.interleaved, repeats=_REPEATS.value),
     )
     half = len(measured) // 2
-    cost = latency.fit(graph, measured[:half])
+    cost = costs.fit(graph, measured[:half])
     held_out = measured[half:]
     seconds = [m.seconds for m in held_out]
     predicted = [

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import models
-from jaxprune.graph import ChannelGraph, trace_channels
+from jaxprune.channels import ChannelGraph, trace_channels
 
 Example = tuple[Callable[..., Any], Any, Any]
 """A function, its parameters and its input, both abstract."""

@@ -27,7 +27,7 @@ import jaxprune
 from experiments import channel_plans, channels, models, plans
 from experiments.configs import default
 from experiments.steps import Plan, Step, init_state, make_train_step
-from jaxprune.proximal import ista
+from jaxprune.transforms import ista
 
 # Any L1 coefficient costs the same.
 _STRENGTH = 1e-4
@@ -61,7 +61,7 @@ def _unused(*args, **kwargs):
 
 def _compile(model, plan, task, batch_stats, batch) -> tuple[Any, Any]:
     state = init_state(plan, task.params, batch_stats, 0)
-    cost = jaxprune.parameter_ratio(task.params)
+    cost = jaxprune.density(task.params)
     if plan.allocate:
         cost = task.channels.costs["parameters"]
     train_step = make_train_step(Step(model, plan, cost))

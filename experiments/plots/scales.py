@@ -27,7 +27,7 @@ def steps(
     last = {r["phase"]: r["step"] for r in records if "phase" in r}
     for before, after, mark, colour, side in (
         ("dense", "prune", "prune", MUTED, "left"),
-        ("prune", "finetune", "harden", RED, "right"),
+        ("prune", "finetune", "finalize", RED, "right"),
     ):
         end = last.get(before, axes.dataLim.x0)
         # Not at the edges: thresholds, for one, start and end with their phase.

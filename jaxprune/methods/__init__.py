@@ -1,19 +1,63 @@
 """The pruning methods; each is one file, and none knows another."""
 
-from jaxprune.methods.dsa import dsa as dsa
-from jaxprune.methods.grasp import grasp as grasp
-from jaxprune.methods.grasp import grasp_scores as grasp_scores
-from jaxprune.methods.identity import identity as identity
-from jaxprune.methods.lats import lats as lats
-from jaxprune.methods.lats import soft_thresholding as soft_thresholding
-from jaxprune.methods.ltp import ltp as ltp
-from jaxprune.methods.ltp import ltp_as_published as ltp_as_published
-from jaxprune.methods.magnitude import global_magnitude as global_magnitude
-from jaxprune.methods.magnitude import magnitude as magnitude
-from jaxprune.methods.random_erk import erk_counts as erk_counts
-from jaxprune.methods.random_erk import random_erk as random_erk
-from jaxprune.methods.snip import snip as snip
-from jaxprune.methods.snip import snip_scores as snip_scores
-from jaxprune.methods.soft_threshold_reparameterization import (
+from jaxprune.methods._dsa import dsa as dsa
+from jaxprune.methods._dsa import sharpness_schedule as sharpness_schedule
+from jaxprune.methods._gates import soft_prune as soft_prune
+from jaxprune.methods._grasp import grasp as grasp
+from jaxprune.methods._grasp import grasp_scores as grasp_scores
+from jaxprune.methods._identity import identity as identity
+from jaxprune.methods._keep_probabilities import bernoulli_mask as bernoulli_mask
+from jaxprune.methods._keep_probabilities import concrete_mask as concrete_mask
+from jaxprune.methods._keep_probabilities import (
+    deterministic_mask as deterministic_mask,
+)
+from jaxprune.methods._keep_probabilities import (
+    keep_probabilities as keep_probabilities,
+)
+from jaxprune.methods._keep_probabilities import most_important as most_important
+from jaxprune.methods._lats import inverse_soft_threshold as inverse_soft_threshold
+from jaxprune.methods._lats import lats as lats
+from jaxprune.methods._lats import soft_thresholding as soft_thresholding
+from jaxprune.methods._lats import (
+    straight_through_soft_threshold as straight_through_soft_threshold,
+)
+from jaxprune.methods._ltp import ltp as ltp
+from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
+from jaxprune.methods._magnitude import global_magnitude as global_magnitude
+from jaxprune.methods._magnitude import magnitude as magnitude
+from jaxprune.methods._one_shot import LossFn as LossFn
+from jaxprune.methods._random_erk import erk_counts as erk_counts
+from jaxprune.methods._random_erk import random_erk as random_erk
+from jaxprune.methods._snip import snip as snip
+from jaxprune.methods._snip import snip_scores as snip_scores
+from jaxprune.methods._str import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )
+
+__all__ = [
+    "LossFn",
+    "bernoulli_mask",
+    "concrete_mask",
+    "deterministic_mask",
+    "dsa",
+    "erk_counts",
+    "global_magnitude",
+    "grasp",
+    "grasp_scores",
+    "identity",
+    "inverse_soft_threshold",
+    "keep_probabilities",
+    "lats",
+    "ltp",
+    "ltp_as_published",
+    "magnitude",
+    "most_important",
+    "random_erk",
+    "sharpness_schedule",
+    "snip",
+    "snip_scores",
+    "soft_prune",
+    "soft_threshold_reparameterization",
+    "soft_thresholding",
+    "straight_through_soft_threshold",
+]

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import jaxprune
-from jaxprune import threshold_schedules
-from jaxprune.methods.lats import (
+from jaxprune import schedules
+from jaxprune.methods import (
     inverse_soft_threshold,
     lats,
     straight_through_soft_threshold,
@@ -41,7 +41,7 @@ class Golden:
         self.zeros = np.array(golden["zeros"])
         self.final_theta = np.array(golden["final_theta"])
         self.final_sparse = np.array(golden["final_sparse"])
-        self.threshold = threshold_schedules.s_lats(golden["D"], self.steps)
+        self.threshold = schedules.s_lats(golden["D"], self.steps)
         self.optimizer = optax.chain(
             optax.add_decayed_weights(golden["weight_decay"]),
             optax.sgd(
@@ -261,15 +261,18 @@ def test_keep_ratios_count_what_is_not_zero_and_masks_are_what_is_not_zero(param
 def test_it_hardens_to_what_the_network_saw(params):
     pruner = jaxprune.soft_thresholding()
     kept = pruner.masks(params, at(0.5), keep_ratio=0.1)
-    hard, seen = pruner.harden(params, at(0.5), kept), pruner.apply(params, at(0.5))[0]
+    hard, seen = (
+        pruner.finalize(params, at(0.5), kept),
+        pruner.apply(params, at(0.5))[0],
+    )
     for name in "ab":
         mask = np.asarray(kept[name]["kernel"])
         np.testing.assert_array_equal(
             hard[name]["kernel"], np.where(mask, seen[name]["kernel"], 0)
         )
     assert jaxprune.summarize(params, kept).kept == 20
-    # Others harden to their weights.
-    plain = jaxprune.magnitude(sparsity=0.5).harden(params, {}, kept)
+    # Others finalize to their weights.
+    plain = jaxprune.magnitude(sparsity=0.5).finalize(params, {}, kept)
     np.testing.assert_array_equal(
         plain["a"]["kernel"], np.where(kept["a"]["kernel"], params["a"]["kernel"], 0)
     )
@@ -285,9 +288,9 @@ def test_every_leaf_keeps_its_floor(keep_ratio, params):
 def test_the_price_of_a_budget_is_the_l1_coefficient(params):
     rate, steps = optax.warmup_cosine_decay_schedule(0.0, 0.2, 5, 40), 40
     pruner, price = jaxprune.soft_thresholding(), 0.3
-    budget = jaxprune.weighted(jaxprune.parameter_ratio(params), price)
-    final = threshold_schedules.final_threshold(price, rate, steps)
-    want = threshold_schedules.from_learning_rate(rate, final, steps)
+    budget = jaxprune.weighted(jaxprune.density(params), price)
+    final = schedules.final_threshold(price, rate, steps)
+    want = schedules.from_learning_rate(rate, final, steps)
     optimizer, variables = optax.sgd(rate), pruner.init(params)
     state = optimizer.init(variables)
 
@@ -315,7 +318,7 @@ def test_dearer_weights_feel_a_stronger_coefficient(params):
 def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
     pruner = jaxprune.soft_thresholding()
     budget = jaxprune.dual_ascent(
-        jaxprune.parameter_ratio(params), optax.linear_schedule(1.0, 0.1, 150)
+        jaxprune.density(params), optax.linear_schedule(1.0, 0.1, 150)
     )
 
     def step(carry, _):
@@ -332,7 +335,7 @@ def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
     carry = pruner.init(params), budget.init()
     (variables, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=250))(carry)
     ratios = pruner.apply(params, variables).keep_ratios
-    kept = float(jaxprune.parameter_ratio(params)(ratios))
+    kept = float(jaxprune.density(params)(ratios))
     # These weights stand still: what the threshold passes over does not grow back.
     assert 0.04 < kept <= 0.1 + 1e-6
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxprune
-from tests import reference
+from tests.support import reference
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_one_published_step_equals_equations_10_and_14(params, rng):
     price, eta, t0, tau = 1e-2, 0.1, 0.3, 1e-4
     pruner = jaxprune.ltp_as_published(temperature=t0, init_threshold=tau)
     sizes = jaxprune.tree.sizes(params)
-    cost = jaxprune.parameter_ratio(params)
+    cost = jaxprune.density(params)
     budget = jaxprune.weighted(cost, price * sum(sizes.values()))
     cotangent = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
 
@@ -218,7 +218,7 @@ def test_one_set_of_defaults_reaches_the_budget_without_a_layer_collapsing(
     params, loss = _regression(rng, (20, 300, 40, 1))
     pruner = jaxprune.ltp()
     ramp = jaxprune.schedules.cubic_ramp(1.0, keep_ratio, begin_step=0, end_step=300)
-    budget = jaxprune.dual_ascent(jaxprune.parameter_ratio(params), ramp)
+    budget = jaxprune.dual_ascent(jaxprune.density(params), ramp)
     trained, state, history = _train(
         loss, params, pruner, budget, optax.adam(0.05), 400
     )
@@ -235,7 +235,7 @@ def test_one_set_of_defaults_reaches_the_budget_without_a_layer_collapsing(
 def test_a_naive_rate_empties_a_layer_in_one_step_and_the_default_does_not(rng):
     """The failure that scale-free thresholds are for: summed gradients over T."""
     params, loss = _regression(rng, (20, 300, 40, 1))
-    cost = jaxprune.parameter_ratio(params)
+    cost = jaxprune.density(params)
     priced = jaxprune.weighted(cost, 0.1)
     naive = jaxprune.ltp_as_published(init_threshold=1e-8)
     _, _, history = _train(loss, params, naive, priced, optax.sgd(1e-2), 3)
@@ -246,7 +246,7 @@ def test_a_naive_rate_empties_a_layer_in_one_step_and_the_default_does_not(rng):
 
 def test_a_higher_price_keeps_less(rng):
     params, loss = _regression(rng, (20, 60, 1))
-    cost = jaxprune.parameter_ratio(params)
+    cost = jaxprune.density(params)
     kept = []
     for price in (0.0, 0.1, 1.0):
         budget = jaxprune.weighted(cost, price)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxprune
-from tests import reference
+from tests.support import reference
 
 METHODS = [jaxprune.magnitude, jaxprune.global_magnitude]
 
@@ -42,7 +42,7 @@ def test_what_is_seen_is_what_the_masks_keep(method, params):
     seen, keep_ratios = jax.jit(pruner.apply)(params, {})
     kept = pruner.masks(params, {})
     chex.assert_trees_all_equal(seen, jaxprune.apply_masks(params, kept))
-    total = float(jaxprune.parameter_ratio(params)(keep_ratios))
+    total = float(jaxprune.density(params)(keep_ratios))
     assert total == pytest.approx(0.3, abs=1e-6)
 
 
@@ -61,7 +61,7 @@ def test_pruned_weights_get_no_gradient(method, params):
 def test_a_schedule_is_followed(method, params):
     ramp = jaxprune.schedules.cubic_ramp(0.0, 0.9, begin_step=0, end_step=10)
     pruner = method(sparsity=ramp)
-    cost = jaxprune.parameter_ratio(params)
+    cost = jaxprune.density(params)
     apply = jax.jit(lambda step: pruner.apply(params, {}, step=step)[1])
     for step in (0, 3, 10, 20):
         want = 1 - reference.cubic_ramp(step, 0.0, 0.9, 0, 10)

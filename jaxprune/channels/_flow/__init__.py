@@ -1,0 +1,1 @@
+"""Channel identities through a jaxpr: atoms, the flow, groups, evaluation."""

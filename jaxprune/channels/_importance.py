@@ -1,0 +1,186 @@
+"""How much each channel matters: functions from parameters to importances.
+
+Every factory takes a graph and returns `importance(params) -> {group: (channels,)}`,
+float32 and not negative, to be ranked within a group or over all of them. Any function
+of that form can stand in its place.
+
+References:
+  [DSA] Ning et al., ECCV 2020, arXiv:2004.02164.
+  [Slimming] Liu et al., "Learning Efficient Convolutional Networks through Network
+  Slimming", ICCV 2017, arXiv:1708.06519.
+  [PFEC] Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017,
+  arXiv:1608.08710.
+  [Taylor] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR
+  2019, arXiv:1906.10771.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import tree as jtree
+from jaxprune.base._protocols import Params
+from jaxprune.channels._gates import apply_gates, plan_gates
+from jaxprune.channels._graph import ChannelGraph, Group, Member
+
+Importance = Callable[[Params], dict[str, jax.Array]]
+
+
+def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
+    """The size of the scale of the first norm that the channels pass through.
+
+        b_c = |gamma_c|                                [DSA] Sec. 4, [Slimming] Eq. (1)
+
+    Of the several norms of a residual group the first of the program counts, the
+    authors' choice.
+
+    Args:
+      graph: the channel graph.
+      name: the last part of the names of scales.
+
+    Raises:
+      ValueError: if a group has no member of that name, naming the group.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune.channels import trace_channels
+    >>> def apply_fn(params, x):
+    ...     return jnp.tanh((x @ params["w1"]) * params["scale"]) @ params["w2"]
+    >>> params = {
+    ...     "w1": jnp.ones((3, 2)),
+    ...     "scale": jnp.array([1.0, -2.0]),
+    ...     "w2": jnp.ones((2, 1)),
+    ... }
+    >>> graph = trace_channels(apply_fn, params, jnp.ones((1, 3)))
+    >>> norm_scales(graph)(params)["w1:1"].tolist()
+    [1.0, 2.0]
+    """
+    firsts = {}
+    for group in graph.groups.values():
+        scales = [m for m in group.members if m.leaf.split("/")[-1] == name]
+        if not scales:
+            raise ValueError(
+                f"`norm_scales(graph, name={name!r})`: group {group.name!r} has no "
+                f"member of that name; its members are "
+                f"{sorted({m.leaf for m in group.members})}. Use `filter_norms(graph)`."
+            )
+        firsts[group.name] = scales[0], group.size
+
+    def importance(params):
+        leaves = _leaves(params, graph)
+        return {
+            group: _sums(member, leaves[member.leaf], size)
+            for group, (member, size) in firsts.items()
+        }
+
+    return importance
+
+
+def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
+    """The norm of the weights that make a channel, averaged over their number.
+
+        b_c = (mean |w|^order)^(1 / order)  over all producers      [PFEC] Sec. 3.1
+
+    The mean rather than the sum: so that groups whose filters differ in size can be
+    ranked together. Within a group the order is the same.
+
+    Args:
+      graph: the channel graph.
+      order: 1 or 2.
+
+    Raises:
+      ValueError: if `order` is neither.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"`filter_norms(order={order})`: must be 1 or 2.")
+
+    def importance(params):
+        leaves = _leaves(params, graph)
+        return {
+            name: _mean_power(group, leaves, order) ** (1 / order)
+            for name, group in graph.groups.items()
+        }
+
+    return importance
+
+
+def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
+    """The product of `filter_norms` and `norm_scales`.
+
+    The scale acts on normalised outputs, so the product is not the size of anything
+    that is computed; it is one of the authors' choices.
+
+    Args:
+      graph: the channel graph.
+      name: the last part of the names of scales.
+
+    Raises:
+      ValueError: if a group has no member of that name.
+    """
+    filters, scales = filter_norms(graph), norm_scales(graph, name=name)
+
+    def importance(params):
+        first, second = filters(params), scales(params)
+        return {group: first[group] * second[group] for group in first}
+
+    return importance
+
+
+def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importance:
+    """The first-order change of the loss when a channel goes.
+
+        b_c = |dL / dm_c| at m = 1,  m the gates of `apply_gates`     [Taylor] Eq. (8)
+
+    which is the sum of g w over the weights that read the channel.
+
+    Args:
+      graph: the channel graph.
+      loss: `params -> scalar`, on a sample of the training data; its gradient is
+        taken whenever the importance is asked for.
+    """
+    plan = plan_gates(graph)
+
+    def importance(params):
+        whole = {name: jnp.ones(size, jnp.float32) for name, size in plan.sizes.items()}
+        slopes = jax.grad(lambda gates: loss(apply_gates(plan, params, gates)))(whole)
+        return jax.tree.map(jnp.abs, slopes)
+
+    return importance
+
+
+def _leaves(params, graph) -> Mapping[str, Any]:
+    """Leaves by their names in the graph, of the tree or of its part `params`."""
+    leaves = jtree.named_leaves(params)
+    if leaves.keys() & graph.leaves.keys():
+        return leaves
+    return {f"params/{name}": leaf for name, leaf in leaves.items()}
+
+
+def _sums(member: Member, leaf: jax.Array, size: int) -> jax.Array:
+    """Sums |w| over everything of a leaf that lies in each channel."""
+    others = tuple(d for d in range(leaf.ndim) if d != member.axis)
+    totals = jnp.sum(jnp.abs(leaf.astype(jnp.float32)), axis=others)
+    return _gather(member, totals, size)
+
+
+def _gather(member: Member, totals: jax.Array, size: int) -> jax.Array:
+    here = member.channels >= 0
+    (places,) = here.nonzero()
+    return jnp.zeros(size, jnp.float32).at[member.channels[here]].add(totals[places])
+
+
+def _mean_power(group: Group, leaves, order: int) -> jax.Array:
+    chosen = [m for m in group.members if m.role in ("producer", "both")]
+    total, count = jnp.zeros(group.size, jnp.float32), 0
+    for member in chosen or group.members:
+        leaf = leaves.get(member.leaf)
+        if leaf is None:
+            continue
+        powers = jnp.abs(leaf.astype(jnp.float32)) ** order
+        others = tuple(d for d in range(leaf.ndim) if d != member.axis)
+        total += _gather(member, jnp.sum(powers, axis=others), group.size)
+        count += (
+            leaf.size // leaf.shape[member.axis] * int((member.channels >= 0).sum())
+        )
+    return total * group.size / max(count, 1)

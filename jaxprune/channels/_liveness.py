@@ -1,0 +1,96 @@
+"""What channels unstructured pruning has left in use.
+
+Masks over single weights make a network sparse, not small. But a channel whose weights
+are all zero on the side of its readers, or of its makers, can go for good:
+
+    masks = live_channels(graph, pruned_params)
+    small = compact(apply_fn, graph, masks, pruned_params)
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxprune.channels._flow.checks import leaves_of
+from jaxprune.channels._graph import ChannelGraph, Group
+
+
+def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
+    """Finds the channels that pruned weights have left in use.
+
+    A channel is dead, and can be removed exactly, if every weight that reads it is
+    zero. Removing it may leave others without a reader: repeated until nothing changes.
+    A channel that only its own zeros feed is dead too, if no bias or norm of it is left
+    and what lies between maps zero to zero; one that still carries a constant stays,
+    until `fold_constants` has moved the constant into its readers.
+
+    Args:
+      graph: the channel graph.
+      params: the parameters that were traced, pruned.
+
+    Returns:
+      Channel masks for `compact`; of a group that is dead as a whole the first channel
+      stays.
+
+    Raises:
+      ValueError: if names or shapes are not those that were traced.
+    """
+    named = leaves_of(graph, params, "live_channels(graph, params)")
+    weights = {name: np.array(leaf) for name, leaf in named.items()}
+    flow = graph._traced.program.flow
+    masks = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
+    met = {name: meets_activations(graph, g) for name, g in graph.groups.items()}
+    changed = True
+    while changed:
+        changed = False
+        for name, group in graph.groups.items():
+            if met[name]:
+                continue
+            live = _read(group, weights) & _fed(flow, graph, group, weights)
+            live[0] |= not live.any()
+            if (live < masks[name]).any():
+                masks[name] &= live
+                changed = True
+                _clear(group, masks[name], weights)
+    return masks
+
+
+def meets_activations(graph: ChannelGraph, group: Group) -> bool:
+    """Whether two activations are multiplied over the channels of a group."""
+    flow = graph._traced.program.flow
+    return any(
+        np.isin(flow.atoms.resolve(axis), group._atoms).any()
+        for axis in flow.unguarded
+        if isinstance(axis, np.ndarray)
+    )
+
+
+def _used(group: Group, weights, roles) -> np.ndarray:
+    """Whether any weight of members with a role is not zero, for every channel."""
+    used = np.zeros(group.size, bool)
+    for member in group.members:
+        if member.role in roles:
+            array = weights[member.leaf]
+            others = tuple(d for d in range(array.ndim) if d != member.axis)
+            here = (member.channels >= 0) & (array != 0).any(axis=others)
+            used[member.channels[here]] = True
+    return used
+
+
+def _read(group, weights) -> np.ndarray:
+    return _used(group, weights, ("consumer", "both"))
+
+
+def _fed(flow, graph, group, weights) -> np.ndarray:
+    names = graph._traced.names
+    loud = {(names[leaf], axis) for leaf, axis in flow.read_loud}
+    if any((m.leaf, m.axis) in loud for m in group.members):
+        return np.ones(group.size, bool)
+    return _used(group, weights, ("producer", "both", "member"))
+
+
+def _clear(group, mask, weights) -> None:
+    for member in group.members:
+        gone = (member.channels >= 0) & ~mask[np.maximum(member.channels, 0)]
+        array = np.moveaxis(weights[member.leaf], member.axis, 0)
+        array[gone] = 0

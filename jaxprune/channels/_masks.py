@@ -1,0 +1,213 @@
+"""Masks over channels: made, read off masks over weights, and turned into such.
+
+A *channel mask* is a bool array of shape (channels,), True for kept; *channel masks*
+are a dictionary of them by group name. A *mask tree* has the parameters' structure.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxprune import tree as jtree
+from jaxprune.base._protocols import Masks
+from jaxprune.channels._choice import channel_counts as channel_counts
+from jaxprune.channels._choice import channel_scores as channel_scores
+from jaxprune.channels._choice import largest_channels as largest_channels
+from jaxprune.channels._choice import random_channel_masks as random_channel_masks
+from jaxprune.channels._flow.checks import leaves_of
+from jaxprune.channels._gates import gate_masks, plan_gates
+from jaxprune.channels._graph import ChannelGraph, Group
+
+
+def channel_masks(
+    graph: ChannelGraph, masks: Mapping[str, Any] | Masks
+) -> dict[str, np.ndarray]:
+    """Reads channel masks, from themselves or off a mask tree.
+
+    Of a mask tree, an index of an axis counts as removed if everything there is False.
+    A channel is removed if some members say so; members that remove nothing of the
+    group have no say, so masking only producers, or only consumers, is enough.
+
+    Args:
+      graph: the channel graph.
+      masks: channel masks by group name, or a tree of bool arrays of the structure of
+        the parameters, each of its parameter's shape, broadcastable to it, or `()`.
+
+    Returns:
+      Channel masks, checked; groups that stay whole may be missing.
+
+    Raises:
+      TypeError: if a mask is not boolean.
+      ValueError: if a group or a leaf is unknown or of another size, if a whole group
+        is removed, if members of one group disagree, or if what is pinned is removed.
+    """
+    by_name = isinstance(masks, Mapping) and masks.keys() <= graph.groups.keys()
+    if not by_name and isinstance(masks, Mapping) and not _is_tree(graph, masks):
+        unknown = sorted(set(map(str, masks)) - set(graph.groups))
+        raise ValueError(
+            f"channel masks: {unknown} is neither a group nor the tree of parameters. "
+            f"Groups: {list(graph.groups)}."
+        )
+    read = dict(masks) if by_name else _from_tree(graph, masks)
+    return {name: _checked(graph.groups[name], mask) for name, mask in read.items()}
+
+
+def _is_tree(graph, masks) -> bool:
+    return jtree.named_leaves(masks).keys() == graph.leaves.keys()
+
+
+def _checked(group: Group, mask) -> np.ndarray:
+    mask = np.asarray(mask)
+    first = group.members[0]
+    place = f"group {group.name!r} (leaf {first.leaf!r}, axis {first.axis})"
+    if mask.dtype != np.bool_:
+        raise TypeError(
+            f"channel mask of {place}: must be boolean, True for kept, got "
+            f"{mask.dtype}. Compare with zero, as in `mask != 0`."
+        )
+    if mask.shape != (group.size,):
+        raise ValueError(
+            f"channel mask of {place}: must have shape {(group.size,)}, one entry for "
+            f"each channel, got {mask.shape}."
+        )
+    if not mask.any():
+        raise ValueError(
+            f"channel mask of {place}: removes the whole group, and nothing would be "
+            "left to compute with. Keep at least one channel."
+        )
+    return mask
+
+
+def _from_tree(graph, masks) -> dict[str, np.ndarray]:
+    leaves = jtree.named_leaves(masks)
+    if leaves.keys() != graph.leaves.keys():
+        raise ValueError(
+            f"masks must have the leaves that were traced, {list(graph.leaves)}, got "
+            f"{list(leaves)}."
+        )
+    gone = {name: _gone(graph, name, mask) for name, mask in leaves.items()}
+    for pin in graph.pinned:
+        _check_pinned(pin, gone[pin.leaf][pin.axis])
+    removed = {name: _vote(group, gone) for name, group in graph.groups.items()}
+    _check_whole(graph, gone, removed)
+    return {name: ~lost for name, lost in removed.items()}
+
+
+def _gone(graph, name, mask) -> list[np.ndarray]:
+    """For every axis of a leaf the indices at which everything is masked."""
+    shape, mask = graph.leaves[name].shape, np.asarray(mask)
+    if mask.dtype != np.bool_:
+        raise TypeError(
+            f"mask of leaf {name!r}: must be boolean, True for kept, got {mask.dtype}. "
+            "Compare with zero, as in `mask != 0`."
+        )
+    if mask.ndim not in (0, len(shape)) or any(
+        m not in (1, n) for m, n in zip(mask.shape, shape, strict=False)
+    ):
+        raise ValueError(
+            f"mask of leaf {name!r}: must have shape {shape}, one that broadcasts to "
+            f"it, or (), got {mask.shape}."
+        )
+    full = np.broadcast_to(mask, shape)
+    axes = range(len(shape))
+    return [
+        np.logical_not(full.any(axis=tuple(e for e in axes if e != d))) for d in axes
+    ]
+
+
+def _check_pinned(pin, gone):
+    if len(gone) > 1 and gone[pin.indices].any() and not gone.all():
+        raise ValueError(
+            f"mask of leaf {pin.leaf!r}, axis {pin.axis}: removes "
+            f"{np.flatnonzero(gone).tolist()}, which must stay: {pin.reason}."
+        )
+
+
+def _vote(group: Group, gone) -> np.ndarray:
+    """Returns the channels that the members remove; those that speak must agree."""
+    said: tuple[Any, np.ndarray] | None = None
+    for member in group.members:
+        here = member.channels >= 0
+        left = np.bincount(
+            member.channels[here & ~gone[member.leaf][member.axis]],
+            minlength=group.size,
+        )
+        removed = left == 0
+        if not removed.any():
+            continue
+        if said is not None and (removed != said[1]).any():
+            raise ValueError(
+                f"masks split group {group.name!r}: {_say(member, removed)}, "
+                f"{_say(*said)}. The program couples them, so the same channels must "
+                "go everywhere."
+            )
+        said = member, removed
+    return np.zeros(group.size, bool) if said is None else said[1]
+
+
+def _say(member, removed) -> str:
+    channels = np.flatnonzero(removed).tolist()
+    return f"leaf {member.leaf!r}, axis {member.axis}, removes channels {channels}"
+
+
+def _check_whole(graph, gone, removed) -> None:
+    """Checks that what the leaves remove is removed channels, and nothing else."""
+    lost: dict[tuple[str, int], np.ndarray] = {}
+    for name, group in graph.groups.items():
+        for member in group.members:
+            channels = member.channels
+            mine = (channels >= 0) & removed[name][np.maximum(channels, 0)]
+            place = member.leaf, member.axis
+            lost[place] = lost.get(place, np.zeros(len(channels), bool)) | mine
+    for name, group in graph.groups.items():
+        for member in group.members:
+            place = member.leaf, member.axis
+            here = gone[member.leaf][member.axis] & (member.channels >= 0)
+            wrong = here & ~lost[place]
+            if wrong.any():
+                raise ValueError(
+                    f"masks split group {name!r}: leaf {place[0]!r}, axis {place[1]}, "
+                    f"removes indices {np.flatnonzero(wrong).tolist()} without the "
+                    "others of their channels. The program couples them, so all must "
+                    "go together."
+                )
+
+
+def removed_atoms(graph: ChannelGraph, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns which identities the channel masks remove, as booleans."""
+    removed = np.zeros(graph._traced.program.flow.atoms.count, bool)
+    for name, mask in masks.items():
+        removed[graph.groups[name]._atoms[~mask]] = True
+    return removed
+
+
+def consumer_masks(
+    graph: ChannelGraph, params: Any, masks: Mapping[str, Any] | Masks
+) -> Masks:
+    """Returns a mask tree under which nobody reads the removed channels.
+
+    Masked are the weights that read a removed channel: the input rows of every kernel
+    that contracts over it. This equals removing it, whatever its bias or norm. Where
+    two activations meet in a product (queries and keys), no weight stands there; then
+    all members of the group are masked, so that one of the activations is zero, which
+    is exact if all that lies between (a bias is a member too) maps zero to zero.
+
+    Args:
+      graph: the channel graph.
+      params: the parameters that were traced, possibly abstract.
+      masks: channel masks, or a mask tree.
+
+    Returns:
+      A tree of bool arrays of the structure of `params`: of the parameter's shape
+      where something is masked, else the scalar True.
+
+    Raises:
+      ValueError: if two activations meet over removed channels, and neither needs to be
+        zero when its parameters are; `compaction.masked` masks there too. If names or
+        shapes of the parameters are not those that were traced.
+      TypeError: as `channel_masks`.
+    """
+    leaves_of(graph, params, "consumer_masks(graph, params, masks)")
+    gates = {n: m for n, m in channel_masks(graph, masks).items() if not m.all()}
+    return gate_masks(plan_gates(graph, gates), params, gates)

@@ -1,0 +1,1 @@
+"""The graph as a table and as a picture."""

@@ -1,0 +1,91 @@
+"""Cutting trees that belong to traced parameters: statistics, optimizer states."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import tree as jtree
+from jaxprune.channels._flow.evaluate import Kept, take
+
+
+def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
+    """Returns a tree whose leaves have lost the removed channels.
+
+    A leaf belongs to the leaf of the graph whose name its key path ends with; the first
+    key of a name in the graph (`params/`, `batch_stats/`) may be missing.
+
+    Args:
+      graph: the graph.
+      kept: for every leaf of the graph, for every axis, indices or None.
+      tree: parameters, a part of them, an optimizer state, anything shaped alike.
+
+    Raises:
+      ValueError: if a leaf with axes belongs to no leaf, or has another shape.
+    """
+    short = _short_names(graph)
+
+    def shrink_leaf(path, leaf):
+        if not hasattr(leaf, "shape") or leaf.size <= 1:
+            return leaf
+        name = _owner(graph, short, path)
+        if name is None:
+            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+                return leaf
+            raise ValueError(_no_owner(graph, path, leaf))
+        full = graph.leaves[name].shape
+        if tuple(leaf.shape) == full:
+            return take(leaf, kept[name])
+        if full[: leaf.ndim] == leaf.shape and _layers_only(graph, name, leaf.ndim):
+            return leaf
+        raise ValueError(_other_shape(path, leaf, name, full))
+
+    return jax.tree_util.tree_map_with_path(shrink_leaf, tree)
+
+
+def _short_names(graph) -> dict[str, str]:
+    """Full names by names without the first key, where that is unambiguous."""
+    short: dict[str, list[str]] = {}
+    for name in graph.leaves:
+        _, slash, rest = name.partition("/")
+        if slash:
+            short.setdefault(rest, []).append(name)
+    return {rest: names[0] for rest, names in short.items() if len(names) == 1}
+
+
+def _owner(graph, short, path) -> str | None:
+    for start in range(len(path)):
+        name = jtree.name_of(path[start:])
+        if name in graph.leaves:
+            return name
+        if name in short:
+            return short[name]
+    return None
+
+
+def _layers_only(graph, name, ndim) -> bool:
+    """Whether the first axes, those of stacked layers, can never shrink."""
+    size = dict(enumerate(graph.leaves[name].shape[:ndim]))
+    pinned = dict.fromkeys(size, 0)
+    for pin in graph.pinned:
+        if pin.leaf == name and pin.axis in size:
+            pinned[pin.axis] += len(pin.indices)
+    return all(pinned[d] == size[d] or size[d] == 1 for d in size)
+
+
+def _no_owner(graph, path, leaf) -> str:
+    return (
+        f"`compact`: leaf {jtree.name_of(path)!r} of shape {leaf.shape} belongs to no "
+        "traced leaf, so its channels are unknown. Trace the function with this tree "
+        f"among its parameters, or leave it out. Traced leaves: {list(graph.leaves)}."
+    )
+
+
+def _other_shape(path, leaf, name, full) -> str:
+    return (
+        f"`compact`: leaf {jtree.name_of(path)!r} has shape {leaf.shape}, but leaf "
+        f"{name!r} has shape {full}. A statistic that is factored over axes, as "
+        "adafactor's, cannot lose channels exactly: start that optimizer anew on the "
+        "compact parameters."
+    )

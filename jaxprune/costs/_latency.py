@@ -1,0 +1,243 @@
+"""Measured latency as a cost: what the compact network takes on this machine.
+
+Compact networks of several widths are compiled and timed; a model of three numbers is
+fitted to the seconds, a constant, a price of multiplications and a price of memory:
+
+    latency(k) = c + a macs(k) + b bytes(k),    a, b, c >= 0
+
+with k the keep ratios, and `costs.macs` and `costs.bytes_moved` in their units. It is
+differentiable, and monotone in the ratio of every group. The three numbers minimise the
+mean squared relative error. Random widths of all groups at once are measured, because
+groups multiply: the seconds that two neighbours save do not add up.
+
+    measured = measure(apply_fn, graph, params, images)
+    budget = dual_ascent(fit(graph, measured), 0.5)
+
+Seconds depend on the machine, its load and the number of examples: measure where the
+network will run, with the inputs it will see.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune.channels._compaction import compact
+from jaxprune.channels._graph import ChannelGraph
+from jaxprune.channels._masks import channel_counts, largest_channels
+from jaxprune.costs import _channels as costs
+
+Timer = Callable[[Sequence[Callable[[], Any]]], Sequence[float]]
+"""Seconds of each of several functions without arguments."""
+
+
+class Measurement(NamedTuple):
+    """The time of one compact network.
+
+    Attributes:
+      keep_ratios: the fraction kept of every group, as compacted.
+      seconds: what one call takes.
+    """
+
+    keep_ratios: dict[str, float]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LatencyCost:
+    """The fitted latency: called with keep ratios by group name, a scalar.
+
+    Attributes:
+      constant: c, seconds.
+      per_mac: a, seconds for a multiply-accumulate operation.
+      per_byte: b, seconds for a byte read or written.
+      macs: the MACs.
+      bytes_moved: the bytes.
+    """
+
+    constant: float
+    per_mac: float
+    per_byte: float
+    macs: costs.ChannelCost
+    bytes_moved: costs.ChannelCost
+
+    @property
+    def dense(self) -> float:
+        """The seconds when everything is kept."""
+        work = self.per_mac * self.macs.dense + self.per_byte * self.bytes_moved.dense
+        return self.constant + work
+
+    def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
+        """Returns the latency as a fraction of `dense`.
+
+        Of Python numbers it is a Python number, in double precision.
+
+        Raises:
+          ValueError: if `keep_ratios` names something that is no group.
+        """
+        shares = (
+            self.per_mac * self.macs.dense / self.dense,
+            self.per_byte * self.bytes_moved.dense / self.dense,
+        )
+        work = shares[0] * self.macs(keep_ratios)
+        work += shares[1] * self.bytes_moved(keep_ratios)
+        return self.constant / self.dense + work
+
+
+def random_keep_ratios(
+    key: jax.Array, graph: ChannelGraph, number: int, *, least: float = 0.1
+) -> list[dict[str, float]]:
+    """Draws widths to measure: everything kept, then each group at a random ratio.
+
+    Args:
+      key: a typed PRNG key.
+      graph: the channel graph.
+      number: how many, with the dense network, at least 1; more give a better fit.
+      least: ratios are uniform between this and 1; in (0, 1].
+
+    Returns:
+      Keep ratios by group name.
+
+    Raises:
+      ValueError: if `number` or `least` is out of range.
+    """
+    if number < 1 or not 0 < least <= 1:
+        raise ValueError(
+            f"`random_keep_ratios(number={number}, least={least})`: at least 1 and in "
+            "(0, 1]."
+        )
+    shape = number - 1, len(graph.groups)
+    drawn = np.asarray(jax.random.uniform(key, shape, minval=least)).tolist()
+    whole = dict.fromkeys(graph.groups, 1.0)
+    return [whole, *(dict(zip(graph.groups, row, strict=True)) for row in drawn)]
+
+
+def interleaved(
+    functions: Sequence[Callable[[], Any]], *, repeats: int = 20
+) -> list[float]:
+    """Times functions in turn, and returns the least seconds of each.
+
+    What else runs on a machine only adds time, so the least is nearest to what the
+    function takes; in turn, so that all see the same machine.
+
+    Args:
+      functions: what to time; each is called once to warm up.
+      repeats: how often each is timed.
+    """
+    jax.block_until_ready([function() for function in functions])
+    seconds = np.full((repeats, len(functions)), np.inf)
+    for row, i in itertools.product(range(repeats), range(len(functions))):
+        start = time.perf_counter()
+        jax.block_until_ready(functions[i]())
+        seconds[row, i] = time.perf_counter() - start
+    return seconds.min(axis=0).tolist()
+
+
+def measure(
+    apply_fn: Callable[..., Any],
+    graph: ChannelGraph,
+    params: Any,
+    *inputs: Any,
+    keep_ratios: Sequence[Mapping[str, float]],
+    multiple_of: int = 1,
+    timer: Timer = interleaved,
+) -> list[Measurement]:
+    """Times compact networks of several widths.
+
+    Each takes a compilation, which is most of the time this takes, and all are held in
+    memory at once.
+
+    Args:
+      apply_fn: the function that was traced.
+      graph: its graph.
+      params: its parameters.
+      *inputs: concrete inputs of the shapes to measure with.
+      keep_ratios: the widths, `random_keep_ratios(key, graph, 40)` for instance.
+      multiple_of: as for `channel_counts`; measure what will be made.
+      timer: takes functions without arguments and returns the seconds of each.
+
+    Returns:
+      What was measured, with the keep ratios after rounding.
+    """
+    functions, rounded = [], []
+    for ratios in keep_ratios:
+        masks = largest_channels(graph, params, ratios, multiple_of=multiple_of)
+        small = compact(apply_fn, graph, masks, params)
+        call = jax.jit(small.apply_fn).lower(small.trees[0], *inputs).compile()
+        functions.append(lambda call=call, tree=small.trees[0]: call(tree, *inputs))
+        counts = channel_counts(graph, ratios, multiple_of=multiple_of)
+        rounded.append({n: c / graph.groups[n].size for n, c in counts.items()})
+    return [
+        Measurement(ratios, float(seconds))
+        for ratios, seconds in zip(rounded, timer(functions), strict=True)
+    ]
+
+
+def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
+    """Fits the latency model to measurements, with numbers that are not negative.
+
+    Args:
+      graph: the channel graph, traced with inputs of the shapes that were timed: the
+        weights are moved once, however many the examples.
+      measured: at least three measurements.
+
+    Returns:
+      The cost, for any budget.
+
+    Raises:
+      ValueError: if there are fewer than three, or a time is not positive.
+
+    >>> from jaxprune.channels import trace_channels
+    >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+    >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+    >>> seconds = {1.0: 6e-6, 0.5: 4e-6, 0.25: 3e-6}
+    >>> cost = fit(graph, [Measurement({"w1:1": k}, s) for k, s in seconds.items()])
+    >>> round(cost.dense, 9), round(float(cost({"w1:1": jnp.float32(0.75)})), 4)
+    (6e-06, 0.8333)
+    """
+    seconds = np.array([m.seconds for m in measured])
+    if len(seconds) < 3 or not (np.isfinite(seconds) & (seconds > 0)).all():
+        raise ValueError(
+            "`fit(graph, measured)`: needs at least three measurements of a positive "
+            f"time, got {seconds.tolist()}. Take more with `measure`."
+        )
+    work = costs.macs(graph), costs.bytes_moved(graph)
+    ratios = [{n: jnp.float32(k) for n, k in m.keep_ratios.items()} for m in measured]
+    columns = [np.ones(len(seconds))]
+    columns += [
+        cost.dense * np.array([float(cost(k)) for k in ratios]) for cost in work
+    ]
+    matrix = np.stack(columns, axis=1) / seconds[:, None]
+    constant, per_mac, per_byte = _non_negative(matrix)
+    return LatencyCost(
+        constant=constant,
+        per_mac=per_mac,
+        per_byte=per_byte,
+        macs=work[0],
+        bytes_moved=work[1],
+    )
+
+
+def _non_negative(matrix: np.ndarray) -> list[float]:
+    """Solves min |matrix x - 1| for x >= 0: the best of all sets of positive ones."""
+    scale = np.abs(matrix).max(axis=0)
+    best, least = np.zeros(matrix.shape[1]), np.inf
+    numbers = range(matrix.shape[1])
+    for chosen in itertools.chain.from_iterable(
+        itertools.combinations(numbers, n) for n in (1, 2, 3)
+    ):
+        x, *_ = np.linalg.lstsq(
+            matrix[:, chosen] / scale[list(chosen)], np.ones(len(matrix))
+        )
+        full = np.zeros(matrix.shape[1])
+        full[list(chosen)] = x / scale[list(chosen)]
+        error = float(np.square(matrix @ full - 1).sum())
+        if (x >= 0).all() and error < least:
+            best, least = full, error
+    return best.tolist()

@@ -1,0 +1,33 @@
+"""Checkpoints, exported programs and weight files."""
+
+from jaxprune.io._checkpoint import Entry as Entry
+from jaxprune.io._checkpoint import discard as discard
+from jaxprune.io._checkpoint import entries as entries
+from jaxprune.io._checkpoint import latest as latest
+from jaxprune.io._checkpoint import load as load
+from jaxprune.io._checkpoint import save as save
+from jaxprune.io._checkpoint import tidy as tidy
+from jaxprune.io._export import export_program as export_program
+from jaxprune.io._export import load_sparse as load_sparse
+from jaxprune.io._export import load_weights as load_weights
+from jaxprune.io._export import save_sparse as save_sparse
+from jaxprune.io._export import save_weights as save_weights
+from jaxprune.io._trail import most_accurate as most_accurate
+from jaxprune.io._trail import smallest as smallest
+
+__all__ = [
+    "Entry",
+    "discard",
+    "entries",
+    "export_program",
+    "latest",
+    "load",
+    "load_sparse",
+    "load_weights",
+    "most_accurate",
+    "save",
+    "save_sparse",
+    "save_weights",
+    "smallest",
+    "tidy",
+]

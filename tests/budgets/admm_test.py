@@ -1,0 +1,364 @@
+"""Hard budgets: the projection, known optima, the code that says how it stands."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import optimize
+
+import jaxprune
+from jaxprune import budgets
+from jaxprune.budgets import Result
+from jaxprune.budgets import _projection as _budget_projection
+
+
+def _posynomials(rng, n, m):
+    """Random costs with one or two ratios in each term, and their logarithms."""
+    exponents = np.zeros((4 * n, n))
+    for row in exponents:
+        np.add.at(row, rng.choice(n, 2), 1.0)
+    amounts = rng.random((m, 4 * n)) ** 3
+    amounts /= amounts.sum(1, keepdims=True)
+    return exponents, amounts
+
+
+def _log_costs(exponents, amounts):
+    return lambda y: jnp.log(amounts @ jnp.exp(exponents @ y))
+
+
+@pytest.mark.parametrize(
+    ("seed", "n", "m"), [(0, 2, 1), (1, 5, 2), (2, 30, 1), (3, 12, 3)]
+)
+def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
+    rng = np.random.default_rng(seed)
+    exponents, amounts = _posynomials(rng, n, m)
+    limits, low = np.log(rng.uniform(0.1, 0.8, m)), np.log(np.full(n, 0.02))
+    target = rng.normal(size=n) - 0.3
+
+    def value(y):
+        return np.sum((y - target) ** 2) / 2
+
+    found = optimize.minimize(
+        value,
+        np.clip(target, low, 0),
+        jac=lambda y: y - target,
+        bounds=list(zip(low, np.zeros(n), strict=True)),
+        constraints={
+            "type": "ineq",
+            "fun": lambda y: limits - np.log(amounts @ np.exp(exponents @ y)),
+        },
+        method="SLSQP",
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    for x64, close in ((False, 1e-4), (True, 1e-6)):
+        with jax.enable_x64(x64):
+            dtype = jnp.float64 if x64 else jnp.float32
+            ours = jax.jit(_budget_projection.project, static_argnums=0)(
+                _log_costs(jnp.array(exponents, dtype), jnp.array(amounts, dtype)),
+                jnp.array(limits, dtype),
+                jnp.array(target, dtype),
+                jnp.array(low, dtype),
+            )
+        point = np.asarray(ours.point, np.float64)
+        np.testing.assert_allclose(point, found.x, atol=close)
+        assert value(point) <= found.fun + close
+        over = np.log(amounts @ np.exp(exponents @ point)) - limits
+        assert over.max() < (1e-5 if not x64 else 1e-12)
+        # Complementary: what is not used up has no multiplier.
+        assert np.all(np.asarray(ours.multipliers) * -over < close)
+
+
+def _solve(budget, loss, start, *, optimizer, steps):
+    """Minimises loss(k) over y = log k against a budget."""
+
+    @jax.jit
+    def run():
+        def step(carry, _):
+            y, opt_state, state = carry
+
+            def objective(y):
+                ratios = {name: jnp.exp(v) for name, v in y.items()}
+                return loss(ratios) + budget.penalty(ratios, state)
+
+            updates, opt_state = optimizer.update(jax.grad(objective)(y), opt_state, y)
+            y = optax.apply_updates(y, updates)
+            state = budget.update({n: jnp.exp(v) for n, v in y.items()}, state)
+            return (y, opt_state, state), state.result
+
+        carry = start, optimizer.init(start), budget.init()
+        return jax.lax.scan(step, carry, length=steps)[0]
+
+    y, _, state = run()
+    return {name: float(jnp.exp(v)) for name, v in y.items()}, state
+
+
+def _convex():
+    """A convex problem in y = log k and its solution, in float64.
+
+    minimise sum_i w_i (y_i - a_i)^2 / 2  subject to  log(sum_i c_i exp y_i) <= log B
+    """
+    w, a, c = np.array([1.0, 4.0, 0.5]), np.array([-0.1, -0.2, -0.3]), [0.2, 0.3, 0.5]
+    limit = 0.4
+
+    def at(price):
+        """Stationary y for a multiplier of the cost, by fixed point of each part."""
+        y = a.copy()
+        for _ in range(200):
+            slope = c * np.exp(y) / np.sum(c * np.exp(y))
+            hessian = np.diag(w) + price * (np.diag(slope) - np.outer(slope, slope))
+            y = y - np.linalg.solve(hessian, w * (y - a) + price * slope)
+        return y
+
+    excess = lambda price: np.log(np.sum(c * np.exp(at(price)))) - np.log(limit)
+    solution = at(optimize.brentq(excess, 0, 100, xtol=1e-14))
+    names = ["a", "b", "c"]
+    loss = lambda k: sum(
+        w[i] * (jnp.log(k[n]) - a[i]) ** 2 / 2 for i, n in enumerate(names)
+    )
+    cost = lambda k: sum(c[i] * k[n] for i, n in enumerate(names))
+    start = {n: jnp.float32(0.0) for n in names}
+    return loss, cost, limit, start, dict(zip(names, np.exp(solution), strict=True))
+
+
+def test_a_convex_problem_is_solved_to_its_known_solution():
+    loss, cost, limit, start, solution = _convex()
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), start)
+        budget = jaxprune.admm(cost, limit, start, dual_rate=1.0, min_keep_ratio=0.01)
+        found, state = _solve(budget, loss, start, optimizer=optax.sgd(0.1), steps=3000)
+    for name, value in solution.items():
+        assert found[name] == pytest.approx(value, abs=1e-6)
+    assert float(state.primal_residual) < 1e-6
+    assert float(state.dual_residual) < 1e-6
+    assert abs(float(state.cost[0]) - limit) < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_scale_of_the_loss_does_not_matter(scale):
+    loss, cost, limit, start, solution = _convex()
+    budget = jaxprune.admm(cost, limit, start, min_keep_ratio=0.01)
+    found, state = _solve(
+        budget,
+        lambda k: scale * loss(k),
+        start,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.02, 3000), b2=0.99),
+        steps=3000,
+    )
+    assert float(state.cost[0]) == pytest.approx(limit, rel=0.02)
+    for name, value in solution.items():
+        assert found[name] == pytest.approx(value, rel=0.03)
+
+
+def test_several_limits_are_met_at_once():
+    like = {"a": jnp.float32(1), "b": jnp.float32(1)}
+    costs = {"first": lambda k: k["a"], "second": lambda k: (k["a"] + k["b"]) / 2}
+    budget = jaxprune.admm(costs, {"first": 0.3, "second": 0.5}, like)
+    found, state = _solve(
+        budget,
+        lambda k: -jnp.log(k["a"]) - jnp.log(k["b"]),
+        {"a": jnp.float32(0), "b": jnp.float32(0)},
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.02, 2000), b2=0.99),
+        steps=2000,
+    )
+    assert found["a"] == pytest.approx(0.3, rel=0.06)
+    assert found["b"] == pytest.approx(0.7, rel=0.06)
+    assert state.multipliers.shape == (2,)
+
+
+def test_a_slack_limit_has_no_price():
+    loss, cost, _, start, _ = _convex()
+    budget = jaxprune.admm(cost, 0.95, start)
+    found, state = _solve(budget, loss, start, optimizer=optax.sgd(0.1), steps=500)
+    assert found["a"] == pytest.approx(np.exp(-0.1), abs=1e-4)
+    assert Result(int(state.result)) is Result.MET
+    chex.assert_trees_all_close(state.pull, jnp.zeros(3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "optimizer"),
+    [
+        (jaxprune.ltp(), optax.adam(0.05)),
+        # The rate is that of the weights: the price is an L1 coefficient.
+        (jaxprune.soft_thresholding(), optax.sgd(0.05)),
+    ],
+    ids=["ltp", "lats"],
+)
+def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
+    rng = np.random.default_rng(0)
+    params = {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(30, 20)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(rng.normal(size=(20, 10)), jnp.float32)},
+    }
+    ramp = jaxprune.schedules.cubic_ramp(1.0, 0.2, begin_step=0, end_step=200)
+    variables = pruner.init(params)
+    like = jax.eval_shape(pruner.apply, params, variables).keep_ratios
+    budget = jaxprune.admm(jaxprune.density(params), ramp, like)
+
+    @jax.jit
+    def run():
+        def step(carry, _):
+            variables, opt_state, state = carry
+
+            def objective(variables):
+                pruned = pruner.apply(params, variables)
+                kept = jax.tree.map(
+                    lambda p, q: jnp.sum((p - q) ** 2), params, pruned[0]
+                )
+                loss = sum(jax.tree.leaves(kept)) / 800
+                return loss + budget.penalty(pruned.keep_ratios, state), pruned[1]
+
+            grads, ratios = jax.grad(objective, has_aux=True)(variables)
+            updates, opt_state = optimizer.update(grads, opt_state, variables)
+            variables = optax.apply_updates(variables, updates)
+            return (variables, opt_state, budget.update(ratios, state)), None
+
+        start = variables, optimizer.init(variables), budget.init()
+        return jax.lax.scan(step, start, length=400)[0]
+
+    state = run()[2]
+    assert float(state.cost[0]) == pytest.approx(0.2, rel=0.06)
+
+
+def test_the_published_alternation_lowers_the_cost():
+    like = {"a": jnp.float32(0.9933), "b": jnp.float32(0.9933)}
+    cost = lambda k: (k["a"] * k["b"] + k["b"]) / 2
+    budget = jaxprune.admm_as_published(cost, 0.5, like, loss_scale=1.0)
+
+    @jax.jit
+    def run():
+        def step(carry, _):
+            theta, state = carry
+            ratios = lambda t: {n: jax.nn.sigmoid(v) for n, v in t.items()}
+            slope = jax.grad(lambda t: budget.penalty(ratios(t), state))(theta)
+            theta = {n: v - 0.5 * jnp.maximum(slope[n], 0) for n, v in theta.items()}
+            return (theta, budget.update(ratios(theta), state)), None
+
+        start = {n: jnp.float32(5.0) for n in like}, budget.init()
+        return jax.lax.scan(step, start, length=2000)[0]
+
+    theta, state = run()
+    assert float(state.cost[0]) < 0.6 < 0.97
+    assert all(float(v) < 5 for v in theta.values())
+
+
+def test_an_emptied_site_is_pulled_back_and_winds_nothing_up():
+    like = {"a": jnp.float32(1), "b": jnp.float32(1)}
+    cost = lambda k: (k["a"] + k["b"]) / 2
+    budget = jaxprune.admm(cost, 0.6, like)
+    state = budget.init()
+    ratios = {"a": jnp.float32(0), "b": jnp.float32(1)}
+    for _ in range(50):
+        state = budget.update(ratios, state)
+    slope = jax.grad(lambda k: budget.penalty(k, state))(ratios)
+    assert float(slope["a"]) < 0  # more of it lowers the penalty
+    assert float(slope["a"]) > -100 * 1e3 * float(state.stiffness)
+    back = budget.penalty({**ratios, "a": jnp.float32(0.01)}, state)
+    assert float(back) < float(budget.penalty(ratios, state))
+
+
+def test_a_limit_just_above_the_least_cost_is_met_or_refused():
+    like = {"a": jnp.float32(0)}
+    with pytest.raises(ValueError, match=r"smallest reachable cost is 0\.1002"):
+        jaxprune.admm(lambda k: k["a"], 0.10005, like, min_keep_ratio=0.1)
+    budget = jaxprune.admm(lambda k: k["a"], 0.1005, like, min_keep_ratio=0.1)
+    found, state = _solve(
+        budget,
+        lambda k: -0.01 * jnp.log(k["a"]),
+        like,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.02, 2000), b2=0.99),
+        steps=2000,
+    )
+    assert found["a"] == pytest.approx(0.1005, rel=0.06)
+    assert float(state.cost[0]) == pytest.approx(0.1005, rel=0.06)
+
+
+def test_half_precision_ratios_are_projected_in_single():
+    like = {"a": jnp.bfloat16(0.9)}
+    budget = jaxprune.admm(lambda k: k["a"], 0.5, like)
+    assert budget.update(like, budget.init()).point.dtype == jnp.float32
+
+
+def test_a_limit_that_falls_below_the_least_cost_is_called_infeasible():
+    like = {"a": jnp.float32(1)}
+    falling = lambda step: jnp.where(step < 3, 0.5, 0.01)
+    budget = jaxprune.admm(lambda k: k["a"], falling, like, min_keep_ratio=0.1)
+    state = budget.init()
+    for _ in range(5):
+        state = budget.update(like, state)
+    assert Result(int(state.result)) is Result.INFEASIBLE
+    assert np.isfinite(state.point).all()
+
+
+def test_a_cost_that_is_not_finite_is_called_diverged_and_harms_nothing():
+    like = {"a": jnp.float32(1)}
+    budget = jaxprune.admm(lambda k: k["a"], 0.5, like)
+    good = budget.update(like, budget.init())
+    bad = budget.update({"a": jnp.float32(jnp.nan)}, good)
+    assert Result(int(bad.result)) is Result.DIVERGED
+    assert "not finite" in Result(int(bad.result)).message
+    chex.assert_trees_all_equal(bad.point, good.point)
+    chex.assert_tree_all_finite(budget.update(like, bad))
+
+
+LIKE = {"a": jnp.float32(1)}
+COST = lambda k: k["a"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jaxprune.admm(COST, 1.2, LIKE), r"limit 1.2 of 'cost' must be in"),
+        (lambda: jaxprune.admm(COST, 0.0, LIKE), r"must be in \(0, 1\]"),
+        (
+            lambda: jaxprune.admm(COST, 0.05, LIKE, min_keep_ratio=0.1),
+            r"smallest reachable cost is 0\.1002 of the dense cost",
+        ),
+        (lambda: jaxprune.admm({"x": COST}, {"y": 0.5}, LIKE), "by the same name"),
+        (lambda: jaxprune.admm({"x": COST}, 0.5, LIKE), "by the same name"),
+        (lambda: jaxprune.admm({}, {}, LIKE), "at least one cost"),
+        (lambda: jaxprune.admm(COST, 0.5, LIKE, rate=0), "rate=0.*must be positive"),
+        (
+            lambda: jaxprune.admm(COST, 0.5, LIKE, min_keep_ratio=0.0),
+            "logarithm of a keep ratio",
+        ),
+        (
+            lambda: jaxprune.admm(COST, 0.5, LIKE, min_keep_ratio={"b": 0.1}),
+            "must name every site",
+        ),
+        (
+            lambda: jaxprune.admm_as_published(COST, 0.5, LIKE, unit=-1),
+            "unit=-1.*must be positive",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_every_replica_stays_equal():
+    """Under `shard_map` with replicated ratios, the state is that of one device."""
+    like = {"a": jnp.float32(0.9), "b": jnp.float32(0.8)}
+    budget = jaxprune.admm(lambda k: k["a"] * k["b"], 0.5, like)
+    mesh = jax.make_mesh((8,), ("data",))
+    spec = jax.sharding.PartitionSpec()
+    update = lambda r, s: budget.update(r, s)
+    mapped = jax.jit(
+        jax.shard_map(update, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+    )
+    one, many = budget.init(), budget.init()
+    for _ in range(3):
+        one, many = jax.jit(update)(like, one), mapped(like, many)
+    chex.assert_trees_all_close(one, many, rtol=1e-6)
+
+
+def test_it_does_not_depend_on_the_names_order():
+    forward = {"a": jnp.float32(0.9), "b": jnp.float32(0.4)}
+    backward = {"b": jnp.float32(0.4), "a": jnp.float32(0.9)}
+    budget = budgets.admm(lambda k: k["a"], 0.5, forward)
+    state = budget.init()
+    chex.assert_trees_all_equal(
+        budget.update(forward, state), budget.update(backward, state)
+    )

@@ -1,0 +1,121 @@
+"""Compact networks over several devices: sharded batches, `shard_map`, `pmap`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from experiments import models
+from jaxprune.channels import compact, masked, random_channel_masks, trace_channels
+from tests.support import architectures
+from tests.support.channel_checks import quick_jit, relative_difference
+
+MESH = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+BATCH, EVERYWHERE = PartitionSpec("batch"), PartitionSpec()
+
+
+@functools.cache
+def small_network():
+    """The `cnn` of the experiments, half of its channels removed, and 16 images."""
+    model = models.create("cnn", 10)
+    x = architectures.images(8, channels=1, batch=16)
+    function, variables, _ = architectures.linen(model, x, train=False)
+    graph = trace_channels(function, variables, x[:1])
+    masks = random_channel_masks(jax.random.key(0), graph, 0.5)
+    small = compact(function, graph, masks, variables)
+    want = quick_jit(masked(function, graph, masks))(variables, x)
+    return small, x, want
+
+
+def loss(apply_fn, variables, x):
+    return jnp.mean(jnp.square(apply_fn(variables, x) - 0.3))
+
+
+def test_a_sharded_batch_stays_sharded():
+    small, x, want = small_network()
+    tree = jax.device_put(small.trees[0], NamedSharding(MESH, EVERYWHERE))
+    parts = jax.device_put(x, NamedSharding(MESH, BATCH))
+    got = jax.jit(small.apply_fn)(tree, parts)
+    assert got.sharding.is_equivalent_to(NamedSharding(MESH, BATCH), got.ndim)
+    assert relative_difference(got, want) < 1e-5
+    grads = jax.jit(jax.grad(functools.partial(loss, small.apply_fn)))(tree, parts)
+    alone = jax.jit(jax.grad(functools.partial(loss, small.apply_fn)))
+    for a, b in zip(
+        jax.tree.leaves(grads["params"]),
+        jax.tree.leaves(alone(small.trees[0], x)["params"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def gradients_over_devices(kind, apply_fn, tree, x):
+    def mean_gradient(tree, x):
+        grads = jax.grad(functools.partial(loss, apply_fn))(tree, x)
+        return jax.lax.pmean(grads, "batch")
+
+    if kind == "pmap":
+        parts = x.reshape(8, -1, *x.shape[1:])
+        mapped = jax.pmap(mean_gradient, axis_name="batch", in_axes=(None, 0))
+        return jax.tree.map(lambda g: g[0], mapped(tree, parts))
+    mapped = jax.shard_map(
+        mean_gradient,
+        mesh=MESH,
+        in_specs=(EVERYWHERE, BATCH),
+        out_specs=EVERYWHERE,
+        check_vma=False,
+    )
+    return jax.jit(mapped)(tree, x)
+
+
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
+def test_gradients_averaged_over_devices_are_those_of_the_whole_batch(kind):
+    small, x, _ = small_network()
+    (tree,) = small.trees
+    got = gradients_over_devices(kind, small.apply_fn, tree, x)
+    want = quick_jit(jax.grad(functools.partial(loss, small.apply_fn)))(tree, x)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
+def test_statistics_over_a_mapped_axis_survive(kind):
+    """A function that names an axis is traced and compacted where the axis is."""
+    x = architectures.images(8, channels=1, batch=16)
+    plain = architectures.linen(models.create("cnn", 10), x, train=True)
+    model = models.create("cnn", 10, axis_name="batch")
+
+    def function(variables, x):
+        return model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    graph = trace_channels(*plain[:2], x[:2])
+    masks = random_channel_masks(jax.random.key(0), graph, 0.5)
+    want, statistics = quick_jit(masked(plain[0], graph, masks))(plain.variables, x)
+
+    def run(variables, x):
+        here = trace_channels(function, variables, x)
+        small = compact(function, here, masks, variables)
+        return small.apply_fn(small.trees[0], x)
+
+    if kind == "pmap":
+        parts = x.reshape(8, -1, *x.shape[1:])
+        logits, updates = jax.pmap(run, axis_name="batch", in_axes=(None, 0))(
+            plain.variables, parts
+        )
+        logits, updates = logits.reshape(16, -1), jax.tree.map(lambda s: s[0], updates)
+    else:
+        specs = {"in_specs": (EVERYWHERE, BATCH), "out_specs": (BATCH, EVERYWHERE)}
+        mapped = jax.shard_map(run, mesh=MESH, check_vma=False, **specs)
+        logits, updates = jax.jit(mapped)(plain.variables, x)
+    assert relative_difference(logits, want) < 1e-5
+    kept = compact(plain[0], graph, masks, plain.variables).kept
+    for layer, name in (("bn1", "mean"), ("bn2", "var")):
+        (indices,) = kept[f"batch_stats/{layer}/{name}"]
+        np.testing.assert_allclose(
+            updates["batch_stats"][layer][name],
+            statistics["batch_stats"][layer][name][indices],
+            rtol=1e-4,
+            atol=1e-5,
+        )

@@ -1,0 +1,37 @@
+"""What the benchmarks of channels compute, their times apart."""
+
+import pytest
+
+from experiments.benchmarks import compaction, latency, trace_channels
+from jaxprune import costs
+from jaxprune.channels import channel_counts
+from tests.channels.show_test import resnet20
+
+
+@pytest.mark.parametrize("multiple_of", [1, 8])
+def test_the_uniform_ratio_is_the_largest_that_holds_the_limit(multiple_of):
+    graph = resnet20()
+    ratio, macs = compaction.uniform_ratio(graph, 0.5, multiple_of)
+    assert macs <= 0.5
+    cost = costs.macs(graph)
+    counts = channel_counts(graph, ratio + 0.001, multiple_of=multiple_of)
+    more = {name: count / graph.groups[name].size for name, count in counts.items()}
+    assert cost(more) > 0.5
+    if multiple_of == 1:
+        assert macs > 0.45
+
+
+def test_limits_below_the_narrowest_network_are_refused():
+    with pytest.raises(ValueError, match="cannot be reached with multiples of 8"):
+        compaction.uniform_ratio(resnet20(), 0.01, 8)
+
+
+def test_equations_of_called_programs_count():
+    apply_fn, params, x = trace_channels.chain(3)
+    # A product, a tanh, a product with 2 and a sum, for each of three layers.
+    assert trace_channels.equations(trace_channels._jaxpr(apply_fn, params, x)) == 12
+
+
+def test_rank_correlation():
+    assert latency.rank_correlation([1, 2, 3], [10, 40, 90]) == pytest.approx(1)
+    assert latency.rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)

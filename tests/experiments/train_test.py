@@ -1,0 +1,670 @@
+"""Whole runs: phases, trail, resumption after a kill, devices, and what stops a run."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune
+from experiments import (
+    channels,
+    data,
+    images,
+    latencies,
+    models,
+    parallel,
+    phases,
+    plans,
+    train,
+)
+from experiments.configs import default, dsa_digits
+from experiments.metrics_file import read_metrics
+from experiments.setting import prepare
+from experiments.steps import (
+    Step,
+    init_state,
+    make_search_step,
+    make_train_step,
+)
+from jaxprune import io
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(
+    p.stem
+    for p in (ROOT / "experiments/configs").glob("*.py")
+    if p.stem not in ("__init__", "default")
+)
+# 2 + 8 + 4 steps of 32 images.
+SHORT = {"dense_epochs": 0.05, "prune_epochs": 0.18, "finetune_epochs": 0.09}
+
+
+def _config(data_dir, **changes):
+    config = default.get_config()
+    config.update(
+        {
+            **SHORT,
+            "model": "mlp",
+            "data_dir": str(data_dir),
+            "eval_batch_size": 360,
+            "progress": False,
+            "log_every": 1,
+            "trail_every": 1,
+            "checkpoint_every": 3,
+            "eval_every": 5,
+            **changes,
+        }
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    config = _config(data_dir, threshold_learning_rate=0.5)
+    return config, workdir, train.train_and_evaluate(config, workdir)
+
+
+def test_a_run_meets_its_budget_and_writes_what_it_promises(finished):
+    _, workdir, summary = finished
+    assert summary == json.loads((workdir / "summary.json").read_text())
+    final = summary["final"]
+    assert final["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
+    assert summary["budget"] == {"weights": 0.05}
+    assert summary["costs"] == {"weights": final["keep_ratio"]}
+    assert set(final["layers"]) == {f"dense{i}/kernel" for i in (1, 2, 3)}
+    assert summary["dense_accuracy"] > 0
+    for name in ("report.html", "metrics.jsonl", "config.json", "plots/accuracy.png"):
+        assert (workdir / name).stat().st_size > 0
+
+
+def test_the_trail_gets_sparser_and_its_networks_are_as_sparse_as_they_say(finished):
+    _, workdir, summary = finished
+    entries = io.entries(workdir / "trail")
+    assert [e.metadata["step"] for e in entries] == [e.step for e in entries]
+    points = summary["points"]
+    assert points[-1]["keep_ratio"] <= 0.05
+    assert all(a["keep_ratio"] > b["keep_ratio"] for a, b in pairwise(points))
+    like = _network_like(finished[0])
+    for entry in entries:
+        params = io.load(entry, like)["params"]
+        kept = sum(
+            int(jnp.sum(leaf != 0))
+            for leaf in jaxprune.tree.select(params, jaxprune.kernels).values()
+        )
+        assert kept <= entry.metadata["kept_weights"]
+    smallest = io.smallest(entries, accuracy=0.0)
+    assert smallest.metadata["keep_ratio"] <= 0.05
+
+
+def _network_like(config):
+    network = prepare(config, pathlib.Path("unused")).init()
+    return {
+        "params": network["params"],
+        "batch_stats": network.get("batch_stats", {}),
+    }
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    config, workdir, summary = finished
+    before = (workdir / "metrics.jsonl").stat().st_mtime_ns
+    assert train.train_and_evaluate(config, workdir) == summary
+    assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_workdir_of_another_config_is_refused_by_the_first_difference(
+    finished, data_dir
+):
+    _, workdir, _ = finished
+    with pytest.raises(ValueError, match=r"'sparsity' is 0\.95 there, 0\.9 was asked"):
+        train.train_and_evaluate(
+            _config(data_dir, threshold_learning_rate=0.5, sparsity=0.9), workdir
+        )
+
+
+def test_a_network_of_the_trail_can_be_pruned_further(finished, data_dir, tmp_path):
+    _, workdir, summary = finished
+    config = _config(data_dir, pretrained=str(workdir), dense_epochs=0.0, sparsity=0.97)
+    again = train.train_and_evaluate(config, tmp_path)
+    assert again["dense_accuracy"] == summary["final"]["accuracy"]
+    assert again["final"]["keep_ratio"] <= 0.03
+
+
+def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
+    config = _config(data_dir, pretrained=str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="workdir of a finished run"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
+    config = _config(data_dir, price=30.0, threshold_learning_rate=0.5)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] is None
+    assert summary["final"]["keep_ratio"] < 0.5
+
+
+def _networks_of_the_trail(config, workdir):
+    like = _network_like(config)
+    entries = io.entries(workdir / "trail")
+    return [(e.metadata, io.load(e, like)["params"]) for e in entries]
+
+
+@pytest.mark.parametrize("rewind", [False, True])
+def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
+    rewind, data_dir, tmp_path
+):
+    config = _config(
+        data_dir,
+        plan=plans.pgh,
+        rewind=rewind,
+        dense_epochs=0.0,
+        min_keep_ratio=0.0,  # What a floor keeps beyond the threshold starts at 0.
+        finetune_learning_rate=0.0,  # What it starts from is what it ends with.
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    (pruned, found), (_, final) = _networks_of_the_trail(config, tmp_path)[-2:]
+    count = jaxprune.masks.keep_count(0.05, 50_200)
+    assert pruned["kept_weights"] == count
+    start = prepare(config, pathlib.Path("unused")).init()["params"]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        want = jaxprune.tree.named_leaves(start if rewind else found)[name]
+        kept = np.asarray(kernel != 0)
+        np.testing.assert_array_equal(np.asarray(kernel)[kept], np.asarray(want)[kept])
+        assert not np.asarray(jaxprune.tree.named_leaves(found)[name] != 0)[~kept].any()
+    assert count - 1 <= summary["final"]["kept_weights"] <= count
+
+
+@pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
+def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
+    config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["final"]["kept_weights"] == jaxprune.masks.keep_count(0.05, 50_200)
+    start = prepare(config, pathlib.Path("unused")).init()["params"]
+    start = jaxprune.tree.named_leaves(start)
+    _, final = _networks_of_the_trail(config, tmp_path)[-1]
+    for name, kernel in jaxprune.tree.select(final, jaxprune.kernels).items():
+        kept = np.asarray(kernel != 0)
+        assert kept.any()
+        np.testing.assert_array_equal(
+            np.asarray(kernel)[kept], np.asarray(start[name])[kept]
+        )
+
+
+@pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
+def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
+    changes, data_dir, tmp_path
+):
+    config = _config(data_dir, plan=plans.lats, finetune_epochs=0.0, **changes)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] is None
+    assert 0 < summary["final"]["keep_ratio"] < 0.5
+
+
+@pytest.mark.parametrize("plan", [plans.ltp, plans.lats])
+@pytest.mark.parametrize("solver", ["dual_ascent", "admm"])
+def test_learned_and_soft_thresholds_are_driven_by_either_solver(
+    plan, solver, data_dir, tmp_path
+):
+    config = _config(data_dir, plan=plan, solver=solver, prune_epochs=2.0)
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"weights": 0.05}
+    assert summary["costs"]["weights"] <= 0.05
+    assert summary["result"] in ("MET", "NOT_YET_MET")
+    assert summary["keep_ratios"].keys() == {f"dense{i}/kernel" for i in (1, 2, 3)}
+    # By the solver, not by the finalizing alone.
+    soft = [
+        m["keep_ratio"]
+        for m in read_metrics(tmp_path / "metrics.jsonl")
+        if m.get("phase") == "prune" and "keep_ratio" in m
+    ]
+    assert soft[-1] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"solver": "newton"}, r"config.solver='newton'.*'admm'"),
+        (
+            {"plan": plans.lats, "solver": "admm", "final_threshold": 0.1},
+            "both say what moves the threshold",
+        ),
+        ({"plan": plans.pgh, "solver": "admm"}, "schedule, which a price would"),
+        ({"plan": plans.s_lats, "price": 0.5}, "schedule, which a price would"),
+    ],
+)
+def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(_config(data_dir, **changes), tmp_path)
+
+
+def test_a_search_that_is_not_finite_is_noticed(data_dir):
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
+    setting = prepare(config, pathlib.Path("unused"))
+    phase = setting.phases[0]
+    plan = setting.plan(phase)
+    cost = setting.task.channels.costs["parameters"]
+    search = make_search_step(Step(model=setting.model, plan=plan, size_cost=cost))
+    network = setting.init()
+    state = init_state(plan, network["params"], network["batch_stats"], 5)
+    batch = next(setting.streams["held_out"])
+    search = jax.jit(search)
+    assert int(search(state, batch)[0].bad_step) == -1
+    batch["image"] = batch["image"] * np.inf
+    assert int(search(state, batch)[0].bad_step) == 4  # the step before
+
+
+def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch):
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
+    config.update({"ratio_every": 1, "latency_widths": 4, "latency_batch": 8})
+    config.budget.update({"macs": 0.9, "latency": 0.9})
+    # Timing is left out: a busy machine may find that nothing but calling takes time.
+    seconds = lambda functions: [1.0, *[0.2] * (len(functions) - 1)]
+    monkeypatch.setattr(
+        jaxprune.costs.measure,
+        "__kwdefaults__",
+        {**jaxprune.costs.measure.__kwdefaults__, "timer": seconds},
+    )
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"macs": 0.9, "latency": 0.9}
+    assert summary["costs"]["latency"] <= 0.9
+    monkeypatch.setattr(latencies, "_measure", None)  # would fail
+    again = prepare(config, tmp_path).task.channels
+    masks = channels.from_json(again.graph, summary["channels"])
+    assert again.reached(masks)["latency"] == summary["costs"]["latency"]
+    config.budget.latency = 1e-6
+    with pytest.raises(ValueError, match="smallest reachable cost"):
+        prepare(config, tmp_path)
+    config.latency_batch = 0
+    with pytest.raises(ValueError, match=r"config.latency_batch=0.*at least 1"):
+        prepare(config, tmp_path)
+
+
+def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path):
+    """To two limits at once; the small network is the masked large one."""
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
+    config.update({"ratio_every": 1, "finetune_learning_rate": 0.0})
+    config.budget.update({"macs": 0.5, "parameters": 0.4})
+    config.trail_every = 1
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["budget"] == {"macs": 0.5, "parameters": 0.4}
+    reached = {name: summary["costs"][name] for name in summary["budget"]}
+    assert all(reached[name] <= most for name, most in summary["budget"].items())
+    assert any(reached[name] > m - 0.01 for name, m in summary["budget"].items())
+    assert summary["result"] in ("MET", "NOT_YET_MET")
+    assert all(ratio > 0 for ratio in summary["keep_ratios"].values())
+    assert (tmp_path / "report.html").exists()
+    traced = prepare(config, pathlib.Path("unused")).task.channels
+    masks = channels.from_json(traced.graph, summary["channels"])
+    small = traced.compact(masks)
+    entry = io.latest(tmp_path / "trail")
+    network = io.load(entry, small.blank)
+    x = jax.random.normal(jax.random.key(0), (16, 8, 8, 1))
+    logits = jax.jit(functools.partial(small.apply, train=False))(network, x)
+    # The weights back in their places, whatever stands in those of the others.
+    full = jax.tree.map(lambda p: jnp.full(p.shape, 3.0), traced.blank)
+    full = {"params": full[0], "batch_stats": full[1]}
+    kept = jaxprune.compact(
+        functools.partial(traced.model.apply, train=False), traced.graph, masks
+    ).kept
+    leaves = jaxprune.tree.named_leaves(full)
+    for name, values in jaxprune.tree.named_leaves(network).items():
+        leaves[name] = leaves[name].at[np.ix_(*kept[name])].set(values)
+    masked = jaxprune.channels.masked(
+        functools.partial(traced.model.apply, train=False), traced.graph, masks
+    )
+    want = jax.jit(masked)(jaxprune.tree.replace(full, leaves), x)
+    np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": {"macs": 1.5}}, r"config.budget.macs=1.5.*must be in \(0, 1\]"),
+        ({"budget": {"macs": 1e-6}}, "smallest reachable cost"),
+        ({"budget": {"macs": None}}, "prunes channels and needs a budget"),
+        ({"held_out": 0.01}, "leaves 14 examples, fewer than one batch"),
+        ({"held_out": 1.0}, r"must be in \[0, 1\)"),
+        ({"parallel": "pmap"}, "Use `jit`, which is as parallel"),
+        ({"importance": "norm_scale"}, "has no member of that name"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused(changes, message, data_dir, tmp_path):
+    config = dsa_digits.get_config()
+    config.update({"data_dir": str(data_dir), "progress": False, **changes})
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(config, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+@pytest.mark.usefixtures("compiles_fast")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
+    """Of its pruning phase, where it has one: the others are the same for all."""
+    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    # One device: eight virtual ones on two busy cores make a large network wait for
+    # itself so long that XLA gives up.
+    one = parallel.by_jit(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "create", lambda name: one)
+    examples = 1437
+    if config.dataset != "digits":
+        # Images of noise in the shape of the data set: nothing is downloaded.
+        monkeypatch.setattr(data, "load", _noise)
+        examples = 40
+        # A pass over every leaf, which small networks take above.
+        config.min_keep_ratio = 0.0
+        config.held_out = 0.25 if config.held_out else 0.0
+    # Both steps are followed by one of the search, where there is one.
+    config.ratio_every, config.trials = 1, 2
+    names = [p for p in ("prune", "dense", "finetune") if config[f"{p}_epochs"]]
+    epochs = {f"{phase}_epochs": 0.0 for phase in names[1:]}
+    config.update(
+        {
+            "data_dir": str(data_dir),
+            "eval_batch_size": 40,
+            "batch_size": 8,
+            "progress": False,
+            **epochs,
+            f"{names[0]}_epochs": 2 / (examples // 8),
+        }
+    )
+    if name in _LARGE and "JAXPRUNE_LARGE_NETWORKS" not in os.environ:
+        _trace_two_steps(config)
+        return
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert summary["final"]["step"] == 2
+    if plans.channel_budget(config):
+        for cost, limit in summary["budget"].items():
+            assert summary["costs"][cost] <= limit
+    elif names[0] == "prune":
+        assert summary["final"]["keep_ratio"] <= 1 - config.sparsity + 1e-9
+
+
+# Minutes of compiling; what they have of their own is the network and the recipe.
+_LARGE = (
+    "dsa_resnet18_cifar10",
+    "dsa_resnet18_imagenet",
+    "dsa_resnet50_imagenet",
+    "dsa_resnet56_cifar10",
+)
+
+
+def _trace_two_steps(config):
+    """Traces the steps of the weights and of the search, and decides the widths."""
+    setting = prepare(config, pathlib.Path("unused"))
+    (phase,) = setting.phases
+    plan = setting.plan(phase)
+    cost = setting.task.channels.costs["parameters"]
+    step = Step(setting.model, plan, cost, seed=config.seed)
+    state = jax.eval_shape(lambda: phases.blank_state(setting, phase))
+    shapes = lambda batch: jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    )
+    for make, stream in ((make_train_step, "weights"), (make_search_step, "held_out")):
+        batch = shapes(next(setting.streams[stream]))
+        state, metrics = jax.eval_shape(make(step), state, batch)
+        assert all(m.shape == () for m in jax.tree.leaves(metrics))
+    variables = {name: jnp.float32(1.0) for name in state.variables}
+    params = jax.tree.map(lambda p: jnp.ones(p.shape), state.params)
+    masks = plan.allocate(state._replace(params=params, variables=variables))
+    reached = setting.task.channels.reached(masks)
+    for name, limit in plans.channel_budget(config).items():
+        assert limit - 0.01 < reached[name] <= limit
+
+
+def _noise(name, *, data_dir):
+    del data_dir
+    spec = data.dataset_spec(name)
+    if not spec.in_memory:  # Pictures in files, and too large for a test.
+        spec = dataclasses.replace(
+            spec,
+            image_shape=(32, 32, 3),
+            train_view=None,
+            test_view=images.upsample,
+        )
+    rng = np.random.default_rng(0)
+    source = data.ArraySource(
+        images=rng.integers(0, 256, (40, *spec.image_shape)).astype(np.uint8),
+        labels=rng.integers(0, spec.num_classes, 40).astype(np.int32),
+    )
+    return data.Dataset(spec=spec, train=source, test=source)
+
+
+# ------------------------------------------------------------- devices and kills
+
+
+@pytest.mark.parametrize("way", ["jit", "pmap"])
+def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
+    config = _config(data_dir, model="cnn", batch_size=64)
+    setting = prepare(config, pathlib.Path("unused"))
+    network = jax.device_get(setting.init())
+    plan = plans.ltp(config, setting.task._replace(steps=20))
+    batches = [next(setting.streams["train"]) for _ in range(20)]
+    cost = jaxprune.density(network["params"])
+
+    def run(model, compiled, shard, replicate, collect):
+        state = replicate(
+            init_state(plan, network["params"], network["batch_stats"], 0)
+        )
+        for batch in batches:
+            state, _ = compiled(state, shard(batch))
+        return jax.device_get(collect(state))
+
+    shared = Step(model=setting.model, plan=plan, size_cost=cost)
+    single = jax.jit(make_train_step(shared))
+    same = lambda tree: tree
+    want = run(setting.model, single, same, same, same)
+    ways = parallel.create(way)
+    model = models.create("cnn", 10, axis_name=ways.axis_name)
+    shared = shared._replace(model=model, axis_name=ways.axis_name)
+    step = ways.compile(make_train_step(shared))
+    got = run(model, step, ways.shard, ways.replicate, ways.collect)
+    for name in ("params", "variables", "batch_stats"):
+        for a, b in zip(
+            jax.tree.leaves(getattr(got, name)),
+            jax.tree.leaves(getattr(want, name)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+_COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
+
+
+def _start(data_dir, workdir, name="ltp_digits", **changes):
+    flags = {
+        "model": "cnn",
+        **SHORT,
+        "data_dir": data_dir,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "trail_every": 1,
+        "threshold_learning_rate": 0.5,
+        **changes,
+    }
+    return subprocess.Popen(
+        [
+            *_COMMAND,
+            str(ROOT / f"experiments/configs/{name}.py"),
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in flags.items()),
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            # What one start has compiled the next need not compile again.
+            "JAX_COMPILATION_CACHE_DIR": str(data_dir / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_step(process, workdir, step):
+    """Waits until a run has logged a step; fails if it ends before."""
+    metrics = workdir / "metrics.jsonl"
+    for _ in range(6000):
+        if metrics.exists() and any(m["step"] >= step for m in read_metrics(metrics)):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not reached in a minute")
+
+
+def _trail_of(name, run, data_dir):
+    """The networks of a trail; once channels are decided, they are compact."""
+    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    config.data_dir = str(data_dir)
+    dense = _network_like(config)
+    found = json.loads((run / "summary.json").read_text())
+    for entry in io.entries(run / "trail"):
+        like = dense
+        if "costs" in entry.metadata:
+            traced = prepare(config, pathlib.Path("unused")).task.channels
+            masks = channels.from_json(traced.graph, found["channels"])
+            like = traced.compact(masks).blank
+        yield entry.step, entry.metadata, io.load(entry, like)
+
+
+@pytest.mark.parametrize("name", ["ltp_digits", "dsa_digits"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_path):
+    data.load("digits", data_dir=data_dir)
+    start = functools.partial(_start, name=name, ratio_every=1)
+    undisturbed = start(data_dir, tmp_path / "undisturbed")
+    out, errors = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, errors
+    assert "report.html" in out
+    # Once while pruning, once while fine-tuning.
+    for step in (4, 11):
+        killed = start(data_dir, tmp_path / "killed")
+        _wait_for_step(killed, tmp_path / "killed", step)
+        killed.kill()
+        killed.communicate()
+        assert not (tmp_path / "killed/summary.json").exists()
+    last = start(data_dir, tmp_path / "killed")
+    _, errors = last.communicate(timeout=240)
+    assert last.returncode == 0, errors
+    runs = [tmp_path / "undisturbed", tmp_path / "killed"]
+    trails = [list(_trail_of(name, run, data_dir)) for run in runs]
+    assert len(trails[0]) >= 3
+    for one, other in zip(*trails, strict=True):
+        assert one[:2] == other[:2]
+        for x, y in zip(*map(jax.tree.leaves, (one[2], other[2])), strict=True):
+            assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+    numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
+    assert numbers[0] == numbers[1]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    for key in ("points", "final", "dense_accuracy", "config", "channels", "result"):
+        assert summaries[0][key] == summaries[1][key]
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
+    data.load("digits", data_dir=data_dir)
+    process = _start(data_dir, tmp_path, prune_epochs=3)
+    _wait_for_step(process, tmp_path, 6)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in out
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "stopped"
+    stopped_at = io.latest(tmp_path / "checkpoints").step
+    again = _start(data_dir, tmp_path, prune_epochs=3)
+    out, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["final"]["step"] > stopped_at > 0
+
+
+# ------------------------------------------------------------------- bad input
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    data_dir, tmp_path, monkeypatch
+):
+    config = _config(data_dir, log_every=100, checkpoint_every=4)
+    batches = data.train_batches
+
+    class Poisoned:
+        """The real batches; the seventh holds a NaN."""
+
+        def __init__(self, *args, **kwargs):
+            self._batches, self._count = batches(*args, **kwargs), 0
+
+        def __next__(self):
+            batch, self._count = next(self._batches), self._count + 1
+            if self._count == 7:
+                batch["image"] = np.full_like(batch["image"], np.nan)
+            return batch
+
+        def __getattr__(self, name):
+            return getattr(self._batches, name)
+
+    monkeypatch.setattr(data, "train_batches", Poisoned)
+    with pytest.raises(
+        train.NonFiniteLossError, match=r"loss of step 7 .*checkpoints/4"
+    ):
+        train.train_and_evaluate(config, tmp_path)
+    assert io.latest(tmp_path / "checkpoints").step == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 1.0}, r"sparsity=1\.0.*\[0, 1\)"),
+        ({"sparsity": -0.5}, r"sparsity=-0\.5"),
+        ({"sparsity": 0.999, "min_keep_ratio": 0.5}, "at least"),
+        ({"batch_size": 63}, "batch_size=63.*multiple"),
+        ({"parallel": "threads"}, r"parallel='threads'.*\['jit', 'pmap'\]"),
+        ({"dense_epochs": -1.0}, "dense_epochs=-1"),
+        (
+            {"dense_epochs": 0.0, "prune_epochs": 0.0, "finetune_epochs": 0.0},
+            "long enough for a step",
+        ),
+        ({"model": "cn"}, "Did you mean"),
+        ({"dataset": "digit"}, "digits"),
+    ],
+)
+def test_bad_fields_are_refused_before_anything_is_written(
+    changes, message, data_dir, tmp_path
+):
+    config = _config(data_dir, **changes)
+    with pytest.raises(ValueError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"cannot be written.*Choose a folder"):
+        train.train_and_evaluate(_config(data_dir), tmp_path / "file" / "run")
+
+
+def test_the_command_says_what_is_wrong_without_a_traceback(data_dir, tmp_path):
+    process = _start(data_dir, tmp_path / "run", sparsity=1.5)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "sparsity=1.5" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,579 @@
+"""Checkpoints: bit for bit, whole or not there, refused with a reason."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxprune
+from jaxprune.io import Entry
+from jaxprune.io import _checkpoint as checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _params(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return {
+        "dense": {
+            "kernel": jnp.asarray(rng.normal(size=(16, 8)), dtype),
+            "bias": jnp.asarray(rng.normal(size=8), dtype),
+        }
+    }
+
+
+def _unusual():
+    """Values that only a copy bit for bit keeps."""
+    bits = np.array([0x7FC00001, 0xFF800000, 0x80000000, 1], np.uint32)
+    return {"kernel": jnp.asarray(bits.view(np.float32).reshape(2, 2))}
+
+
+def _trained(tx, params):
+    update = jax.jit(tx.update)
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = update(params, state, params)
+    return state
+
+
+def _adam_chain():
+    params = _params()
+    masks = jaxprune.magnitude(sparsity=0.5).masks(params, {})
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(0.1), jaxprune.freeze_pruned(masks)
+    )
+    return _trained(tx, params)
+
+
+def _partition():
+    trainable = {"params": _params(), "variables": {"dense/kernel": jnp.float32(0.3)}}
+    tx = optax.partition(
+        {"weights": optax.sgd(0.1, momentum=0.9), "sites": optax.adam(0.1)},
+        {"params": "weights", "variables": "sites"},
+    )
+    return _trained(tx, trainable)
+
+
+def _multi_steps():
+    return _trained(optax.MultiSteps(optax.adam(0.1), 2), _params())
+
+
+def _module_state():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.first = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+            self.second = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
+
+    return nnx.state(Net(), nnx.Param)
+
+
+STATES = {
+    "float32": _params,
+    "bfloat16": lambda: _params(jnp.bfloat16),
+    "float16": lambda: _params(jnp.float16),
+    "not numbers": _unusual,
+    "adam chain": _adam_chain,
+    "partition with masked nodes": _partition,
+    "multi steps": _multi_steps,
+    "masks": lambda: jaxprune.ltp().masks(_params(), jaxprune.ltp().init(_params())),
+    "int32": lambda: {"step": jnp.int32(7), "seen": jnp.arange(5)},
+    "empty dicts": lambda: {"a": {}, "variables": {}, "w": jnp.ones(2), "z": ()},
+    "nnx state": _module_state,
+    "frozen dict": lambda: flax.core.freeze(_params()),
+    "budget": lambda: jaxprune.dual_ascent(lambda k: jnp.float32(1), 0.5).init(),
+}
+
+
+def _bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("abstract", [False, True])
+def test_what_is_loaded_is_what_was_saved_bit_for_bit(name, abstract, tmp_path):
+    state = STATES[name]()
+    path = checkpoint.save(tmp_path, 3, state)
+    like = jax.eval_shape(lambda: state) if abstract else state
+    loaded = checkpoint.load(path, like)
+    assert path == tmp_path / "3"
+    assert jax.tree.structure(loaded) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(loaded, state)
+    assert _bits(loaded) == _bits(state)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
+
+
+def test_shardings_are_restored_on_eight_devices(tmp_path):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    shardings = {"dense": {"kernel": split, "bias": whole}}
+    params = jax.device_put(_params(), shardings)
+    path = checkpoint.save(tmp_path, 0, params)
+    loaded = checkpoint.load(path, params)
+    got = jax.tree.map(lambda leaf: leaf.sharding, loaded)
+    assert got == shardings
+    assert _bits(loaded) == _bits(params)
+    # And to another layout than it was saved from.
+    other = {"dense": {"kernel": NamedSharding(mesh, P(None, "data")), "bias": split}}
+    like = jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        params,
+        other,
+    )
+    moved = checkpoint.load(path, like)
+    assert jax.tree.map(lambda leaf: leaf.sharding, moved) == other
+    assert _bits(moved) == _bits(params)
+    one = checkpoint.load(path, _params())
+    assert len(one["dense"]["kernel"].devices()) == 1
+
+
+def test_metadata_comes_back(tmp_path):
+    metadata = {"accuracy_hard": 0.993, "kept_weights": 12, "nested": {"a": [1, None]}}
+    checkpoint.save(tmp_path, 5, _params(), metadata=metadata)
+    checkpoint.save(tmp_path, 40, _params())
+    first, second = checkpoint.entries(tmp_path)
+    assert (first.step, first.path, first.metadata) == (5, tmp_path / "5", metadata)
+    assert second.metadata == {}
+    assert checkpoint.latest(tmp_path) == second
+
+
+def test_entries_are_by_step_and_leave_out_what_is_no_checkpoint(tmp_path):
+    assert checkpoint.entries(tmp_path / "nowhere") == ()
+    assert checkpoint.latest(tmp_path) is None
+    for step in (10, 9, 100):
+        checkpoint.save(tmp_path, step, {"w": jnp.float32(step)})
+    (tmp_path / "200").mkdir()  # a folder of someone else
+    (tmp_path / "300").write_text("a file")
+    (tmp_path / "notes").mkdir()
+    shutil.copytree(tmp_path / "100", tmp_path / "400.orbax-checkpoint-tmp")
+    shutil.copytree(tmp_path / "100", tmp_path / "500.discarded")
+    assert [e.step for e in checkpoint.entries(tmp_path)] == [9, 10, 100]
+    assert checkpoint.latest(tmp_path).step == 100
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    checkpoint.save(tmp_path, 1, {"w": jnp.ones(3)}, metadata={"run": 1})
+    checkpoint.save(tmp_path, 1, {"v": jnp.zeros((2, 2))}, metadata={"run": 2})
+    (entry,) = checkpoint.entries(tmp_path)
+    assert entry.metadata == {"run": 2}
+    loaded = checkpoint.load(entry, {"v": jnp.ones((2, 2))})
+    assert _bits(loaded) == _bits({"v": jnp.zeros((2, 2))})
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_negative_step_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="step=-1"):
+        checkpoint.save(tmp_path, -1, _params())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discard_hides_a_checkpoint_before_it_removes_it(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, 1, _params())
+    remove, seen = shutil.rmtree, []
+
+    def rmtree(target, *args, **kwargs):
+        # Whenever anything is being removed, nothing is left under the name.
+        if Path(target).exists():
+            seen.append((path.exists(), checkpoint.entries(tmp_path)))
+        remove(target, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", rmtree)
+    checkpoint.discard(path)
+    assert seen == [(False, ())]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discard_copes_with_the_remains_of_one_that_was_killed(tmp_path):
+    path = checkpoint.save(tmp_path, 1, _params())
+    shutil.copytree(path, tmp_path / "1.discarded")
+    checkpoint.discard(path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        checkpoint.discard(path)
+
+
+def _small_trail(directory, steps):
+    directory.mkdir()
+    source = checkpoint.save(directory, steps[0], {"w": jnp.ones(2)})
+    for step in steps[1:]:
+        shutil.copytree(source, directory / str(step))
+    return directory
+
+
+def test_tidy_keeps_the_last_and_removes_later_steps_and_leftovers(tmp_path):
+    trail = _small_trail(tmp_path / "trail", [1, 2, 3, 10, 20])
+    for leftover in ("30.orbax-checkpoint-tmp", "4.discarded"):
+        shutil.copytree(trail / "1", trail / leftover)
+    for notes in ("notes", "notes.replacing"):
+        (trail / notes).mkdir()
+    steps = lambda: [e.step for e in checkpoint.entries(trail)]
+    checkpoint.tidy(trail)
+    assert steps() == [1, 2, 3, 10, 20]
+    names = {p.name for p in trail.iterdir()}
+    assert names == {"1", "2", "3", "10", "20", "notes", "notes.replacing"}
+    checkpoint.tidy(trail, up_to=10)
+    assert steps() == [1, 2, 3, 10]
+    checkpoint.tidy(trail, keep_last=2)
+    assert steps() == [3, 10]
+    checkpoint.tidy(trail, keep_last=1, up_to=9)
+    assert steps() == [3]
+    checkpoint.tidy(trail, keep_last=0)
+    assert steps() == []
+    checkpoint.tidy(tmp_path / "nowhere", keep_last=1)
+
+
+def _first_layer(kernel):
+    return {"conv": {"kernel": kernel}, "dense": {"bias": jnp.ones(3)}}
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        (
+            _first_layer(np.ones((2, 4), np.float32)),
+            r"'conv/kernel' has shape \(2, 3\) in the checkpoint, \(2, 4\) was asked",
+        ),
+        (
+            _first_layer(np.ones((3, 2), np.float32)),
+            r"'conv/kernel' has shape \(2, 3\) in the checkpoint, \(3, 2\) was asked",
+        ),
+        (
+            _first_layer(np.ones((2, 3), np.float16)),
+            r"'conv/kernel' has dtype float32 in the checkpoint, float16 was asked",
+        ),
+        (
+            {**_first_layer(np.ones((2, 3), np.float32)), "head": {"w": np.ones(5)}},
+            r"'head/w' of shape \(5,\) is not in it",
+        ),
+        (
+            {"conv": {"kernel": np.ones((2, 3), np.float32)}},
+            r"a leaf 'dense/bias' of shape \(3,\) that is not asked for",
+        ),
+    ],
+    ids=["shape", "transposed", "dtype", "missing leaf", "extra leaf"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_and_stays(like, message, tmp_path):
+    state = _first_layer(jnp.arange(6.0).reshape(2, 3))
+    path = checkpoint.save(tmp_path, 1, state)
+    with pytest.raises(ValueError, match=message) as caught:
+        checkpoint.load(path, like)
+    assert str(path) in str(caught.value)
+    assert "another network, method or configuration" in str(caught.value)
+    assert _bits(checkpoint.load(path, state)) == _bits(state)
+
+
+def test_the_first_of_several_differing_leaves_is_named(tmp_path):
+    names = [f"layer{i}" for i in range(5)]
+    path = checkpoint.save(tmp_path, 1, {name: jnp.ones(3) for name in names})
+    like = {name: jnp.ones(3 if i < 2 else 4) for i, name in enumerate(names)}
+    with pytest.raises(ValueError, match="'layer2'") as caught:
+        checkpoint.load(path, like)
+    assert "layer3" not in str(caught.value)
+
+
+def test_a_checkpoint_that_is_not_there_lists_those_that_are(tmp_path):
+    for step in (1, 20):
+        checkpoint.save(tmp_path, step, _params())
+    (tmp_path / "5").mkdir()
+    for step in (3, 5):
+        with pytest.raises(FileNotFoundError, match=r"Steps beside it: \[1, 20\]"):
+            checkpoint.load(tmp_path / str(step), _params())
+    with pytest.raises(FileNotFoundError, match=r"\[\]"):
+        checkpoint.load(tmp_path / "nowhere" / "1", _params())
+
+
+# Killed in the middle, and disks that are full ---------------------------------------
+
+_FLOATS = 1 << 20  # in each of four arrays: 16 MB, a tenth of a second to write
+
+# Imports once, then forks a process that saves until it is killed, as often as asked.
+_SAVER = f"""
+import os, sys
+import jax, numpy as np
+from orbax.checkpoint import v1
+from jaxprune import checkpoint
+
+noise = np.random.default_rng(0).normal(size={_FLOATS}).astype(np.float32)
+print("ready", flush=True)
+for line in sys.stdin:
+    directory, first = line.split()
+    child = os.fork()
+    if child == 0:
+        for step in range(int(first), int(first) + 1000):
+            arrays = {{f"w{{i}}": noise + np.float32(step + i) for i in range(4)}}
+            print("saving", os.getpid(), flush=True)
+            checkpoint.save(directory, step, arrays, metadata={{"step": step}})
+            print("saved", step, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("killed", flush=True)
+"""
+
+
+def test_a_save_that_is_killed_leaves_nothing_half_written_to_be_read(tmp_path):
+    noise = np.random.default_rng(0).normal(size=_FLOATS).astype(np.float32)
+    delays = random.Random(0)
+    saver = subprocess.Popen(
+        [sys.executable, "-c", _SAVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    unfinished, whole, last, took = 0, 0, -1, 0.2
+    try:
+        assert saver.stdout.readline() == "ready\n"
+        for attempt in range(8):
+            print(tmp_path, last + 1, file=saver.stdin, flush=True)
+            word, pid = saver.stdout.readline().split()
+            assert word == "saving"
+            if attempt % 2:  # let one through, then kill the one behind it
+                began = time.monotonic()
+                assert saver.stdout.readline().startswith("saved")
+                took = time.monotonic() - began
+                assert saver.stdout.readline().startswith("saving")
+            time.sleep(delays.uniform(0, min(took, 1.0)))
+            os.kill(int(pid), signal.SIGKILL)
+            while (line := saver.stdout.readline()) != "killed\n":
+                assert line.split()[0] in ("saved", "saving")
+            names = {p.name for p in tmp_path.iterdir()}
+            unfinished += any(not name.isdecimal() for name in names)
+            entry = checkpoint.latest(tmp_path)
+            if entry is None:
+                continue
+            whole += 1
+            assert entry.step >= last
+            last = entry.step
+            assert entry.metadata == {"step": last}
+            like = {f"w{i}": jax.ShapeDtypeStruct((_FLOATS,), "f4") for i in range(4)}
+            loaded = checkpoint.load(entry, like)
+            for i in range(4):
+                want = noise + np.float32(last + i)
+                np.testing.assert_array_equal(np.asarray(loaded[f"w{i}"]), want)
+            checkpoint.tidy(tmp_path, keep_last=1)
+            assert [p.name for p in tmp_path.iterdir()] == [str(last)]
+    finally:
+        saver.kill()
+        saver.communicate()
+    # The kills did hit what they were aimed at, and did leave something to load.
+    assert unfinished >= 2
+    assert whole >= 2
+
+
+# Forks a process that saves step 3 again and kills itself just before it renames or
+# removes something for the n-th time.
+_REPLACER = """
+import os, shutil, signal, sys
+import numpy as np
+from orbax.checkpoint import v1
+from jaxprune import checkpoint
+
+def fatal(call, calls):
+    def counted(*args, **kwargs):
+        calls.append(call)
+        if len(calls) == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    return counted
+
+new = {"w": np.full(5, 2.0, np.float32)}
+print("ready", flush=True)
+for line in sys.stdin:
+    directory, deadly = line.split()
+    deadly = int(deadly)
+    child = os.fork()
+    if child == 0:
+        calls = []
+        os.rename, shutil.rmtree = fatal(os.rename, calls), fatal(shutil.rmtree, calls)
+        checkpoint.save(directory, 3, new, metadata={"run": 2})
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_one_of_the_two_can_be_read_whenever_a_replacement_is_killed(tmp_path):
+    old = {"w": np.full(5, 1.0, np.float32)}
+    saver = subprocess.Popen(
+        [sys.executable, "-c", _REPLACER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    read, renamed = [], []
+    try:
+        assert saver.stdout.readline() == "ready\n"
+        for deadly in range(1, 20):
+            directory = tmp_path / str(deadly)
+            checkpoint.save(directory, 3, old, metadata={"run": 1})
+            print(directory, deadly, file=saver.stdin, flush=True)
+            code = int(saver.stdout.readline())
+            for _ in range(2):  # as it was left, and tidied up
+                (entry,) = checkpoint.entries(directory)
+                run = entry.metadata["run"]
+                for source in (entry, directory / "3"):
+                    loaded = checkpoint.load(source, old)
+                    np.testing.assert_array_equal(loaded["w"], float(run))
+                renamed.append(entry.path.name)
+                checkpoint.tidy(directory)
+            assert [p.name for p in directory.iterdir()] == ["3"]
+            read.append(run)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            # What is saved next finds nothing in its way.
+            checkpoint.save(directory, 3, old, metadata={"run": 3})
+            assert checkpoint.latest(directory).metadata == {"run": 3}
+    finally:
+        saver.kill()
+        saver.communicate()
+    assert code == 0  # It came through in the end,
+    assert read == sorted(read)  # first the old one is there, then the new one,
+    assert {1, 2} == set(read)
+    assert "3.replacing" in renamed  # and between the renames it was hit as well.
+
+
+_FULL = """
+import json, resource, sys
+import numpy as np
+from jaxprune import checkpoint
+
+directory, how = sys.argv[1:]
+small = {"w": np.arange(3, dtype=np.float32)}
+large = {"w": np.random.default_rng(0).normal(size=1 << 20).astype(np.float32)}
+checkpoint.save(directory, 1, small)
+if how == "limit":  # Python ignores SIGXFSZ: writing then fails with EFBIG.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+said = []
+for step in (2, 3):
+    try:
+        checkpoint.save(directory, step, large)
+    except OSError as error:
+        said.append(str(error))
+latest = checkpoint.latest(directory)
+loaded = checkpoint.load(latest, small)
+checkpoint.tidy(directory)
+checkpoint.save(directory, 4, small)  # and it goes on when there is room again
+steps = [entry.step for entry in checkpoint.entries(directory)]
+kept = np.asarray(loaded["w"]).tolist()
+print(json.dumps({"said": said, "step": latest.step, "kept": kept, "steps": steps}))
+"""
+
+
+def _save_to_a_full_disk(directory, how):
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(directory), how],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["said"]) == 2
+    for step, message in zip((2, 3), found["said"], strict=True):
+        assert f"`save({str(directory)!r}, step={step})`" in message
+        assert "disk full" in message
+    assert (found["step"], found["kept"]) == (1, [0.0, 1.0, 2.0])
+    assert found["steps"] == [1, 4]
+    return found["said"][0]
+
+
+def test_a_write_that_the_system_refuses_is_an_os_error_and_loses_nothing(tmp_path):
+    assert "File too large" in _save_to_a_full_disk(tmp_path, "limit")
+
+
+def test_a_full_disk_is_an_os_error_and_loses_nothing(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
+        pytest.skip("a small file system can be mounted by root only")
+    try:
+        message = _save_to_a_full_disk(tmp_path, "mount")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert "No space left on device" in message
+
+
+def test_a_directory_that_cannot_be_made_is_an_os_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        checkpoint.save(tmp_path / "file" / "trail", 1, _params())
+
+
+# Questions to a trail ----------------------------------------------------------------
+
+
+def _entry(step, accuracy, weights):
+    metadata = {"accuracy_hard": accuracy, "kept_weights": weights}
+    return Entry(path=Path(f"/trail/{step}"), step=step, metadata=metadata)
+
+
+TRAIL = [
+    _entry(1, 0.990, 1000),
+    _entry(2, 0.995, 500),
+    _entry(3, 0.995, 250),
+    _entry(4, 0.980, 250),
+    _entry(5, 0.900, 50),
+]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "step"), [(0.995, 3), (0.98, 3), (0.9, 5), (0.0, 5), (0.981, 3)]
+)
+def test_the_smallest_that_is_accurate_enough(accuracy, step):
+    for trail in (TRAIL, TRAIL[::-1], iter(TRAIL)):
+        assert checkpoint.smallest(trail, accuracy=accuracy).step == step
+
+
+@pytest.mark.parametrize(
+    ("weights", "step"), [(2000, 3), (500, 3), (250, 3), (249, 5), (50, 5)]
+)
+def test_the_most_accurate_that_is_small_enough(weights, step):
+    for trail in (TRAIL, TRAIL[::-1], iter(TRAIL)):
+        assert checkpoint.most_accurate(trail, weights=weights).step == step
+
+
+def test_what_no_checkpoint_offers_is_a_lookup_error_that_says_what_is_there():
+    with pytest.raises(LookupError, match=r"accuracy=0\.999.*of 5 .*best has 0\.995"):
+        checkpoint.smallest(TRAIL, accuracy=0.999)
+    with pytest.raises(LookupError, match=r"weights=49.*of 5 .*smallest keeps 50"):
+        checkpoint.most_accurate(TRAIL, weights=49)
+    with pytest.raises(LookupError, match="none of 0 checkpoints"):
+        checkpoint.smallest([], accuracy=0.0)
+    with pytest.raises(LookupError, match="none of 0 checkpoints"):
+        checkpoint.most_accurate([], weights=10)
+
+
+def test_a_trail_on_disk_answers(tmp_path):
+    for step, accuracy, weights in [(1, 0.99, 6), (2, 0.98, 3), (3, 0.5, 1)]:
+        checkpoint.save(
+            tmp_path,
+            step,
+            {"w": jnp.full(2, step)},
+            metadata={"accuracy_hard": accuracy, "kept_weights": weights},
+        )
+    trail = checkpoint.entries(tmp_path)
+    best = checkpoint.smallest(trail, accuracy=0.98)
+    loaded = checkpoint.load(best, {"w": jnp.zeros(2, jnp.int32)})
+    assert loaded["w"].tolist() == [2, 2]
+    assert checkpoint.most_accurate(trail, weights=5).step == 2

@@ -1,0 +1,158 @@
+"""Files that leave the library."""
+
+import itertools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprune import io
+from jaxprune.channels import compact, random_channel_masks, trace_channels
+from jaxprune.masks import apply_masks, top_k_masks
+from tests.support import architectures
+from tests.support.channel_checks import size
+
+RUN = """
+import sys, numpy as np, jax.export
+program = jax.export.deserialize(open(sys.argv[1], "rb").read())
+np.save(sys.argv[3], program.call(np.load(sys.argv[2])))
+loaded = [name for name in sys.modules if name.split(".")[0] in ("jaxprune", "flax")]
+assert not loaded, loaded
+"""
+
+
+def small_network(name):
+    function, variables, (x,) = architectures.architectures()[name]()
+    graph = trace_channels(function, variables, x)
+    masks = random_channel_masks(jax.random.key(0), graph, 0.5)
+    return compact(function, graph, masks, variables), x
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mlp", "mobilenet_v3", "groupnorm_resnet", "gpt"]
+)
+def test_programs_take_any_number_of_examples(name):
+    small, x = small_network(name)
+    data = io.export_program(small.apply_fn, small.trees[0], x)
+    program = jax.export.deserialize(bytearray(data))
+    assert set(program.platforms) == {"cpu", "cuda"}
+    for count in (1, 2, 6):
+        images = jnp.concatenate([x, x, x])[:count]
+        want = small.apply_fn(small.trees[0], images)
+        np.testing.assert_allclose(program.call(images), want, rtol=1e-4, atol=1e-5)
+
+
+def test_programs_run_in_a_fresh_process(tmp_path):
+    small, x = small_network("resnet18")
+    data = io.export_program(small.apply_fn, small.trees[0], x)
+    (tmp_path / "net").write_bytes(data)
+    np.save(tmp_path / "x.npy", x)
+    names = [str(tmp_path / name) for name in ("net", "x.npy", "y.npy")]
+    subprocess.run([sys.executable, "-c", RUN, *names], check=True, cwd=tmp_path)
+    want = small.apply_fn(small.trees[0], x)
+    np.testing.assert_allclose(np.load(names[2]), want, rtol=1e-4, atol=1e-5)
+
+
+def wide_network():
+    """About 4 MB of float32, in which half of the channels are removed."""
+    sizes = (64, 700, 800, 500, 10)
+    params = {
+        f"w{i}": jax.random.normal(jax.random.key(i), shape) / shape[0] ** 0.5
+        for i, shape in enumerate(itertools.pairwise(sizes))
+    }
+
+    def mlp(params, x):
+        for i in range(3):
+            x = jnp.tanh(x @ params[f"w{i}"])
+        return x @ params["w3"]
+
+    x = jnp.ones((1, 64))
+    graph = trace_channels(mlp, params, x)
+    masks = random_channel_masks(jax.random.key(9), graph, 0.5)
+    return mlp, params, compact(mlp, graph, masks, params), x
+
+
+def folder_size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_shrink_as_the_parameters_do(tmp_path):
+    mlp, params, small, x = wide_network()
+    (tree,) = small.trees
+    ratio = size(tree) / size(params)
+    assert 0.25 < ratio < 0.3
+    sizes = {
+        "checkpoint": [
+            folder_size(io.save(tmp_path / name, 0, one))
+            for name, one in (("small", tree), ("dense", params))
+        ],
+        "program": [
+            len(io.export_program(f, p, x))
+            for f, p in ((small.apply_fn, tree), (mlp, params))
+        ],
+        "weights": [
+            io.save_weights(tmp_path / "weights", one) for one in (tree, params)
+        ],
+    }
+    for name, (after, before) in sizes.items():
+        assert abs(after / before / ratio - 1) < 0.03, (name, after, before)
+
+
+def test_a_sparse_file_is_a_tenth_of_the_dense_one(tmp_path):
+    _, params, _, _ = wide_network()
+    scores = jax.tree.map(jnp.abs, params)
+    pruned = apply_masks(params, top_k_masks(scores, size(params) // 20))
+    sparse = io.save_sparse(tmp_path / "sparse", pruned)
+    # One bit for every weight, 32 for each of the 5 % left: 0.081 of float32.
+    assert 0.08 < sparse / (4 * size(params)) < 0.085
+    loaded = io.load_sparse(tmp_path / "sparse")
+    for name, leaf in pruned.items():
+        assert loaded[name].tobytes() == np.asarray(leaf).tobytes()
+
+
+def test_scalar_inputs_cannot_be_exported():
+    with pytest.raises(ValueError, match=r"inputs\[0\] is a scalar"):
+        io.export_program(lambda p, x: x, {}, jnp.float32(1))
+
+
+def test_weights_come_back_with_original_indices(tmp_path):
+    small, _ = small_network("resnet18")
+    size = io.save_weights(tmp_path / "w.safetensors", small.trees[0], small.kept)
+    assert size == (tmp_path / "w.safetensors").stat().st_size
+    arrays, kept = io.load_weights(tmp_path / "w.safetensors")
+    for (name, indices), leaf in zip(
+        small.kept.items(), jax.tree.leaves(small.trees[0]), strict=True
+    ):
+        np.testing.assert_array_equal(arrays[name], leaf)
+        for axis, left in enumerate(indices):
+            if name in kept and kept[name][axis] is not None:
+                assert kept[name][axis] == left.tolist()
+            else:
+                assert left.tolist() == list(range(leaf.shape[axis]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_sparse_files_are_small_and_exact(tmp_path, rng, dtype):
+    dense = rng.standard_normal((300, 400)).astype(jnp.dtype(dtype))
+    pruned = np.where(rng.random(dense.shape) < 0.05, dense, 0).astype(dense.dtype)
+    pruned[0, :3] = [-0.0, np.inf, np.nan]
+    params = {"a": {"w": pruned}, "b": dense, "n": np.int32(3), "m": pruned != 0}
+    size = io.save_sparse(tmp_path / "s", params)
+    arrays = io.load_sparse(tmp_path / "s")
+    for name, want in (("a/w", pruned), ("b", dense), ("m", pruned != 0)):
+        assert arrays[name].dtype == want.dtype
+        assert arrays[name].tobytes() == want.tobytes()
+    assert arrays["n"] == 3
+    if dtype == "float32":
+        alone = io.save_sparse(tmp_path / "alone", {"w": pruned})
+        assert alone <= 0.10 * pruned.nbytes
+    assert size < sum(np.asarray(x).nbytes for x in jax.tree.leaves(params))
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        io.load_weights(tmp_path / "x")

@@ -1,0 +1,132 @@
+"""STR: a trainable soft threshold for every layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprune
+from tests.support import soft_reference
+
+
+@pytest.fixture
+def params(rng):
+    return {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(10, 6)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(0.3 * rng.normal(size=(4, 10)), jnp.float32)},
+        "bias": jnp.full(3, 0.1),
+    }
+
+
+def _sigmoid(s):
+    return 1 / (1 + np.exp(-s))
+
+
+def test_what_is_seen_is_the_soft_threshold_at_a_sigmoid(params):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.2)
+    seen, ratios = jax.jit(pruner.apply)(params, pruner.init(params))
+    for name in "ab":
+        want = soft_reference.soft(params[name]["kernel"], _sigmoid(-1.2))
+        np.testing.assert_allclose(seen[name]["kernel"], want, atol=1e-6)
+        assert float(ratios[f"{name}/kernel"]) == pytest.approx(np.mean(want != 0))
+    np.testing.assert_array_equal(seen["bias"], params["bias"])
+
+
+def test_derivatives_are_those_of_finite_differences(params):
+    pruner = jaxprune.soft_threshold_reparameterization()
+
+    def loss(params, variables):
+        seen = pruner.apply(params, variables).params
+        return sum(jnp.sum(jnp.sin(2 * x)) for x in jax.tree.leaves(seen))
+
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+        variables = {"a/kernel": jnp.float64(-1.2), "b/kernel": jnp.float64(-1.7)}
+        grads, slopes = jax.grad(loss, (0, 1))(wide, variables)
+        # The library computes in float32: wide steps, and second differences.
+        for name in variables:
+            moved = [variables | {name: variables[name] + h} for h in (0.02, -0.02)]
+            up, down = (float(loss(wide, v)) for v in moved)
+            assert float(slopes[name]) == pytest.approx((up - down) / 0.04, abs=0.05)
+    for name, s in (("a", -1.2), ("b", -1.7)):
+        w = np.asarray(params[name]["kernel"], float)
+        seen = soft_reference.soft(w, _sigmoid(s))
+        outer = 2 * np.cos(2 * seen) * (seen != 0)
+        np.testing.assert_allclose(grads[name]["kernel"], outer, atol=1e-5)
+        slope = _sigmoid(s) * (1 - _sigmoid(s))
+        by_hand = -np.sum(outer * np.sign(w)) * slope
+        assert float(slopes[f"{name}/kernel"]) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_the_price_moves_thresholds_up_and_weights_not_at_all(params):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
+    cost = jaxprune.density(params)
+    price = lambda p, v: cost(pruner.apply(p, v).keep_ratios)
+    weights, slopes = jax.grad(price, (0, 1))(params, pruner.init(params))
+    assert not any(np.any(g) for g in jax.tree.leaves(weights))
+    assert all(float(s) < 0 for s in slopes.values())
+
+
+def test_weight_decay_alone_drives_the_threshold(params):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-20.0)
+    both = {"params": params, "variables": pruner.init(params)}
+    optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))
+    state = optimizer.init(both)
+    zeros, ratios = jax.tree.map(jnp.zeros_like, both), []
+    for _ in range(300):
+        updates, state = optimizer.update(zeros, state, both)
+        both = optax.apply_updates(both, updates)
+        ratios.append(float(pruner.apply(*both.values()).keep_ratios["b/kernel"]))
+    assert ratios[0] == 1.0
+    assert ratios[-1] < 0.5
+    assert float(both["variables"]["a/kernel"]) == pytest.approx(-20 * 0.99**300, 1e-4)
+
+
+def test_a_budget_asks_for_a_size(params):
+    pruner = jaxprune.soft_threshold_reparameterization()
+    cost = jaxprune.density(params)
+    budget = jaxprune.dual_ascent(cost, optax.linear_schedule(1.0, 0.2, 150))
+    optimizer = optax.adam(0.05)
+
+    def step(carry, _):
+        variables, state, prices = carry
+
+        def objective(v):
+            seen, ratios = pruner.apply(params, v)
+            away = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), seen, params)
+            return sum(jax.tree.leaves(away)) + budget.penalty(ratios, prices), ratios
+
+        grads, ratios = jax.grad(objective, has_aux=True)(variables)
+        updates, state = optimizer.update(grads, state)
+        variables = optax.apply_updates(variables, updates)
+        return (variables, state, budget.update(ratios, prices)), None
+
+    variables = pruner.init(params)
+    carry = variables, optimizer.init(variables), budget.init()
+    (variables, *_), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=400))(carry)
+    kept = float(cost(pruner.apply(params, variables).keep_ratios))
+    assert kept == pytest.approx(0.2, abs=0.04)
+    masks = pruner.masks(params, variables, keep_ratio=0.2)
+    assert jaxprune.summarize(params, masks).kept == 20
+
+
+def test_it_hardens_to_what_the_network_saw(params):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
+    variables = pruner.init(params)
+    hard = pruner.finalize(params, variables, pruner.masks(params, variables))
+    seen = pruner.apply(params, variables).params
+    np.testing.assert_array_equal(hard["a"]["kernel"], seen["a"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init_value": float("nan")}, "init_value=nan"),
+        ({"temperature": 0.0}, r"temperature=0\.0"),
+        ({"min_keep_ratio": 1.5}, r"min_keep_ratio=1\.5"),
+    ],
+)
+def test_bad_configuration_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        jaxprune.soft_threshold_reparameterization(**changes)
