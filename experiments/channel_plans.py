@@ -59,16 +59,13 @@ def dsa(config: Config, task: Task) -> Plan:
     rounds = max(task.steps // config.ratio_every, 1)
     begin, end = round(config.ramp_begin * rounds), round(config.ramp_end * rounds)
     asked = channel_budget(config)
-    variables = pruner.init(task.params)
     budget = budgets.admm(
-        {name: known.costs[name] for name in asked},
-        {
-            name: jaxprune.schedules.cubic_ramp(
-                1.0, limit, begin_step=begin, end_step=max(end, 1)
+        [
+            jaxprune.at_most(
+                known.costs[name], limit, ramp=(begin, max(end, 1)), name=name
             )
             for name, limit in asked.items()
-        },
-        variables,  # of the shapes of keep ratios
+        ],
         min_keep_ratio={n: 1 / g.size for n, g in known.graph.groups.items()},
     )
     weights = weights_optimizer(config, pruning_learning_rate(config, task))
@@ -84,7 +81,7 @@ def dsa(config: Config, task: Task) -> Plan:
             {"weights": weights, "ratios": optax.set_to_zero()},
             {"params": "weights", "variables": "ratios"},
         ),
-        # A short memory of squares: prices rise by orders of magnitude on the way.
+        # A short memory of squares: multipliers rise by orders of magnitude on the way.
         search=Search(
             optax.adam(config.ratio_learning_rate, b2=0.99), config.ratio_every
         ),

@@ -148,27 +148,22 @@ def soft_threshold_reparameterization(config: Config, task: Task) -> Plan:
 
 def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
     """Thresholds trained by Adam beside the weights, against the price of a budget."""
-    budget = _size_budget(pruner, config, task, config.solver or "dual_ascent")
+    budget = _size_budget(config, task, config.solver or "dual_ascent")
     weights = weights_optimizer(config, pruning_learning_rate(config, task))
     thresholds = optax.adam(config.threshold_learning_rate)
     return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
 
 
-def _size_budget(pruner, config: Config, task: Task, solver: str) -> jaxprune.Budget:
+def _size_budget(config: Config, task: Task, solver: str) -> jaxprune.Budget:
     """A fixed `price`, or the limit on the weights, along its ramp, by a solver."""
     cost = jaxprune.density(task.params)
     if config.price is not None:
         return jaxprune.weighted(cost, config.price)
-    ramp = keep_ratio_ramp(config, task.steps)
+    limit = jaxprune.at_most(cost, keep_ratio_ramp(config, task.steps))
     if solver == "dual_ascent":
-        return jaxprune.dual_ascent(cost, ramp, rate=config.price_rate)
+        return jaxprune.dual_ascent(limit, rate=config.price_rate)
     if solver == "admm":
-        pruned = jax.eval_shape(
-            lambda p: pruner.apply(p, pruner.init(p)).keep_ratios, task.params
-        )
-        return jaxprune.admm(
-            cost, ramp, pruned, min_keep_ratio=max(config.min_keep_ratio, 1e-6)
-        )
+        return jaxprune.admm(limit, min_keep_ratio=max(config.min_keep_ratio, 1e-6))
     raise AssertionError(solver)  # `check_feasible` has looked at it.
 
 
@@ -244,9 +239,9 @@ def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
     if config.price is not None or config.solver:
-        budget = _size_budget(pruner, config, task, config.solver)
-        # At the rate of the weights a price is an L1 coefficient. The pulls of ADMM are
-        # none, and differ by orders of magnitude between layers.
+        budget = _size_budget(config, task, config.solver)
+        # At the rate of the weights a price is an L1 coefficient. The dual variables of
+        # ADMM are none, and differ by orders of magnitude between layers.
         thresholds = optax.sgd(rate)
         if config.solver == "admm":
             thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)

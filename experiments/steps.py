@@ -4,6 +4,7 @@ Nothing here knows a method by name: a `Plan` says what the network sees, how we
 and variables move, and what the network may cost.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -80,13 +81,15 @@ class TrainState(NamedTuple):
 def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainState:
     """Begins a phase at `step` with the given weights and a fresh optimizer."""
     variables = plan.pruner.init(params)
+    apply = functools.partial(plan.pruner.apply, key=jax.random.key(0), step=0)
+    keep_ratios = jax.eval_shape(apply, params, variables).keep_ratios
     return TrainState(
         params=params,
         variables=variables,
         batch_stats=batch_stats,
         opt_state=plan.optimizer.init({"params": params, "variables": variables}),
         search_state=plan.search.optimizer.init(variables) if plan.search else (),
-        budget_state=plan.budget.init(),
+        budget_state=plan.budget.init(keep_ratios),
         step=jnp.int32(step),
         bad_step=jnp.int32(_FINE),
     )
@@ -115,7 +118,7 @@ class Step(NamedTuple):
     axis_name: str | None = None
 
     def objective(self, trainable, state: TrainState, batch: Batch):
-        """Returns the loss with the price, and what the step tells of."""
+        """Returns the loss with the penalty, and what the step reports."""
         pruned = self.plan.pruner.apply(
             trainable["params"],
             trainable["variables"],
@@ -133,10 +136,10 @@ class Step(NamedTuple):
             jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing
         )
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
-        price = self.plan.budget.penalty(pruned.keep_ratios, state.budget_state)
+        penalty = self.plan.budget.penalty(pruned.keep_ratios, state.budget_state)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
         batch_stats = updated.get("batch_stats", {})
-        return loss + price, (loss, accuracy, batch_stats, pruned.keep_ratios)
+        return loss + penalty, (loss, accuracy, batch_stats, pruned.keep_ratios)
 
     def averaged(self, tree):
         """The mean over replicas."""
@@ -223,15 +226,22 @@ def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:
 
 
 def _budget_metrics(state: Any) -> Metrics:
-    """What a budget tells of."""
+    """Return the metrics of the state of a budget."""
     if isinstance(state, DualAscentState):
-        return {"target_keep_ratio": state.limit, "log_price": state.log_price}
+        return {
+            "target_keep_ratio": state.limit[0],
+            "log_multiplier": state.log_multiplier[0],
+        }
     if isinstance(state, AdmmState):
-        several = {"cost": state.cost, "limit": state.limit, "price": state.multipliers}
+        several = {
+            "cost": state.cost,
+            "limit": state.limit,
+            "multiplier": state.multipliers,
+        }
         return {
             "primal_residual": state.primal_residual,
             "dual_residual": state.dual_residual,
-            "stiffness": state.stiffness,
+            "rho": state.rho,
             **{
                 f"budget/{what}/{j}": value[j]
                 for what, value in several.items()

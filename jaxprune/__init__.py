@@ -25,6 +25,7 @@ from jaxprune.base import Pruned as Pruned
 from jaxprune.base import Pruner as Pruner
 from jaxprune.budgets import admm as admm
 from jaxprune.budgets import admm_as_published as admm_as_published
+from jaxprune.budgets import at_most as at_most
 from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
@@ -72,6 +73,7 @@ __all__ = [
     "admm",
     "admm_as_published",
     "apply_masks",
+    "at_most",
     "base",
     "budgets",
     "by_name",

@@ -441,7 +441,7 @@ def test_empty_variables_train_through_the_step_that_serves_all_methods(name):
     params, pruner = _params(), PRUNERS[name].pruner
     trainable = {"params": params, "variables": pruner.init(params)}
     assert trainable["variables"] == {}
-    budget = jaxprune.dual_ascent(jaxprune.density(params), 0.5)
+    budget = jaxprune.dual_ascent(jaxprune.at_most(jaxprune.density(params), 0.5))
     optimizer = optax.partition(
         {"weights": optax.sgd(0.1), "sites": optax.adam(0.1)},
         {"params": "weights", "variables": "sites"},
@@ -452,15 +452,16 @@ def test_empty_variables_train_through_the_step_that_serves_all_methods(name):
         def objective(trainable):
             pruned = pruner.apply(*trainable.values(), step=step)
             task = sum(jnp.sum(w**2) for w in jax.tree.leaves(pruned.params))
-            price = budget.penalty(pruned.keep_ratios, budget_state)
-            return task + price, pruned.keep_ratios
+            penalty = budget.penalty(pruned.keep_ratios, budget_state)
+            return task + penalty, pruned.keep_ratios
 
         grads, ratios = jax.grad(objective, has_aux=True)(trainable)
         updates, opt_state = optimizer.update(grads, opt_state, trainable)
         trainable = optax.apply_updates(trainable, updates)
         return trainable, opt_state, budget.update(ratios, budget_state)
 
-    state = trainable, optimizer.init(trainable), budget.init()
+    keep_ratios = pruner.apply(*trainable.values(), step=0).keep_ratios
+    state = trainable, optimizer.init(trainable), budget.init(keep_ratios)
     for i in range(2):
         state = step(*state, jnp.int32(i))
     assert step._cache_size() == 1
@@ -477,15 +478,28 @@ def _cost():
     return jaxprune.density(jax.eval_shape(_params))
 
 
-_LIMIT = optax.linear_schedule(1.0, 0.2, 10)
+_RAMP = optax.linear_schedule(1.0, 0.2, 10)
+
+
+def _limit(bound=0.2):
+    return jaxprune.at_most(_cost(), bound)
+
+
+def _two_limits():
+    conv = jaxprune.at_most(lambda k: k.get("conv/kernel", jnp.float32(1)), 0.4)
+    return [_limit(), conv._replace(name="conv")]
+
+
 BUDGETS = {
     "unlimited": lambda: jaxprune.unlimited(),
     "weighted": lambda: jaxprune.weighted(_cost(), 0.3),
-    "dual_ascent": lambda: jaxprune.dual_ascent(_cost(), 0.2),
-    "dual_ascent-schedule": lambda: jaxprune.dual_ascent(_cost(), _LIMIT),
-    "admm": lambda: jaxprune.admm(_cost(), 0.2, _ratios()),
-    "admm-schedule": lambda: jaxprune.admm(_cost(), _LIMIT, _ratios()),
-    "admm_as_published": lambda: jaxprune.admm_as_published(_cost(), 0.2, _ratios()),
+    "dual_ascent": lambda: jaxprune.dual_ascent(_limit()),
+    "dual_ascent-schedule": lambda: jaxprune.dual_ascent(_limit(_RAMP)),
+    "dual_ascent-two": lambda: jaxprune.dual_ascent(_two_limits()),
+    "admm": lambda: jaxprune.admm(_limit()),
+    "admm-schedule": lambda: jaxprune.admm(_limit(_RAMP)),
+    "admm-two": lambda: jaxprune.admm(_two_limits()),
+    "admm_as_published": lambda: jaxprune.admm_as_published(_limit()),
 }
 
 
@@ -516,7 +530,7 @@ def test_a_budget_traces_once_over_steps(budget):
     def step(ratios, state):
         return budget.penalty(ratios, state), budget.update(ratios, state)
 
-    state = budget.init()
+    state = budget.init(_ratios())
     for scale in (1.0, 0.5, 0.0):
         penalty, state = step(_ratios(scale), state)
         chex.assert_tree_all_finite((penalty, state))
@@ -530,15 +544,17 @@ def test_the_state_of_a_budget_is_a_carry_of_a_scan(budget):
         ratios = _ratios(scale)
         return budget.update(ratios, state), budget.penalty(ratios, state)
 
-    state, penalties = jax.lax.scan(step, budget.init(), jnp.linspace(1, 0.1, 5))
-    chex.assert_trees_all_equal_shapes_and_dtypes(state, budget.init())
+    state, penalties = jax.lax.scan(
+        step, budget.init(_ratios()), jnp.linspace(1, 0.1, 5)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, budget.init(_ratios()))
     assert penalties.dtype == jnp.float32
     assert (np.asarray(penalties) >= 0).all()
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
 def test_a_penalty_is_a_float32_scalar_even_abstractly(budget):
-    abstract = jax.eval_shape(lambda: (_ratios(), budget.init()))
+    abstract = jax.eval_shape(lambda: (_ratios(), budget.init(_ratios())))
     penalty = jax.eval_shape(budget.penalty, *abstract)
     assert (penalty.shape, penalty.dtype) == ((), jnp.float32)
     new = jax.eval_shape(budget.update, *abstract)
@@ -546,7 +562,7 @@ def test_a_penalty_is_a_float32_scalar_even_abstractly(budget):
 
 
 def test_a_budget_is_deterministic_with_and_without_jit(budget):
-    ratios, state = _ratios(), budget.init()
+    ratios, state = _ratios(), budget.init(_ratios())
     want = budget.penalty(ratios, state), budget.update(ratios, state)
     again = budget.penalty(ratios, state), budget.update(ratios, state)
     jitted = (
@@ -559,7 +575,7 @@ def test_a_budget_is_deterministic_with_and_without_jit(budget):
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_the_derivative_of_a_penalty_is_finite_and_not_negative(budget, scale):
-    state = budget.init()
+    state = budget.init(_ratios())
     grads = jax.grad(budget.penalty)(_ratios(scale), state)
     chex.assert_tree_all_finite(grads)
     # ADMM ties ratios to an affordable point, from below too.
@@ -568,16 +584,16 @@ def test_the_derivative_of_a_penalty_is_finite_and_not_negative(budget, scale):
 
 
 def test_a_budget_refuses_unknown_keywords(budget):
-    ratios, state = _ratios(), budget.init()
+    ratios, state = _ratios(), budget.init(_ratios())
     for function in (budget.penalty, budget.update):
         with pytest.raises(TypeError, match="keyword argument 'step'"):
             function(ratios, state, step=0)
     with pytest.raises(TypeError, match="positional argument"):
-        budget.init(ratios)
+        budget.init(ratios, state)
 
 
 def test_a_budget_on_eight_devices_equals_one(budget):
-    ratios, state = _ratios(), budget.init()
+    ratios, state = _ratios(), budget.init(_ratios())
     step = lambda ratios, state: (
         jax.grad(budget.penalty)(ratios, state),
         budget.update(ratios, state),
@@ -597,19 +613,24 @@ def test_a_budget_on_eight_devices_equals_one(budget):
 
 def test_the_state_of_a_budget_may_be_donated(budget):
     step = jax.jit(budget.update, donate_argnums=1)
-    state = budget.init()
+    state = budget.init(_ratios())
     for _ in range(3):
         old, state = state, step(_ratios(), state)
         # XLA drops arguments that are not read; all that are read are donated.
         if old:
             assert old.step.is_deleted()
-            price = "pull" if isinstance(old, budgets.AdmmState) else "log_price"
-            assert getattr(old, price).is_deleted()
-    chex.assert_tree_all_finite((state, budget.init()))
+            admm = isinstance(old, budgets.AdmmState)
+            assert getattr(old, "dual" if admm else "log_multiplier").is_deleted()
+    chex.assert_tree_all_finite((state, budget.init(_ratios())))
 
 
-def test_a_budget_without_sites_prices_the_whole_network(budget):
-    state = budget.init()
+def test_sites_without_keep_ratios_count_as_kept_whole(budget):
+    state = budget.init(_ratios())
+    if isinstance(state, budgets.AdmmState):  # its vectors need every site
+        for function in (budget.penalty, budget.update):
+            with pytest.raises(ValueError, match="no keep ratios"):
+                function({}, state)
+        return
     whole = {name: jnp.ones_like(r) for name, r in _ratios().items()}
     chex.assert_trees_all_close(budget.penalty({}, state), budget.penalty(whole, state))
     chex.assert_trees_all_close(budget.update({}, state), budget.update(whole, state))
@@ -972,8 +993,8 @@ class EveryWayToRun(chex.TestCase):
     def test_budget(self, name):
         budget = BUDGETS[name]()
         both = lambda r, s: (budget.penalty(r, s), budget.update(r, s))
-        want = both(_ratios(), budget.init())
-        got = self.variant(both)(_ratios(), budget.init())
+        want = both(_ratios(), budget.init(_ratios()))
+        got = self.variant(both)(_ratios(), budget.init(_ratios()))
         chex.assert_trees_all_close(got, want, rtol=1e-5)
 
     @chex.variants(**ALL_WAYS)

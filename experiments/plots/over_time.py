@@ -13,7 +13,7 @@ from experiments.plots.series import (
     COST,
     LEARNING,
     LIMIT,
-    PRICE,
+    MULTIPLIER,
     REGROWTH,
     Record,
     recorded_keys,
@@ -125,23 +125,23 @@ def budget_over_time(
     *,
     reached: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw costs and their limits against the step, and the prices below them.
+    """Draw costs and their limits against the step, and the multipliers below them.
 
     Args:
-      records: Lines with `budget/cost/<j>`, and `limit` and `price` in its place.
+      records: Lines with `budget/cost/<j>`, and `limit` and `multiplier` in its place.
       names: Of the costs, by j.
       reached: The costs of the final network by name, drawn as points.
 
     Returns:
-      The figure; without prices it has one panel.
+      The figure; without multipliers it has one panel.
     """
-    prices = bool(recorded_keys(records, PRICE))
-    figure = drawing.blank("Budget over time", height=3.7 + 1.2 * prices)
+    multipliers = bool(recorded_keys(records, MULTIPLIER))
+    figure = drawing.blank("Budget over time", height=3.7 + 1.2 * multipliers)
     panels = figure.subplots(
-        1 + prices,
+        1 + multipliers,
         sharex=True,
         squeeze=False,
-        gridspec_kw={"height_ratios": (2.4, 1.0)[: 1 + prices]},
+        gridspec_kw={"height_ratios": (2.4, 1.0)[: 1 + multipliers]},
     )[:, 0]
     top = panels[0]
     highest = 1.0
@@ -173,16 +173,16 @@ def budget_over_time(
             own = drawing.ORANGE if len(names) == 1 else colour
             line = {"color": own, "linestyle": (0, (4, 2.5)), "linewidth": 1.6}
             top.plot(steps, values, label=f"limit {percent(values[-1])}", **line)
-        steps, values = thin(*series(records, f"{PRICE}{j}"))
+        steps, values = thin(*series(records, f"{MULTIPLIER}{j}"))
         if len(steps):
             panels[-1].plot(steps, values, color=colour, linewidth=1.7)
     top.set_ylim(0, 1.06 * highest)
     scales.percents(top.yaxis)
     top.set_ylabel("of the dense cost")
     drawing.legend(top)
-    if prices:
+    if multipliers:
         panels[-1].set_ylim(bottom=0)
-        panels[-1].set_ylabel("price")
+        panels[-1].set_ylabel("multiplier")
     for axes in panels:
         scales.steps(axes, records, label=axes is panels[-1], name=axes is top)
     return figure

@@ -11,7 +11,8 @@ Record = Mapping[str, Any]
 
 # What names of numbers in the records begin with; layers, groups or costs follow.
 THRESHOLD, KEPT = "threshold/", "keep_ratio/"
-COST, LIMIT, PRICE = "budget/cost/", "budget/limit/", "budget/price/"
+COST, LIMIT = "budget/cost/", "budget/limit/"
+MULTIPLIER = "budget/multiplier/"
 LEARNING = ("loss", "accuracy", "test_accuracy")
 REGROWTH = ("newly_pruned", "regrown")
 

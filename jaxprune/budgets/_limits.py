@@ -1,204 +1,245 @@
-"""What hard budgets share: their state, ratios as vectors, checks of arguments."""
+"""Limits on costs: how they are written, checked and followed over the steps."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.core
-import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
+import optax
 
-from jaxprune.base._checks import round_up
-from jaxprune.base._protocols import Cost, KeepRatios
-from jaxprune.budgets._penalty import Result
+from jaxprune.base._checks import is_static_number, round_up
+from jaxprune.base._protocols import Cost, Limit
+from jaxprune.costs._weights import density
+from jaxprune.schedules._ramps import cubic_ramp
 
-_LEAST = 1e-6
-_STEEP = 0.01
+_SMALLEST = float(np.finfo(np.float32).tiny)
+# Steps at which a schedule is looked at before training: 0, 1, 3, 7, ..., 2**30 - 1.
+_STEPS = tuple(2**i - 1 for i in range(31))
 
 
-class AdmmState(NamedTuple):
-    """State of `admm` and `admm_as_published`, for n keep ratios and m costs.
+def at_most(
+    cost: Cost,
+    limit: optax.ScalarOrSchedule,
+    *,
+    ramp: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> Limit:
+    """Return an upper bound on a cost.
 
-    Numbers have the dtype of the keep ratios, float32 as a rule.
+        cost(keep_ratios) <= limit
 
-    Attributes:
-      step: int32, the number of updates so far.
-      point: shape (n,), the affordable point: log k, or logit k as published.
-      pull: shape (n,), the multipliers u that tie k to the point.
-      stiffness: rho, the weight of the quadratic term.
-      multipliers: shape (m,), of the limits.
-      cost: shape (m,), the costs at the last update.
-      limit: shape (m,), the limits that they were held to.
-      primal_residual: root mean square of k's distance from the point.
-      dual_residual: rho times the root mean square of the point's last move.
-      result: int32, a `Result`.
+    With `ramp=(begin, end)` the bound falls from 1 to `limit` along the cubic ramp of
+    `schedules.cubic_ramp`:
+
+        1                                                     up to step `begin`,
+        limit + (1 - limit) (1 - (t - begin) / (end - begin))^3     between,
+        limit                                                 from step `end` on.
+
+    Args:
+      cost: `keep_ratios -> scalar`, a fraction of the dense cost, such as
+        `density(params)` or `costs.macs(graph)`. `density` itself is accepted where
+        something binds the parameters later.
+      limit: the bound, in (0, 1]; a number, an array of shape (), or (without a ramp)
+        a schedule of the step.
+      ramp: the steps at which the cubic ramp begins and ends.
+      name: what messages and metrics call the limit; the name of the cost if not given.
+
+    Returns:
+      A `Limit`, for `dual_ascent`, `admm` and everything else that takes limits.
+
+    Raises:
+      ValueError: if a number for the limit is not in (0, 1], a ramp is given for a
+        schedule, or its steps are not 0 <= begin < end.
+      TypeError: if `cost` is no function, or `limit` neither a number nor a schedule.
+
+    Examples:
+      >>> import jaxprune
+      >>> limit = at_most(jaxprune.density, 0.25, ramp=(0, 100))
+      >>> limit.name, [round(float(limit.at_most(t)), 3) for t in (0, 50, 100)]
+      ('density', [1.0, 0.344, 0.25])
+
+    References:
+      Zhu and Gupta, "To prune, or not to prune", 2017, arXiv:1710.01878, Eq. (1).
     """
+    _check_cost("at_most", cost)
+    _check_bound("at_most", "limit", limit)
+    if ramp is not None:
+        if callable(limit):
+            raise ValueError(
+                "`at_most(limit=<schedule>, ramp=...)`: a schedule has its own course. "
+                "Give the end value as a number, or leave `ramp` out."
+            )
+        begin, end = ramp
+        limit = cubic_ramp(1.0, limit, begin_step=begin, end_step=end)
+    return Limit(cost, limit, _name_of(cost) if name is None else name)
 
-    step: jax.Array
-    point: jax.Array
-    pull: jax.Array
-    stiffness: jax.Array
-    multipliers: jax.Array
-    cost: jax.Array
-    limit: jax.Array
-    primal_residual: jax.Array
-    dual_residual: jax.Array
-    result: jax.Array
+
+def _name_of(cost: Cost) -> str:
+    """Return the name of a cost: its field `name`, or that of the function."""
+    found = getattr(cost, "name", None) or getattr(cost, "__name__", "")
+    return found if isinstance(found, str) and found.isidentifier() else "cost"
 
 
-def start(point, stiffness: float, count: int) -> AdmmState:
-    """The state before the first update."""
-    dtype = point.dtype
-    return AdmmState(
-        step=jnp.zeros([], jnp.int32),
-        point=point,
-        pull=jnp.zeros_like(point),
-        stiffness=jnp.asarray(stiffness, dtype),
-        multipliers=jnp.zeros(count, dtype),
-        cost=jnp.ones(count, dtype),
-        limit=jnp.ones(count, dtype),
-        primal_residual=jnp.zeros([], dtype),
-        dual_residual=jnp.zeros([], dtype),
-        result=jnp.int32(Result.NOT_YET_MET),
+def checked_limits(call: str, limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
+    """Return limits as a tuple; refuse what cannot be held.
+
+    Raises:
+      TypeError: if something is no `Limit`, or a cost is no function of keep ratios.
+      ValueError: if there is none, two share a name, or a number is not in (0, 1].
+    """
+    given = (limits,) if isinstance(limits, Limit) else limits
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise TypeError(_not_limits(call, limits))
+    given = tuple(given)
+    if not given:
+        raise ValueError(
+            f"`{call}(limits=())`: at least one limit is needed. Without a limit use "
+            "`unlimited()`."
+        )
+    for limit in given:
+        if not isinstance(limit, Limit):
+            raise TypeError(_not_limits(call, limits))
+        check_bound_cost(call, limit.cost)
+        _check_bound(call, limit.name, limit.at_most)
+    names = [limit.name for limit in given]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"`{call}(limits=...)`: the names {names} must differ. Give each a name, "
+            "`at_most(cost, limit, name=...)`."
+        )
+    return given
+
+
+def _not_limits(call: str, limits: Any) -> str:
+    kind = type(limits).__name__
+    return (
+        f"`{call}(limits=<{kind}>)`: must be a `Limit` or a sequence of them. Write "
+        f"`{call}(at_most(cost, 0.5))`."
     )
 
 
-def judged(new: AdmmState, old: AdmmState, least: jax.Array) -> AdmmState:
-    """Says how the budget stands; a cost that is not finite changes nothing else."""
-    result = jnp.where(jnp.all(new.cost <= new.limit), Result.MET, Result.NOT_YET_MET)
-    result = jnp.where(jnp.any(least > new.limit), Result.INFEASIBLE, result)
-    fine = jnp.all(jnp.isfinite(new.cost))
-    kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
-    result = jnp.where(fine, result, Result.DIVERGED).astype(jnp.int32)
-    return kept._replace(step=new.step, cost=new.cost, result=result)
+def _check_cost(call: str, cost: Any) -> None:
+    if not callable(cost):
+        raise TypeError(
+            f"`{call}(cost={cost!r})`: must be a function of keep ratios. Use "
+            "`density(params)`, `costs.macs(graph)` or a function of your own."
+        )
 
 
-class Coordinates(NamedTuple):
-    """Keep ratios as vectors.
-
-    Attributes:
-      vector_of: keep ratios to one vector, by sorted name; sites that are missing are
-        whole.
-      ratios_of: the way back.
-    """
-
-    vector_of: Callable[[Mapping[str, Any]], jax.Array]
-    ratios_of: Callable[[jax.Array], KeepRatios]
-
-    def log_of(self, keep_ratios: Mapping[str, Any], least: jax.Array) -> jax.Array:
-        """Logarithms, of `least` at the least, with the derivative 1 / max(k, 0.01).
-
-        So an emptied site is felt, and comes back gently: thresholds that are moved by
-        the derivative as it is would be thrown out of reach.
-        """
-        ratios = self.vector_of(keep_ratios)
-        still = jax.lax.stop_gradient(ratios)
-        moved = (ratios - still) / jnp.maximum(still, _STEEP)
-        return jnp.log(jnp.maximum(still, least)) + moved
-
-    def logit_of(self, keep_ratios: Mapping[str, Any]) -> jax.Array:
-        """Logits, of 1e-6 to 1 - 1e-6."""
-        ratios = jnp.clip(self.vector_of(keep_ratios), _LEAST, 1 - _LEAST)
-        return jnp.log(ratios) - jnp.log1p(-ratios)
+def check_bound_cost(call: str, cost: Any) -> None:
+    """Refuse a cost that is no function, and `density` without parameters."""
+    _check_cost(call, cost)
+    if cost is density:
+        raise TypeError(
+            f"`{call}(cost=density)`: `density` makes a cost out of parameters. Pass "
+            "`density(params)`."
+        )
 
 
-def coordinates(like: KeepRatios) -> Coordinates:
-    """The coordinates of keep ratios of these names and shapes."""
-    whole = {name: filled(leaf, 1.0) for name, leaf in like.items()}
-    _, ratios_of = jax.flatten_util.ravel_pytree(whole)
-
-    def vector_of(keep_ratios):
-        unknown = keep_ratios.keys() - whole.keys()
-        if unknown:
-            raise ValueError(
-                f"hard budget: no site is called {sorted(unknown)}; `like` has "
-                f"{sorted(whole)}. Give the budget the keep ratios of this pruner."
-            )
-        return jax.flatten_util.ravel_pytree({**whole, **keep_ratios})[0]
-
-    return Coordinates(vector_of, ratios_of)
+def _check_bound(call: str, name: str, bound: Any) -> None:
+    """Refuse a number outside (0, 1]; arrays and schedules pass."""
+    if callable(bound) or isinstance(bound, jax.Array):
+        return
+    if not is_static_number(bound):
+        raise TypeError(
+            f"`{call}({name}={bound!r})`: a limit must be a number in (0, 1] or a "
+            "schedule of the step."
+        )
+    _check_range(call, name, bound, "")
 
 
-def filled(like: Any, value: float) -> jax.Array:
-    """An array of the shape of another, in single precision at least."""
-    dtype = jnp.promote_types(jnp.result_type(like), jnp.float32)
-    return jnp.full(jnp.shape(like), value, dtype)
+def _check_range(call: str, name: str, value: Any, where: str) -> None:
+    if not _SMALLEST <= float(value) <= 1:
+        raise ValueError(
+            f"`{call}({name}={value}{where})`: a limit is a fraction of the dense cost "
+            "and must be in (0, 1], at least 1.2e-38. Divide by the dense cost."
+        )
 
 
-def rms(x: jax.Array) -> jax.Array:
-    """Root mean square."""
-    return jnp.sqrt(jnp.mean(jnp.square(x)))
-
-
-def limits_at(bounds, step, dtype) -> jax.Array:
-    """The limits at a step, shape (m,)."""
-    values = [bound(step) if callable(bound) else bound for bound in bounds]
+def limits_at(limits: Sequence[Limit], step: jax.Array, dtype: Any) -> jax.Array:
+    """Return the bounds at a step, shape (m,)."""
+    values = [b(step) if callable(b) else b for b in (x.at_most for x in limits)]
     return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 
-def least_ratios(
-    call: str, like: KeepRatios, min_keep_ratio: float | Mapping[str, float]
-) -> jax.Array:
-    """The least keep ratios, as a vector."""
-    given = min_keep_ratio
-    by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(like, given)
-    if by_name.keys() != like.keys():
-        raise ValueError(
-            f"`{call}(min_keep_ratio=...)` must name every site of `like`, "
-            f"{sorted(like)}; got {sorted(by_name)}."
-        )
-    for name, value in by_name.items():
-        if not 0 < value <= 1:
-            raise ValueError(
-                f"`{call}(min_keep_ratio={value})` of {name!r}: must be in (0, 1]; the "
-                "logarithm of a keep ratio is what is projected."
-            )
-    return (
-        coordinates(like)
-        .vector_of({name: filled(leaf, by_name[name]) for name, leaf in like.items()})
-        .clip(max=1 - 1e-6)
-    )
+def costs_of(limits: Sequence[Limit]) -> Callable[[Mapping[str, Any]], jax.Array]:
+    """Return the function from keep ratios to the costs, shape (m,)."""
+    return lambda ratios: jnp.stack([jnp.asarray(x.cost(ratios)) for x in limits])
 
 
-def paired(call: str, costs, limits) -> tuple[list[str], list[Cost], list[Any]]:
-    """Names, costs and limits in one order; one cost alone is called `cost`."""
-    if not isinstance(costs, Mapping):
-        costs = {"cost": costs}
-        limits = limits if isinstance(limits, Mapping) else {"cost": limits}
-    if not costs:
-        raise ValueError(
-            f"`{call}(costs, ...)`: at least one cost is needed, got none. Without a "
-            "limit use `unlimited`."
-        )
-    if not isinstance(limits, Mapping) or limits.keys() != costs.keys():
-        raise ValueError(
-            f"`{call}(costs, limits, ...)`: every cost needs its limit, by the same "
-            f"name; got costs {list(costs)} and limits {limits!r}."
-        )
-    for name, limit in limits.items():
-        if not callable(limit) and not 0 < limit <= 1:
-            raise ValueError(
-                f"`{call}(..., limits)`: the limit {limit} of {name!r} must be in "
-                "(0, 1], a fraction of the dense cost. Divide by the dense cost; a "
-                "limit above it is none: leave it out."
-            )
-    return list(costs), list(costs.values()), [limits[name] for name in costs]
+def check_before_training(
+    call: str,
+    limits: Sequence[Limit],
+    minimum: Mapping[str, Any],
+    *,
+    margin: float = 0.0,
+) -> None:
+    """Refuse limits, and ends of schedules, below the cost of minimum keep ratios.
+
+    A schedule is looked at for steps up to 2**30. What is being traced (a limit under
+    `vmap`, say) is left to the result code of the state.
+
+    Raises:
+      ValueError: if a limit cannot be met, with the smallest that can.
+    """
+    if not minimum:
+        return
+    with jax.ensure_compile_time_eval():
+        ratios = {name: jnp.asarray(value) for name, value in minimum.items()}
+        for limit in limits:
+            reachable = _concrete(limit.cost(ratios))
+            smallest, where = _smallest_bound(call, limit)
+            if reachable is None or smallest is None:
+                continue
+            reachable *= 1 + margin
+            if not smallest >= reachable:
+                raise ValueError(
+                    f"`{call}({limit.name}={smallest:.6g}{where})`: the limit cannot "
+                    f"be met; the smallest reachable cost is {round_up(reachable)} of "
+                    "the dense cost, with every site at its minimum. Raise the limit "
+                    "or lower the minimum keep ratios."
+                )
 
 
-def check_feasible(call: str, names, bounds, least: jax.Array) -> None:
-    """Refuses limits below the least costs, naming them."""
-    if isinstance(least, jax.core.Tracer):
-        return  # abstract: the result code will say so
-    for name, bound, reachable in zip(names, bounds, least.tolist(), strict=True):
-        if not callable(bound) and bound < reachable:
-            raise ValueError(
-                f"`{call}(..., limits)`: the limit {bound} of {name!r} cannot be met; "
-                f"the smallest reachable cost is {round_up(reachable)} of the dense "
-                "cost, with every site near its `min_keep_ratio`. Raise the limit."
-            )
+def _smallest_bound(call: str, limit: Limit) -> tuple[float | None, str]:
+    """Return the smallest value of a bound over the steps, and where it is."""
+    if not callable(limit.at_most):
+        return _concrete(limit.at_most), ""
+    smallest, at = float("inf"), 0
+    for step in _STEPS:
+        value = _concrete(limit.at_most(jnp.int32(step)))
+        if value is None:
+            return None, ""
+        if value < smallest or math.isnan(value):
+            smallest, at = value, step
+        if math.isnan(value):
+            break
+    where = f" at step {at}"
+    if not smallest >= 1:  # values above 1, early in a ramp, are no fault
+        _check_range(call, limit.name, smallest, where)
+    return smallest, where
 
 
-def check_positive(call: str, name: str, value: float) -> None:
-    """Refuses what is not positive and finite."""
-    if not 0 < value < float("inf"):
+def _concrete(value: Any) -> float | None:
+    """Return a number, or None for what is being traced or has several entries."""
+    if isinstance(value, jax.core.Tracer) or np.size(value) != 1:
+        return None
+    return float(np.asarray(value).reshape(()))
+
+
+def check_positive(call: str, name: str, value: Any) -> None:
+    """Refuse a plain number that is not positive and finite; arrays pass.
+
+    Raises:
+      ValueError: if the number is out of range.
+      TypeError: if `value` is neither a number nor an array.
+    """
+    if isinstance(value, jax.Array):
+        return
+    if not is_static_number(value):
+        raise TypeError(f"`{call}({name}={value!r})`: must be a number.")
+    if not 0 < float(value) < float("inf"):
         raise ValueError(f"`{call}({name}={value})`: must be positive and finite.")

@@ -1,4 +1,4 @@
-"""Hard budgets: the projection, known optima, the code that says how it stands."""
+"""ADMM: the projection, known optima, the result."""
 
 import chex
 import jax
@@ -12,6 +12,9 @@ import jaxprune
 from jaxprune import budgets
 from jaxprune.budgets import Result
 from jaxprune.budgets import _projection as _budget_projection
+
+LIKE = {"a": jnp.float32(1)}
+COST = lambda k: k["a"]
 
 
 def _posynomials(rng, n, m):
@@ -70,6 +73,10 @@ def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
         assert np.all(np.asarray(ours.multipliers) * -over < close)
 
 
+def _limit(cost, bound, **kwargs):
+    return jaxprune.at_most(cost, bound, **kwargs)
+
+
 def _solve(budget, loss, start, *, optimizer, steps):
     """Minimises loss(k) over y = log k against a budget."""
 
@@ -87,7 +94,7 @@ def _solve(budget, loss, start, *, optimizer, steps):
             state = budget.update({n: jnp.exp(v) for n, v in y.items()}, state)
             return (y, opt_state, state), state.result
 
-        carry = start, optimizer.init(start), budget.init()
+        carry = start, optimizer.init(start), budget.init(start)
         return jax.lax.scan(step, carry, length=steps)[0]
 
     y, _, state = run()
@@ -126,7 +133,7 @@ def test_a_convex_problem_is_solved_to_its_known_solution():
     loss, cost, limit, start, solution = _convex()
     with jax.enable_x64(True):
         start = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), start)
-        budget = jaxprune.admm(cost, limit, start, dual_rate=1.0, min_keep_ratio=0.01)
+        budget = jaxprune.admm(_limit(cost, limit), dual_rate=1.0, min_keep_ratio=0.01)
         found, state = _solve(budget, loss, start, optimizer=optax.sgd(0.1), steps=3000)
     for name, value in solution.items():
         assert found[name] == pytest.approx(value, abs=1e-6)
@@ -138,7 +145,7 @@ def test_a_convex_problem_is_solved_to_its_known_solution():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_scale_of_the_loss_does_not_matter(scale):
     loss, cost, limit, start, solution = _convex()
-    budget = jaxprune.admm(cost, limit, start, min_keep_ratio=0.01)
+    budget = jaxprune.admm(_limit(cost, limit), min_keep_ratio=0.01)
     found, state = _solve(
         budget,
         lambda k: scale * loss(k),
@@ -152,9 +159,12 @@ def test_the_scale_of_the_loss_does_not_matter(scale):
 
 
 def test_several_limits_are_met_at_once():
-    like = {"a": jnp.float32(1), "b": jnp.float32(1)}
-    costs = {"first": lambda k: k["a"], "second": lambda k: (k["a"] + k["b"]) / 2}
-    budget = jaxprune.admm(costs, {"first": 0.3, "second": 0.5}, like)
+    budget = jaxprune.admm(
+        [
+            _limit(lambda k: k["a"], 0.3, name="first"),
+            _limit(lambda k: (k["a"] + k["b"]) / 2, 0.5, name="second"),
+        ]
+    )
     found, state = _solve(
         budget,
         lambda k: -jnp.log(k["a"]) - jnp.log(k["b"]),
@@ -167,20 +177,20 @@ def test_several_limits_are_met_at_once():
     assert state.multipliers.shape == (2,)
 
 
-def test_a_slack_limit_has_no_price():
+def test_a_slack_limit_has_no_multiplier():
     loss, cost, _, start, _ = _convex()
-    budget = jaxprune.admm(cost, 0.95, start)
+    budget = jaxprune.admm(_limit(cost, 0.95))
     found, state = _solve(budget, loss, start, optimizer=optax.sgd(0.1), steps=500)
     assert found["a"] == pytest.approx(np.exp(-0.1), abs=1e-4)
     assert Result(int(state.result)) is Result.MET
-    chex.assert_trees_all_close(state.pull, jnp.zeros(3), atol=1e-5)
+    chex.assert_trees_all_close(state.dual, jnp.zeros(3), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("pruner", "optimizer"),
     [
         (jaxprune.ltp(), optax.adam(0.05)),
-        # The rate is that of the weights: the price is an L1 coefficient.
+        # The rate is that of the weights: the penalty weight is an L1 coefficient.
         (jaxprune.soft_thresholding(), optax.sgd(0.05)),
     ],
     ids=["ltp", "lats"],
@@ -191,10 +201,9 @@ def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
         "a": {"kernel": jnp.asarray(rng.normal(size=(30, 20)), jnp.float32)},
         "b": {"kernel": jnp.asarray(rng.normal(size=(20, 10)), jnp.float32)},
     }
-    ramp = jaxprune.schedules.cubic_ramp(1.0, 0.2, begin_step=0, end_step=200)
     variables = pruner.init(params)
     like = jax.eval_shape(pruner.apply, params, variables).keep_ratios
-    budget = jaxprune.admm(jaxprune.density(params), ramp, like)
+    budget = jaxprune.admm(_limit(jaxprune.density(params), 0.2, ramp=(0, 200)))
 
     @jax.jit
     def run():
@@ -214,7 +223,7 @@ def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
             variables = optax.apply_updates(variables, updates)
             return (variables, opt_state, budget.update(ratios, state)), None
 
-        start = variables, optimizer.init(variables), budget.init()
+        start = variables, optimizer.init(variables), budget.init(like)
         return jax.lax.scan(step, start, length=400)[0]
 
     state = run()[2]
@@ -224,7 +233,7 @@ def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
 def test_the_published_alternation_lowers_the_cost():
     like = {"a": jnp.float32(0.9933), "b": jnp.float32(0.9933)}
     cost = lambda k: (k["a"] * k["b"] + k["b"]) / 2
-    budget = jaxprune.admm_as_published(cost, 0.5, like, loss_scale=1.0)
+    budget = jaxprune.admm_as_published(_limit(cost, 0.5), loss_scale=1.0)
 
     @jax.jit
     def run():
@@ -235,7 +244,7 @@ def test_the_published_alternation_lowers_the_cost():
             theta = {n: v - 0.5 * jnp.maximum(slope[n], 0) for n, v in theta.items()}
             return (theta, budget.update(ratios(theta), state)), None
 
-        start = {n: jnp.float32(5.0) for n in like}, budget.init()
+        start = {n: jnp.float32(5.0) for n in like}, budget.init(like)
         return jax.lax.scan(step, start, length=2000)[0]
 
     theta, state = run()
@@ -246,14 +255,14 @@ def test_the_published_alternation_lowers_the_cost():
 def test_an_emptied_site_is_pulled_back_and_winds_nothing_up():
     like = {"a": jnp.float32(1), "b": jnp.float32(1)}
     cost = lambda k: (k["a"] + k["b"]) / 2
-    budget = jaxprune.admm(cost, 0.6, like)
-    state = budget.init()
+    budget = jaxprune.admm(_limit(cost, 0.6))
+    state = budget.init(like)
     ratios = {"a": jnp.float32(0), "b": jnp.float32(1)}
     for _ in range(50):
         state = budget.update(ratios, state)
     slope = jax.grad(lambda k: budget.penalty(k, state))(ratios)
     assert float(slope["a"]) < 0  # more of it lowers the penalty
-    assert float(slope["a"]) > -100 * 1e3 * float(state.stiffness)
+    assert float(slope["a"]) > -100 * 1e3 * float(state.rho)
     back = budget.penalty({**ratios, "a": jnp.float32(0.01)}, state)
     assert float(back) < float(budget.penalty(ratios, state))
 
@@ -261,8 +270,8 @@ def test_an_emptied_site_is_pulled_back_and_winds_nothing_up():
 def test_a_limit_just_above_the_least_cost_is_met_or_refused():
     like = {"a": jnp.float32(0)}
     with pytest.raises(ValueError, match=r"smallest reachable cost is 0\.1002"):
-        jaxprune.admm(lambda k: k["a"], 0.10005, like, min_keep_ratio=0.1)
-    budget = jaxprune.admm(lambda k: k["a"], 0.1005, like, min_keep_ratio=0.1)
+        jaxprune.admm(_limit(COST, 0.10005), min_keep_ratio=0.1).init(like)
+    budget = jaxprune.admm(_limit(COST, 0.1005), min_keep_ratio=0.1)
     found, state = _solve(
         budget,
         lambda k: -0.01 * jnp.log(k["a"]),
@@ -276,59 +285,68 @@ def test_a_limit_just_above_the_least_cost_is_met_or_refused():
 
 def test_half_precision_ratios_are_projected_in_single():
     like = {"a": jnp.bfloat16(0.9)}
-    budget = jaxprune.admm(lambda k: k["a"], 0.5, like)
-    assert budget.update(like, budget.init()).point.dtype == jnp.float32
+    budget = jaxprune.admm(_limit(COST, 0.5))
+    assert budget.update(like, budget.init(like)).z.dtype == jnp.float32
 
 
-def test_a_limit_that_falls_below_the_least_cost_is_called_infeasible():
+@pytest.mark.parametrize("make", [jaxprune.admm, jaxprune.dual_ascent])
+@pytest.mark.parametrize("way", [lambda f: f, jax.jit])
+def test_a_schedule_that_ends_below_the_minimum_is_refused_before_training(make, way):
     like = {"a": jnp.float32(1)}
-    falling = lambda step: jnp.where(step < 3, 0.5, 0.01)
-    budget = jaxprune.admm(lambda k: k["a"], falling, like, min_keep_ratio=0.1)
-    state = budget.init()
-    for _ in range(5):
-        state = budget.update(like, state)
-    assert Result(int(state.result)) is Result.INFEASIBLE
-    assert np.isfinite(state.point).all()
+    cost = lambda k: 0.3 + 0.7 * k["a"]
+    with pytest.raises(
+        ValueError, match=r"cost=0\.2 at step 63.*reachable cost is 0\.30"
+    ):
+        way(make(_limit(cost, 0.2, ramp=(0, 50))).init)(like)
+
+
+def test_a_limit_that_is_traced_is_called_infeasible_by_the_result():
+    like = {"a": jnp.float32(1)}
+
+    def last(limit):
+        budget = jaxprune.admm(_limit(COST, limit), min_keep_ratio=0.1)
+        state = budget.init(like)
+        for _ in range(3):
+            state = budget.update(like, state)
+        return state
+
+    states = jax.vmap(last)(jnp.array([0.01, 1.0]))
+    assert states.result.tolist() == [Result.INFEASIBLE, Result.MET]
+    assert np.isfinite(states.z).all()
 
 
 def test_a_cost_that_is_not_finite_is_called_diverged_and_harms_nothing():
     like = {"a": jnp.float32(1)}
-    budget = jaxprune.admm(lambda k: k["a"], 0.5, like)
-    good = budget.update(like, budget.init())
+    budget = jaxprune.admm(_limit(COST, 0.5))
+    good = budget.update(like, budget.init(like))
     bad = budget.update({"a": jnp.float32(jnp.nan)}, good)
     assert Result(int(bad.result)) is Result.DIVERGED
     assert "not finite" in Result(int(bad.result)).message
-    chex.assert_trees_all_equal(bad.point, good.point)
+    chex.assert_trees_all_equal(bad.z, good.z)
     chex.assert_tree_all_finite(budget.update(like, bad))
-
-
-LIKE = {"a": jnp.float32(1)}
-COST = lambda k: k["a"]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxprune.admm(COST, 1.2, LIKE), r"limit 1.2 of 'cost' must be in"),
-        (lambda: jaxprune.admm(COST, 0.0, LIKE), r"must be in \(0, 1\]"),
+        (lambda: jaxprune.admm(_limit(COST, 0.5), rate=0), "rate=0.*must be positive"),
         (
-            lambda: jaxprune.admm(COST, 0.05, LIKE, min_keep_ratio=0.1),
+            lambda: jaxprune.admm(_limit(COST, 0.05), min_keep_ratio=0.1).init(LIKE),
             r"smallest reachable cost is 0\.1002 of the dense cost",
         ),
-        (lambda: jaxprune.admm({"x": COST}, {"y": 0.5}, LIKE), "by the same name"),
-        (lambda: jaxprune.admm({"x": COST}, 0.5, LIKE), "by the same name"),
-        (lambda: jaxprune.admm({}, {}, LIKE), "at least one cost"),
-        (lambda: jaxprune.admm(COST, 0.5, LIKE, rate=0), "rate=0.*must be positive"),
         (
-            lambda: jaxprune.admm(COST, 0.5, LIKE, min_keep_ratio=0.0),
+            lambda: jaxprune.admm(_limit(COST, 0.5), min_keep_ratio=0.0).init(LIKE),
             "logarithm of a keep ratio",
         ),
         (
-            lambda: jaxprune.admm(COST, 0.5, LIKE, min_keep_ratio={"b": 0.1}),
+            lambda: jaxprune.admm(_limit(COST, 0.5), min_keep_ratio={"b": 0.1}).init(
+                LIKE
+            ),
             "must name every site",
         ),
+        (lambda: jaxprune.admm(_limit(COST, 0.5)).init({}), "no keep ratios"),
         (
-            lambda: jaxprune.admm_as_published(COST, 0.5, LIKE, unit=-1),
+            lambda: jaxprune.admm_as_published(_limit(COST, 0.5), unit=-1),
             "unit=-1.*must be positive",
         ),
     ],
@@ -341,14 +359,14 @@ def test_bad_arguments_are_named(make, message):
 def test_every_replica_stays_equal():
     """Under `shard_map` with replicated ratios, the state is that of one device."""
     like = {"a": jnp.float32(0.9), "b": jnp.float32(0.8)}
-    budget = jaxprune.admm(lambda k: k["a"] * k["b"], 0.5, like)
+    budget = jaxprune.admm(_limit(lambda k: k["a"] * k["b"], 0.5))
     mesh = jax.make_mesh((8,), ("data",))
     spec = jax.sharding.PartitionSpec()
     update = lambda r, s: budget.update(r, s)
     mapped = jax.jit(
         jax.shard_map(update, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
     )
-    one, many = budget.init(), budget.init()
+    one, many = budget.init(like), budget.init(like)
     for _ in range(3):
         one, many = jax.jit(update)(like, one), mapped(like, many)
     chex.assert_trees_all_close(one, many, rtol=1e-6)
@@ -357,8 +375,8 @@ def test_every_replica_stays_equal():
 def test_it_does_not_depend_on_the_names_order():
     forward = {"a": jnp.float32(0.9), "b": jnp.float32(0.4)}
     backward = {"b": jnp.float32(0.4), "a": jnp.float32(0.9)}
-    budget = budgets.admm(lambda k: k["a"], 0.5, forward)
-    state = budget.init()
+    budget = budgets.admm(_limit(COST, 0.5))
+    state = budget.init(forward)
     chex.assert_trees_all_equal(
         budget.update(forward, state), budget.update(backward, state)
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprune import costs, dual_ascent
+from jaxprune import at_most, costs, dual_ascent
 from jaxprune.channels import trace_channels
 
 
@@ -61,8 +61,8 @@ def test_the_cost_is_monotone_and_a_budget_takes_it():
     cost = costs.fit(graph, measured(graph))
     ratios = dict.fromkeys(graph.groups, jnp.float32(0.5))
     assert all(grad > 0 for grad in jax.grad(cost)(ratios).values())
-    budget = dual_ascent(cost, 0.4)
-    state = budget.update(ratios, budget.init())
+    budget = dual_ascent(at_most(cost, 0.4))
+    state = budget.update(ratios, budget.init(ratios))
     assert budget.penalty(ratios, state) > 0
 
 

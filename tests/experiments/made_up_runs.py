@@ -102,7 +102,7 @@ def channel_records(limits=1, steps=range(10, 441, 10)):
         for j in range(limits):
             record[f"budget/cost/{j}"] = 0.6 - 0.1 * j
             record[f"budget/limit/{j}"] = max(1 - step / 400, 0.5)
-            record[f"budget/price/{j}"] = 0.01 * (1 + j)
+            record[f"budget/multiplier/{j}"] = 0.01 * (1 + j)
         yield step, record
 
 

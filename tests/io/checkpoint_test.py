@@ -96,7 +96,9 @@ STATES = {
     "empty dicts": lambda: {"a": {}, "variables": {}, "w": jnp.ones(2), "z": ()},
     "nnx state": _module_state,
     "frozen dict": lambda: flax.core.freeze(_params()),
-    "budget": lambda: jaxprune.dual_ascent(lambda k: jnp.float32(1), 0.5).init(),
+    "budget": lambda: jaxprune.dual_ascent(
+        jaxprune.at_most(lambda k: jnp.float32(1), 0.5)
+    ).init({}),
 }
 
 

@@ -328,8 +328,8 @@ def test_ratios_follow_what_the_loss_needs_under_a_budget():
     want = apply_fn(params, x)
     pruner = jaxprune.dsa(graph, sharpness=8.0, init_logit=3.0)
     variables = pruner.init(params)
-    ramp = jaxprune.schedules.cubic_ramp(1.0, 0.6, begin_step=0, end_step=150)
-    budget = jaxprune.admm(costs.macs(graph), ramp, variables, min_keep_ratio=1 / 16)
+    limit = jaxprune.at_most(costs.macs(graph), 0.6, ramp=(0, 150))
+    budget = jaxprune.admm(limit, min_keep_ratio=1 / 16)
     optimizer = optax.adam(0.1, b2=0.99)
 
     @jax.jit
@@ -347,7 +347,8 @@ def test_ratios_follow_what_the_loss_needs_under_a_budget():
             variables = optax.apply_updates(variables, updates)
             return (variables, opt_state, budget.update(ratios, state)), None
 
-        start = variables, optimizer.init(variables), budget.init()
+        # Names and shapes are those of the variables.
+        start = variables, optimizer.init(variables), budget.init(variables)
         return jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 400))[0]
 
     found, _, state = run()

@@ -318,7 +318,7 @@ def test_dearer_weights_feel_a_stronger_coefficient(params):
 def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
     pruner = jaxprune.soft_thresholding()
     budget = jaxprune.dual_ascent(
-        jaxprune.density(params), optax.linear_schedule(1.0, 0.1, 150)
+        jaxprune.at_most(jaxprune.density(params), optax.linear_schedule(1.0, 0.1, 150))
     )
 
     def step(carry, _):
@@ -332,7 +332,8 @@ def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
         variables = jax.tree.map(lambda v, g: v - 0.1 * g, variables, grads)
         return (variables, budget.update(ratios, state)), None
 
-    carry = pruner.init(params), budget.init()
+    variables = pruner.init(params)
+    carry = variables, budget.init(pruner.apply(params, variables).keep_ratios)
     (variables, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=250))(carry)
     ratios = pruner.apply(params, variables).keep_ratios
     kept = float(jaxprune.density(params)(ratios))

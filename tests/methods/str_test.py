@@ -86,7 +86,9 @@ def test_weight_decay_alone_drives_the_threshold(params):
 def test_a_budget_asks_for_a_size(params):
     pruner = jaxprune.soft_threshold_reparameterization()
     cost = jaxprune.density(params)
-    budget = jaxprune.dual_ascent(cost, optax.linear_schedule(1.0, 0.2, 150))
+    budget = jaxprune.dual_ascent(
+        jaxprune.at_most(cost, optax.linear_schedule(1.0, 0.2, 150))
+    )
     optimizer = optax.adam(0.05)
 
     def step(carry, _):
@@ -103,7 +105,8 @@ def test_a_budget_asks_for_a_size(params):
         return (variables, state, budget.update(ratios, prices)), None
 
     variables = pruner.init(params)
-    carry = variables, optimizer.init(variables), budget.init()
+    start = budget.init(pruner.apply(params, variables).keep_ratios)
+    carry = variables, optimizer.init(variables), start
     (variables, *_), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=400))(carry)
     kept = float(cost(pruner.apply(params, variables).keep_ratios))
     assert kept == pytest.approx(0.2, abs=0.04)

@@ -53,8 +53,8 @@ def _given(state, arrays):
 
 def _prune(params, stats, apply, images, labels):
     pruner = jaxprune.ltp()
-    ramp = jaxprune.schedules.cubic_ramp(1.0, 0.1, begin_step=0, end_step=STEPS)
-    budget = jaxprune.dual_ascent(jaxprune.density(params), ramp)
+    limit = jaxprune.at_most(jaxprune.density(params), 0.1, ramp=(0, STEPS))
+    budget = jaxprune.dual_ascent(limit)
     optimizer = optax.partition(
         {"w": optax.sgd(0.05, momentum=0.9), "t": optax.adam(0.1)},
         {"params": "w", "variables": "t"},
@@ -77,7 +77,9 @@ def _prune(params, stats, apply, images, labels):
         trainable = optax.apply_updates(trainable, updates)
         return trainable, stats, opt_state, budget.update(keep_ratios, budget_state)
 
-    carry = trainable, stats, optimizer.init(trainable), budget.init()
+    ratios = pruner.apply(params, trainable["variables"]).keep_ratios
+    budget_state = budget.init(ratios)
+    carry = trainable, stats, optimizer.init(trainable), budget_state
     for batch in zip(images, labels, strict=True):
         carry = step(carry, batch)
     params, variables = carry[0]["params"], carry[0]["variables"]

@@ -1,0 +1,106 @@
+"""Dual ascent on the multipliers of limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprune
+from jaxprune.budgets import Result
+
+LIKE = {"w": jnp.float32(1)}
+
+
+def _only(keep_ratios):
+    return keep_ratios["w"]
+
+
+def _limit(bound):
+    return jaxprune.at_most(_only, bound)
+
+
+def test_dual_ascent_follows_its_formula():
+    limit = optax.linear_schedule(1.0, 0.1, 10)
+    budget = jaxprune.dual_ascent(
+        _limit(limit), rate=0.2, gain=1.5, init_multiplier=0.5
+    )
+    state, log_multiplier, violation = budget.init(LIKE), np.log(0.5), 0.0
+    for t, keep in enumerate([1.0, 0.9, 0.9, 0.3, 0.2, 0.9, 1e-6]):
+        penalty = budget.penalty({"w": jnp.float32(keep)}, state)
+        weight = np.exp(log_multiplier + 1.5 * violation)
+        np.testing.assert_allclose(penalty, weight * keep, rtol=1e-5)
+        state = budget.update({"w": jnp.float32(keep)}, state)
+        violation = np.clip(np.log(keep / float(limit(t))), -1, 1)
+        log_multiplier += 0.2 * violation
+        np.testing.assert_allclose(state.log_multiplier, [log_multiplier], rtol=1e-5)
+        met = keep <= 1.01 * float(limit(t))
+        assert Result(int(state.result)) == (Result.MET if met else Result.NOT_MET)
+
+
+def test_dual_ascent_finds_the_multiplier_of_a_convex_problem():
+    """min (k - 1)^2 / 2 s.t. k <= 0.3 has the multiplier 0.7."""
+    budget = jaxprune.dual_ascent(_limit(0.3))
+
+    @jax.jit
+    def step(carry, _):
+        k, state = carry
+        objective = lambda k: (k - 1) ** 2 / 2 + budget.penalty({"w": k}, state)
+        k = k - 0.1 * jax.grad(objective)(k)
+        return (k, budget.update({"w": k}, state)), None
+
+    (k, state), _ = jax.lax.scan(
+        step, (jnp.float32(1.0), budget.init(LIKE)), length=2000
+    )
+    assert float(k) == pytest.approx(0.3, abs=1e-4)
+    assert float(jnp.exp(state.log_multiplier[0])) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_a_cost_that_cannot_fall_ends_at_the_largest_multiplier():
+    budget = jaxprune.dual_ascent(_limit(0.1), rate=10.0)
+    state = budget.init(LIKE)
+    for _ in range(5):
+        state = budget.update({"w": jnp.float32(1)}, state)
+    assert Result(int(state.result)) == Result.MULTIPLIER_AT_BOUND
+    assert np.isfinite(float(budget.penalty({"w": jnp.float32(1)}, state)))
+
+
+def test_a_cost_that_is_not_finite_is_reported_and_keeps_the_multiplier():
+    budget = jaxprune.dual_ascent(_limit(0.1))
+    before = budget.init(LIKE)
+    state = budget.update({"w": jnp.float32(jnp.nan)}, before)
+    assert Result(int(state.result)) == Result.DIVERGED
+    assert state.log_multiplier.tolist() == before.log_multiplier.tolist()
+    # The next step is free to go on.
+    assert np.isfinite(budget.penalty({"w": jnp.float32(0.7)}, state))
+
+
+@pytest.mark.parametrize("argument", ["rate", "init_multiplier"])
+def test_a_rate_or_multiplier_that_is_not_positive_is_refused(argument):
+    with pytest.raises(ValueError, match=f"{argument}=0"):
+        jaxprune.dual_ascent(_limit(0.5), **{argument: 0.0})
+
+
+def test_damping_shortens_the_swing_past_the_limit():
+    """min (k - 1)^2 / 2 s.t. k <= 0.3 with a slow k: plain dual ascent overshoots."""
+
+    def lowest(gain):
+        budget = jaxprune.dual_ascent(_limit(0.3), gain=gain)
+
+        def step(carry, _):
+            k, state = carry
+            loss = lambda k: (k - 1) ** 2 / 2 + budget.penalty({"w": k}, state)
+            k = jnp.clip(k - 0.02 * jax.grad(loss)(k), 1e-3, 1.0)
+            return (k, budget.update({"w": k}, state)), k
+
+        start = (jnp.float32(1.0), budget.init(LIKE))
+        return float(jax.lax.scan(step, start, length=1000)[1].min())
+
+    assert lowest(0.0) < 0.2
+    assert lowest(2.0) > 0.25
+
+
+@pytest.mark.parametrize("gain", [-1.0, float("nan")])
+def test_a_negative_gain_is_refused(gain):
+    with pytest.raises(ValueError, match="gain="):
+        jaxprune.dual_ascent(_limit(0.5), gain=gain)
