@@ -16,6 +16,7 @@ from jaxprune import methods as methods
 from jaxprune import prox as prox
 from jaxprune import report as report
 from jaxprune import schedules as schedules
+from jaxprune import training as training
 from jaxprune import transforms as transforms
 from jaxprune import tree as tree
 from jaxprune.base import Budget as Budget
@@ -60,6 +61,9 @@ from jaxprune.transforms import reach_keep_ratio as reach_keep_ratio
 from jaxprune.tree import by_name as by_name
 from jaxprune.tree import kernels as kernels
 
+from jaxprune.training import nnx_module as nnx_module
+from jaxprune.training import pruning as pruning
+
 __version__ = _version("jaxprune")
 
 __all__ = [
@@ -98,8 +102,10 @@ __all__ = [
     "magnitude",
     "masks",
     "methods",
+    "nnx_module",
     "nonzero_masks",
     "prox",
+    "pruning",
     "random_erk",
     "reach_keep_ratio",
     "report",
@@ -110,6 +116,7 @@ __all__ = [
     "summarize",
     "top_k_masks",
     "trace_channels",
+    "training",
     "transforms",
     "tree",
     "unlimited",

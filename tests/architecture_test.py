@@ -29,6 +29,7 @@ ORDER = (
     "costs",
     "budgets",
     "methods",
+    "training",
     "io",
     "report",
 )

@@ -151,7 +151,9 @@ def by_pattern(
         no name.
     """
     known = list(known)
-    require_match(lambda pattern: f"{call}({argument}={{{pattern!r}: ...}})", values, known)
+    require_match(
+        lambda pattern: f"{call}({argument}={{{pattern!r}: ...}})", values, known
+    )
     found = {}
     for name in known:
         first = next((p for p in values if fnmatch.fnmatchcase(name, p)), None)

@@ -490,9 +490,7 @@ class Selected:
             shape = "x".join(map(str, leaf.shape))
             layers = "" if leaf.layers is None else str(leaf.layers)
             mark = "yes" if leaf.selected else "no"
-            rows.append(
-                (leaf.name, shape, f"{leaf.size:,}", layers, mark, leaf.reason)
-            )
+            rows.append((leaf.name, shape, f"{leaf.size:,}", layers, mark, leaf.reason))
         total = sum(leaf.size for leaf in self.leaves)
         rows.append(("selected", "", f"{self.size:,}", "", "", f"of {total:,}"))
         return aligned(rows, right=(2, 3))

@@ -1,0 +1,311 @@
+"""From a trained pytree to the pruned network, with a report of what was done."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import tree
+from jaxprune.base._protocols import ChannelPruner, Limit, Masks, Params
+from jaxprune.budgets._result import Result
+from jaxprune.channels._allocation import round_to_budget
+
+_END = 2**31 - 1  # a step at which every schedule has ended
+_FAR = 1.5  # a cut by a larger factor changes the network that was trained
+_ROUNDING = 1e-6  # of costs in float32
+
+
+class PruningWarning(UserWarning):
+    """The final network may differ from the one that was trained."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinalReport:
+    """Sizes of a final network and the verdict of its budget; prints as a table.
+
+    Attributes:
+      keep_ratio: the fraction of the prunable weights (or of the channels) that the
+        final network keeps.
+      own_keep_ratio: the fraction that the method keeps by its own rule, at the values
+        to which its variables were trained; None if it has no rule of its own.
+      costs: of the final network, by the names of the limits.
+      limits: the most that they may be, by the same names.
+      result: the last `Result` of the budget; None if nothing is limited.
+      emptied: the names of leaves (or groups) of which nothing is left.
+      score_trained: what `evaluate` returned for the network that was trained.
+      score: what `evaluate` returned for the final network.
+    """
+
+    keep_ratio: float
+    own_keep_ratio: float | None
+    costs: Mapping[str, float]
+    limits: Mapping[str, float]
+    result: Result | None
+    emptied: tuple[str, ...]
+    score_trained: float | None = None
+    score: float | None = None
+
+    def __str__(self) -> str:
+        rows = [("keep ratio", f"{self.keep_ratio:.6f}")]
+        if self.own_keep_ratio is not None:
+            rows.append(("keep ratio by the method", f"{self.own_keep_ratio:.6f}"))
+        for name, cost in self.costs.items():
+            rows.append((name, f"{cost:.6f} of at most {self.limits[name]:.6f}"))
+        if self.result is not None:
+            rows.append(("budget", self.result.name))
+        if self.emptied:
+            rows.append(("emptied", ", ".join(self.emptied)))
+        for name, score in (("trained", self.score_trained), ("final", self.score)):
+            if score is not None:
+                rows.append((f"score, {name}", f"{score:.6g}"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+class Final(NamedTuple):
+    """A pruned network.
+
+    Attributes:
+      params: the weights that the final network computes with. A method that shrinks
+        weights (soft thresholds) gives them shrunk; a `ChannelPruner` leaves them as
+        they are, for `graph.compact`.
+      masks: a tree like the parameters, True where a weight is kept, for
+        `freeze_pruned`; of a `ChannelPruner` masks of channels by group, for
+        `graph.compact`.
+      report: the sizes, and the verdict of the budget.
+    """
+
+    params: Params
+    masks: Masks | dict[str, np.ndarray]
+    report: FinalReport
+
+
+class _Decision(NamedTuple):
+    """A final network before it is judged.
+
+    Attributes:
+      params: its weights.
+      masks: its masks.
+      sizes: of every site, the number of weights or channels.
+      keep_ratios: of every site, the fraction kept, of shape () or (layers,).
+      own_keep_ratio: overall, by the method's own rule, or None.
+    """
+
+    params: Params
+    masks: Any
+    sizes: dict[str, int]
+    keep_ratios: dict[str, Any]
+    own_keep_ratio: float | None
+
+
+def decide(
+    pruner: Any,
+    params: Params,
+    variables: dict[str, jax.Array],
+    limits: Sequence[Limit],
+    keep_ratio: float | None,
+) -> _Decision:
+    """Decide what is kept: as much as the limits allow, in the order of the method.
+
+    Args:
+      pruner: a `Pruner` or a `ChannelPruner`.
+      params: the trained weights.
+      variables: the trained variables.
+      limits: with costs that are bound and numbers as bounds.
+      keep_ratio: see `finalize`.
+    """
+    if isinstance(pruner, ChannelPruner):
+        return _decide_channels(pruner, params, variables, limits, keep_ratio)
+    return _decide_weights(pruner, params, variables, limits, keep_ratio)
+
+
+def _decide_channels(pruner, params, variables, limits, keep_ratio) -> _Decision:
+    if keep_ratio is not None:
+        raise ValueError(
+            f"`finalize(keep_ratio={keep_ratio})`: it counts single weights, and this "
+            "method removes channels. Give `pruning` a limit on a cost instead."
+        )
+    sizes = {name: group.size for name, group in pruner.graph.groups.items()}
+    soft = pruner.apply(params, variables, key=jax.random.key(0)).keep_ratios
+    wanted = {name: float(ratio) for name, ratio in soft.items()}
+    counts = round_to_budget(pruner.graph, wanted, limits) if limits else None
+    masks = pruner.masks(params, variables, counts=counts)
+    kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
+    own = sum(wanted[n] * sizes[n] for n in sizes) / sum(sizes.values())
+    return _Decision(params, masks, sizes, kept, own)
+
+
+def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
+    abstract = jax.eval_shape(_kept_ratios(pruner), params, variables)
+    stacked = {name: bool(ratio.ndim) for name, ratio in abstract.items()}
+    leaves = tree.named_leaves(params)
+    sizes = {name: math.prod(leaves[name].shape) for name in stacked}
+
+    def ratios(masks: Any) -> dict[str, Any]:
+        named = tree.named_leaves(masks)
+        return {
+            name: jnp.mean(
+                named[name],
+                axis=tuple(range(int(stacked[name]), named[name].ndim)),
+                dtype=jnp.float32,
+            )
+            for name in stacked
+        }
+
+    def masks_at(ratio: float) -> Any:
+        return pruner.masks(params, variables, keep_ratio=ratio)
+
+    own = _own_masks(pruner, params, variables)
+    if keep_ratio is None and not limits and own is None:
+        raise ValueError(
+            "`finalize(keep_ratio=None)`: the method has no rule of its own and "
+            "`pruning` has no limit. Give `keep_ratio`."
+        )
+    masks = own
+    if keep_ratio is not None:
+        masks = masks_at(keep_ratio)
+    elif limits:
+        fits = lambda r: all(_met(x, ratios(masks_at(r))) for x in limits)  # noqa: E731
+        first = min(x.at_most for x in limits)
+        masks = masks_at(_largest(fits, first, 1 / sum(sizes.values())))
+    own_ratio = None if own is None else _overall(sizes, ratios(own))
+    final = pruner.finalize(params, variables, masks)
+    return _Decision(final, masks, sizes, ratios(masks), own_ratio)
+
+
+def final_limits(limits: Sequence[Limit]) -> list[Limit]:
+    """Return the limits with the bounds at which their schedules end."""
+    return [
+        limit._replace(
+            at_most=float(limit.at_most(jnp.int32(_END)))
+            if callable(limit.at_most)
+            else float(limit.at_most)
+        )
+        for limit in limits
+    ]
+
+
+def report_on(
+    decision: _Decision,
+    limits: Sequence[Limit],
+    result: Result | None,
+    scores: tuple[float | None, float | None],
+) -> FinalReport:
+    """Return the report of a decision, having warned of what disagrees."""
+    report = FinalReport(
+        keep_ratio=_overall(decision.sizes, decision.keep_ratios),
+        own_keep_ratio=decision.own_keep_ratio,
+        costs={x.name: float(x.cost(decision.keep_ratios)) for x in limits},
+        limits={x.name: float(x.at_most) for x in limits},
+        result=result,
+        emptied=tuple(
+            name
+            for name, k in decision.keep_ratios.items()
+            if not np.all(np.asarray(k))
+        ),
+        score_trained=scores[0],
+        score=scores[1],
+    )
+    for message in _disagreements(report):
+        warnings.warn(message, PruningWarning, stacklevel=3)
+    return report
+
+
+def check_trained(params: Params, variables: Any, step: int, limited: bool) -> None:
+    """Refuse a network that diverged, or whose penalty was not part of the loss.
+
+    Args:
+      params: the trained weights, concrete.
+      variables: the trained variables, concrete.
+      step: the number of steps that the budget has counted.
+      limited: whether there is a budget that should have counted.
+    """
+    for part, values in (("weights", params), ("variables", variables)):
+        for name, leaf in tree.named_leaves(values).items():
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            if floating and not bool(jnp.all(jnp.isfinite(leaf))):
+                raise ValueError(
+                    f"`finalize(trainable)`: the {part} must be finite, {name!r} is "
+                    "not. The training diverged: lower the learning rate and finalize "
+                    "an earlier state."
+                )
+    if limited and step == 0:
+        raise ValueError(
+            "`finalize(trainable)`: the budget has counted no step. Add the penalty to "
+            "the loss: `params, penalty = pruning(trainable)`, `loss + penalty`, and "
+            "train with `pruning.optimizer(...)`."
+        )
+
+
+def _disagreements(report: FinalReport):
+    if report.result in (Result.MULTIPLIER_AT_BOUND, Result.INFEASIBLE):
+        yield f"`finalize`: {report.result.message}"
+    own, kept = report.own_keep_ratio, report.keep_ratio
+    if own is not None and not kept / _FAR <= own <= kept * _FAR:
+        yield (
+            f"`finalize`: the method keeps {own:.4g} by its own rule, the final "
+            f"network {kept:.4g}. The training has not reached the target; train "
+            "longer, or end the ramp of the limit earlier."
+        )
+    if report.emptied:
+        yield (
+            f"`finalize`: nothing is left of {', '.join(report.emptied)}. Give the "
+            "method a `min_keep_ratio`, or a target that is less sparse."
+        )
+
+
+def _kept_ratios(pruner):
+    def keep_ratios(params, variables):
+        key = jax.random.key(0)
+        return pruner.apply(params, variables, key=key, step=jnp.int32(0)).keep_ratios
+
+    return keep_ratios
+
+
+def _own_masks(pruner, params, variables):
+    try:
+        return pruner.masks(params, variables)
+    except ValueError:  # the method has an order of weights, but no size of its own
+        return None
+
+
+def _overall(sizes: Mapping[str, int], keep_ratios: Mapping[str, Any]) -> float:
+    kept = sum(n * float(np.mean(np.asarray(keep_ratios[x]))) for x, n in sizes.items())
+    return kept / max(sum(sizes.values()), 1)
+
+
+def _met(limit: Limit, keep_ratios: Mapping[str, Any]) -> bool:
+    return float(limit.cost(keep_ratios)) <= limit.at_most * (1 + _ROUNDING)
+
+
+def _largest(fits: Callable[[float], bool], first: float, one: float) -> float:
+    """Return the largest keep ratio that fits, by bisection to less than one weight.
+
+    Args:
+      fits: whether a keep ratio meets every limit; false from some ratio on.
+      first: tried first: the answer where the only limit is one on the density.
+      one: the keep ratio of one weight.
+    """
+    low, high = 0.0, 1.0
+    if fits(first):
+        low, high = first, min(first + one, 1.0)
+        if fits(high):
+            low, high = high, 1.0
+    else:
+        high = first
+    if high == 1.0 and fits(1.0):
+        return 1.0
+    while high - low > one:
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    if low == 0.0:
+        raise ValueError(
+            "`finalize(trainable)`: no keep ratio meets the limits. Raise the limits, "
+            "or lower `min_keep_ratio`."
+        )
+    return low

@@ -1,0 +1,78 @@
+"""Flax NNX: a model and what prunes it as one module, for `nnx.Optimizer`."""
+
+import functools
+from typing import Any
+
+import jax
+
+from jaxprune.training._pruning import Pruning
+
+
+def nnx_module(pruning: Pruning, model: Any) -> Any:
+    """Return a module that holds a model and everything that trains beside it.
+
+    `nnx.state(module, nnx.Param)` has the three parts of `pruning.init`, so
+    `nnx.Optimizer(module, pruning.optimizer(tx), wrt=nnx.Param)` trains it.
+
+    Args:
+      pruning: the method and its limits.
+      model: an `nnx.Module`; it is held, not copied, and trains in place.
+
+    Returns:
+      An `nnx.Module` with the attributes `params` (the model), `variables` and
+      `budget`, and two methods. `pruned(*, key=None) -> (network, penalty)`: `network`
+      is the model with pruned weights; its other variables (batch statistics, random
+      streams) are those of the model, so a call updates them in the model too.
+      `finalize(**options) -> (model, final)` gives the model its final weights, in
+      place; `final` and the options are those of `Pruning.finalize`.
+
+    Raises:
+      ImportError: if Flax is not installed.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax, jaxprune
+      >>> from flax import nnx
+      >>> pruning = jaxprune.pruning(
+      ...     jaxprune.ltp(), jaxprune.at_most(jaxprune.density, 0.5)
+      ... )
+      >>> module = nnx_module(pruning, nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+      >>> tx = pruning.optimizer(optax.sgd(0.1))
+      >>> optimizer = nnx.Optimizer(module, tx, wrt=nnx.Param)
+      >>> network, penalty = module.pruned()
+      >>> network(jnp.ones((1, 3))).shape
+      (1, 2)
+    """
+    from flax import nnx
+
+    trainable = pruning.init(nnx.state(model, nnx.Param))
+    held = jax.tree.map(
+        nnx.Param, {"variables": trainable["variables"], "budget": trainable["budget"]}
+    )
+    return _module_class()(pruning, model, held)
+
+
+@functools.cache
+def _module_class() -> type:
+    """The class, made when Flax is first needed: the library does not import it."""
+    from flax import nnx
+
+    class PrunedModule(nnx.Module):
+        """A model, the variables of a pruning method, and the state of its budget."""
+
+        def __init__(self, pruning, model, held):
+            self.pruning = pruning
+            self.params = model
+            self.variables = nnx.data(held["variables"])
+            self.budget = nnx.data(held["budget"])
+
+        def pruned(self, *, key: jax.Array | None = None):
+            graphdef, _, rest = nnx.split(self.params, nnx.Param, ...)
+            params, penalty = self.pruning(nnx.state(self, nnx.Param), key=key)
+            return nnx.merge(graphdef, params, rest), penalty
+
+        def finalize(self, **options):
+            final = self.pruning.finalize(nnx.state(self, nnx.Param), **options)
+            nnx.update(self.params, final.params)
+            return self.params, final
+
+    return PrunedModule

@@ -1,0 +1,445 @@
+"""One value that joins a method, its limits and an optimizer.
+
+    pruning = jaxprune.pruning(jaxprune.ltp(), jaxprune.at_most(jaxprune.density, 0.05))
+    tx = pruning.optimizer(optax.adamw(1e-3))
+    trainable = pruning.init(params)          # goes where `params` went
+    params, penalty = pruning(trainable)      # in the loss
+    final = pruning.finalize(trainable)
+
+Everything that changes while training is in one pytree, so the training step keeps its
+form. It has three parts:
+
+=============  ====================================  =================================
+part           what it holds                         what moves it
+=============  ====================================  =================================
+`params`       the weights                           the optimizer of the user
+`variables`    thresholds, logits of keep ratios     `pruner.optimizer`
+`budget`       the state of the budget, as floats    what the forward pass observed
+=============  ====================================  =================================
+
+A budget changes its state by a rule, not by a gradient. The rule is written as one: the
+penalty has the additional term
+
+    sum_i (b_i - stop_gradient(b_i)) d_i,    d = epsilon (state - new state)
+
+whose value is 0 and whose gradient in the leaves b of `budget` is d. One leaf counts
+steps, so its d is known, -epsilon. Its gradient tells by which factor gradients were
+multiplied on the way (loss scaling, sums over devices, clipping), and
+
+    b <- b - gradient / (gradient of the counter / -epsilon) / epsilon
+
+is the new state whatever that factor was. epsilon = 2^-20 keeps these gradients out of
+global norms, and is exact in floating point.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import tree
+from jaxprune.base._protocols import Budget, ChannelPruner, Limit, Params, Pruner
+from jaxprune.budgets._admm import admm
+from jaxprune.budgets._dual_ascent import dual_ascent
+from jaxprune.budgets._penalty import unlimited
+from jaxprune.budgets._result import Result
+from jaxprune.costs._weights import density
+from jaxprune.training._finalize import (
+    Final,
+    check_trained,
+    decide,
+    final_limits,
+    report_on,
+)
+
+PARTS = ("params", "variables", "budget")
+_EPSILON = 2.0**-20
+
+Solver = Callable[[Sequence[Limit]], Budget]
+
+
+class PruningState(NamedTuple):
+    """State of `Pruning.optimizer`.
+
+    Attributes:
+      params: the state of the optimizer of the weights.
+      variables: the state of the optimizer of the method's variables.
+    """
+
+    params: optax.OptState
+    variables: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """A method, its limits and how they are held, for a training loop.
+
+    Made by `jaxprune.pruning`.
+
+    Attributes:
+      pruner: the method.
+      limits: what the network may cost.
+      solver: `limits -> Budget`.
+    """
+
+    pruner: Pruner | ChannelPruner
+    limits: tuple[Limit, ...]
+    solver: Solver
+
+    def init(self, params: Params) -> dict[str, Any]:
+        """Return everything that trains, of which `params` is one part.
+
+        Args:
+          params: the dense weights, possibly abstract.
+
+        Returns:
+          `{"params": ..., "variables": ..., "budget": ...}`; give it to the optimizer
+          and to the training step in the place of `params`. All leaves but those of
+          `params` are float32.
+
+        Raises:
+          ValueError: if the method finds nothing to prune or a limit cannot be met.
+        """
+        variables = self.pruner.init(params)
+        keep_ratios = self._keep_ratios(params, variables)
+        state = self._budget(params, keep_ratios).init(keep_ratios)
+        # Copies, so that a step may donate every leaf.
+        floats = [jnp.array(leaf, copy=True) for leaf in _floats(state)]
+        budget = {"step": jnp.zeros([], jnp.float32), "state": floats}
+        return {"params": params, "variables": variables, "budget": budget}
+
+    def __call__(
+        self, trainable: Any, *, key: jax.Array | None = None
+    ) -> tuple[Params, jax.Array]:
+        """Return the weights that the network computes with, and the penalty.
+
+            loss = task_loss(params) + penalty
+
+        Args:
+          trainable: as `init` returns it.
+          key: a typed PRNG key, a new one for every step; needed by methods that draw
+            their masks (`dsa`).
+
+        Returns:
+          The pruned weights, a tree like `trainable["params"]`, and a float32 scalar.
+          The gradient of the loss in `trainable` moves all three parts under
+          `optimizer`.
+        """
+        params, variables, budget = self._read("pruning(trainable)", trainable)
+        step = _step(budget)
+        pruned = self.pruner.apply(params, variables, key=key, step=step)
+        held = self._budget(params, pruned.keep_ratios)
+        floats = jax.lax.stop_gradient(budget["state"])
+        like = jax.eval_shape(held.init, pruned.keep_ratios)
+        state = _unfloats(floats, like)
+        penalty = held.penalty(pruned.keep_ratios, state)
+        new = held.update(jax.lax.stop_gradient(pruned.keep_ratios), state)
+        change = {
+            "step": jnp.float32(-1),
+            "state": jax.tree.map(jnp.subtract, floats, _floats(new)),
+        }
+        return pruned.params, penalty + _observe(budget, change)
+
+    def optimizer(
+        self,
+        weights: optax.GradientTransformation,
+        *,
+        variables: optax.GradientTransformation | None = None,
+    ) -> optax.GradientTransformationExtraArgs:
+        """Return the transformation of all of `trainable`.
+
+        Args:
+          weights: what moves the weights: any optax transformation. It receives
+            `trainable["params"]` alone, so masks of weight decay, `freeze_pruned` and
+            clipping inside of it see what they see without pruning.
+          variables: what moves the variables of the method; `pruner.optimizer` if not
+            given.
+
+        Returns:
+          A transformation with state `PruningState`. Gradient accumulation, clipping
+          and loss scaling may be placed around it.
+
+        Examples:
+          >>> import jax, jax.numpy as jnp, optax, jaxprune
+          >>> pruning = jaxprune.pruning(
+          ...     jaxprune.ltp(), jaxprune.at_most(jaxprune.density, 0.5)
+          ... )
+          >>> tx = pruning.optimizer(optax.sgd(0.1))
+          >>> trainable = pruning.init({"kernel": jnp.ones((2, 2))})
+          >>> state = tx.init(trainable)
+          >>> grads = jax.grad(lambda t: pruning(t)[1])(trainable)
+          >>> updates, state = tx.update(grads, state, trainable)
+          >>> trainable = optax.apply_updates(trainable, updates)
+          >>> int(pruning.step(trainable))
+          1
+        """
+        moved = self.pruner.optimizer if variables is None else variables
+        inner = {
+            "params": optax.with_extra_args_support(weights),
+            "variables": optax.with_extra_args_support(moved),
+        }
+
+        def init(trainable):
+            given = {name: _part_or_placeholder(trainable, name) for name in inner}
+            return PruningState(**{n: t.init(given[n]) for n, t in inner.items()})
+
+        def update(updates, state, params=None, **extra_args):
+            grads = dict(zip(PARTS, _parts("update", updates), strict=True))
+            values: dict[str, Any] = dict.fromkeys(PARTS)
+            if params is not None:
+                values = dict(zip(PARTS, _parts("update", params), strict=True))
+            moves, states = {"budget": _recovered(grads["budget"])}, {}
+            for name, transformation in inner.items():
+                moves[name], states[name] = transformation.update(
+                    grads[name], getattr(state, name), values[name], **extra_args
+                )
+            return _like(updates, moves), PruningState(**states)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    def split(self, trainable: Any) -> tuple[Any, Any]:
+        """Return two views of `trainable`, to train weights and variables apart.
+
+        Differentiable sparsity allocation trains the weights on one batch and the keep
+        ratios on a held-out one. The sum of the two losses has both gradients:
+
+            weights, ratios = pruning.split(trainable)
+            params, _ = pruning(weights, key=key)
+            held_out_params, penalty = pruning(ratios, key=key)
+            loss = f(params, batch) + f(held_out_params, held_out) + penalty
+
+        Args:
+          trainable: as `init` returns it.
+
+        Returns:
+          `trainable` in which only the weights have gradients, and `trainable` in which
+          only the variables and the budget have.
+
+        References:
+          [DSA] Sec. 3.4, Algorithm 1: first-order bilevel optimisation.
+        """
+        params, variables, budget = _parts("split", trainable)
+        still = jax.lax.stop_gradient
+        weights = {"params": params, "variables": still(variables)}
+        ratios = {"params": still(params), "variables": variables}
+        return {**weights, "budget": still(budget)}, {**ratios, "budget": budget}
+
+    def step(self, trainable: Any) -> jax.Array:
+        """Return how many optimizer steps the budget has seen, int32 of shape ()."""
+        return _step(self._read("step(trainable)", trainable)[2])
+
+    def budget_state(self, trainable: Any) -> Any:
+        """Return the state of the budget, such as a `DualAscentState`.
+
+        Its fields are the cost, the limit, the multiplier and the result at the last
+        step; log them while training.
+
+        Args:
+          trainable: as `init` returns it.
+        """
+        params, variables, budget = self._read("budget_state(trainable)", trainable)
+        keep_ratios = self._keep_ratios(params, variables)
+        like = jax.eval_shape(self._budget(params, keep_ratios).init, keep_ratios)
+        return _unfloats(budget["state"], like)
+
+    def finalize(
+        self,
+        trainable: Any,
+        *,
+        keep_ratio: float | None = None,
+        evaluate: Callable[[Params], Any] | None = None,
+    ) -> Final:
+        """Return the pruned network: the only hard decision, made after training.
+
+        As many weights (or channels) are kept as the limits allow, exactly, in the
+        order of the method. Where that is not the network that was trained, this
+        function says so.
+
+        Args:
+          trainable: as it was trained, with concrete arrays.
+          keep_ratio: of the prunable weights, in (0, 1], in the place of the limits.
+          evaluate: `params -> number`, a loss or an accuracy on held-out data; the
+            report has it before and after the decision.
+
+        Returns:
+          A `Final`: weights, masks and a report.
+
+        Raises:
+          ValueError: if a weight is not finite, the penalty was not part of the loss,
+            or the limits cannot be met.
+
+        Warns:
+          PruningWarning: if the method's own rule keeps more than 1.5 times as much as
+            the final network, or less than 1 / 1.5 of it; if the multiplier of the
+            budget is at its bound; if a leaf is emptied.
+        """
+        params, variables, _ = self._read("finalize(trainable)", trainable)
+        step = self.step(trainable)
+        check_trained(params, variables, int(step), bool(self.limits))
+        pruned = self.pruner.apply(params, variables, key=jax.random.key(0), step=step)
+        limits = final_limits(self._bound(params, pruned.keep_ratios))
+        decision = decide(self.pruner, params, variables, limits, keep_ratio)
+        state = self.budget_state(trainable)
+        result = Result(int(state.result)) if hasattr(state, "result") else None
+        scores = (None, None)
+        if evaluate is not None:
+            scores = float(evaluate(pruned.params)), float(evaluate(decision.params))
+        report = report_on(decision, limits, result, scores)
+        return Final(decision.params, decision.masks, report)
+
+    def _bound(self, params: Params, keep_ratios: Any) -> tuple[Limit, ...]:
+        """The limits, with `density` bound to the weights that are pruned."""
+        return tuple(
+            limit._replace(cost=density(params, _named(keep_ratios)))
+            if limit.cost is density
+            else limit
+            for limit in self.limits
+        )
+
+    def _read(self, call: str, trainable: Any) -> tuple[Params, Any, dict[str, Any]]:
+        """The parts; variables and budget in plain containers."""
+        params, variables, budget = _parts(call, trainable)
+        return params, tree.named_leaves(variables), _plain(budget)
+
+    def _budget(self, params, keep_ratios) -> Budget:
+        if not self.limits:
+            return unlimited()
+        return self.solver(self._bound(params, keep_ratios))
+
+    def _keep_ratios(self, params, variables):
+        """Keep ratios of the right names and shapes, abstract."""
+        return jax.eval_shape(
+            lambda p, v: (
+                self.pruner.apply(
+                    p, v, key=jax.random.key(0), step=jnp.int32(0)
+                ).keep_ratios
+            ),
+            params,
+            variables,
+        )
+
+
+def pruning(
+    pruner: Pruner | ChannelPruner, *limits: Limit, solver: Solver | None = None
+) -> Pruning:
+    """Join a method and limits into one value for a training loop.
+
+    Args:
+      pruner: a method, such as `ltp()` or `dsa(graph)`.
+      *limits: what the network may cost, such as `at_most(density, 0.05)`; none for
+        methods that follow a schedule of their own. A cost that is the function
+        `density` itself is bound to the weights that the method prunes.
+      solver: `limits -> Budget`: `dual_ascent` for weights and `admm` for channels if
+        not given; `functools.partial` binds its configuration. For the fixed penalty
+        weight of a paper: `lambda limits: weighted(cost, weight)`.
+
+    Returns:
+      A `Pruning`.
+
+    Raises:
+      TypeError: if `pruner` is not a pruner or a limit is not a `Limit`.
+
+    Examples:
+      >>> import jaxprune
+      >>> target = jaxprune.at_most(jaxprune.density, 0.05, ramp=(0, 5_000))
+      >>> pruning = jaxprune.pruning(jaxprune.ltp(), target)
+    """
+    if not isinstance(pruner, Pruner | ChannelPruner):
+        raise TypeError(
+            f"`pruning(pruner={pruner!r})`: must be a `Pruner` or a `ChannelPruner`. "
+            "Call the factory: `jaxprune.ltp()`. Optimizer forms such as "
+            "`jaxprune.lats(optimizer, ...)` are complete without `pruning`."
+        )
+    for limit in limits:
+        if not isinstance(limit, Limit):
+            raise TypeError(
+                f"`pruning(pruner, {limit!r})`: limits must be `Limit` values. Call "
+                "`jaxprune.at_most(cost, limit)`."
+            )
+    if solver is None:
+        solver = admm if isinstance(pruner, ChannelPruner) else dual_ascent
+    return Pruning(pruner=pruner, limits=limits, solver=solver)
+
+
+def _observe(budget: Any, change: Any) -> jax.Array:
+    """Return 0, with the gradient `epsilon * change` in the leaves of `budget`."""
+    terms = jax.tree.map(
+        lambda b, d: jnp.sum((b - jax.lax.stop_gradient(b)) * (_EPSILON * d)),
+        budget,
+        change,
+    )
+    return sum(jax.tree.leaves(terms), jnp.float32(0))
+
+
+def _recovered(gradients: Any) -> Any:
+    """Return the updates of the budget's leaves from their scaled gradients."""
+    count = gradients["step"]
+    (count,) = jax.tree.leaves(count)
+    # Without the penalty in the loss the count has no gradient, and nothing moves.
+    factor = jnp.where(count == 0, 1.0, -1.0 / jnp.where(count == 0, 1.0, count))
+    return jax.tree.map(lambda g: -g * factor, gradients)
+
+
+def _step(budget: dict[str, Any]) -> jax.Array:
+    return jax.lax.stop_gradient(jnp.round(budget["step"])).astype(jnp.int32)
+
+
+def _floats(state: Any) -> list[jax.Array]:
+    """The leaves of a budget's state, all of them floating."""
+    return [
+        leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.float32)
+        for leaf in map(jnp.asarray, jax.tree.leaves(state))
+    ]
+
+
+def _unfloats(floats: list[jax.Array], like: Any) -> Any:
+    """The budget's state of which `floats` are the leaves."""
+    leaves, treedef = jax.tree.flatten(like)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            x if x.dtype == leaf.dtype else jnp.round(x).astype(leaf.dtype)
+            for x, leaf in zip(floats, leaves, strict=True)
+        ],
+    )
+
+
+def _plain(budget: Any) -> dict[str, Any]:
+    """The part `budget` in plain containers, whatever holds its arrays."""
+    (step,) = jax.tree.leaves(budget["step"])
+    return {"step": step, "state": jax.tree.leaves(budget["state"])}
+
+
+def _named(keep_ratios) -> Callable[[Params], Any]:
+    names = set(keep_ratios)
+    return lambda params: jax.tree.map(lambda name: name in names, tree.names(params))
+
+
+def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
+    try:
+        return tuple(trainable[name] for name in PARTS)  # pyright: ignore
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
+            f"{type(trainable).__name__}. Pass what `pruning.init(params)` returned, "
+            "trained."
+        ) from error
+
+
+def _part_or_placeholder(trainable: Any, name: str) -> Any:
+    """A part; of the placeholder by which optax finds parameters, all of it."""
+    try:
+        return trainable[name]
+    except (KeyError, TypeError, IndexError):
+        return trainable
+
+
+def _like(example: Any, parts: dict[str, Any]) -> Any:
+    """The parts in the containers of `example`, whose leaves have the same order."""
+    rest: dict[str, Iterator] = {n: iter(jax.tree.leaves(p)) for n, p in parts.items()}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: next(rest[tree.name_of(path[:1])]), example
+    )
