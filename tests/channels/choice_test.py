@@ -81,7 +81,7 @@ def test_the_largest_channels_stay():
 
 @pytest.mark.parametrize("multiple_of", [0, -8, 1.5, True])
 def test_multiples_are_whole_numbers(multiple_of):
-    with pytest.raises(ValueError, match=r"multiple_of=\.\.\.\)` must be a whole"):
+    with pytest.raises(ValueError, match=r"multiple_of=.*\)`: must be a whole"):
         counts(0.5, multiple_of=multiple_of)
 
 
