@@ -39,7 +39,7 @@ from jaxprune.channels._flow.evaluate import Evaluation, Kept
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._liveness import live_channels
 from jaxprune.channels._masks import channel_masks, is_by_name, removed_atoms
-from jaxprune.channels._trace import trace
+from jaxprune.channels._trace import abstract, trace
 from jaxprune.channels._trees import shrink
 
 
@@ -172,7 +172,7 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
         if key in cache:
             return cache[key]
         full = [
-            jax.ShapeDtypeStruct(leaf.shape, given.dtype)
+            abstract(given, leaf.shape)
             for leaf, given in zip(traced.leaves, jax.tree.leaves(params), strict=True)
         ]
         dense = jax.tree.unflatten(jax.tree.structure(params), full)
@@ -195,7 +195,7 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
         flat = [x if hasattr(x, "shape") else jnp.asarray(x) for x in flat]
         params, *inputs = jax.tree.unflatten(structure, flat)
         sizes = tuple(_size_here(axis) for axis in traced.axes)
-        key = structure, tuple((x.shape, x.dtype) for x in flat), sizes
+        key = structure, tuple(abstract(x) for x in flat), sizes
         program, out_tree = prepare(params, inputs, key)
         return jax.tree.unflatten(out_tree, program(*flat))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 import jaxprune.channels._primitives  # noqa: F401, registers the rules
@@ -42,10 +43,20 @@ class Traced:
         return self.programs[self.main]
 
 
-def abstract(x) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array, concrete or not."""
-    weak = getattr(x, "weak_type", False)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=bool(weak))
+def abstract(x: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """Return the shape and dtype of an array, concrete or not.
+
+    Args:
+      x: an array, or what this returns.
+      shape: another shape; that of `x` if not given.
+    """
+    shape = tuple(x.shape) if shape is None else shape
+    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) else x
+    if isinstance(kind, jax.core.ShapedArray) and kind.manual_axis_type.varying:
+        # Under `shard_map`; only this form says over which mapped axes values differ.
+        return kind.update(shape=shape)
+    weak = bool(getattr(x, "weak_type", False))
+    return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=weak)
 
 
 def trace(

@@ -86,7 +86,7 @@ def test_multiples_are_whole_numbers(multiple_of):
 
 
 def test_ratios_of_unknown_groups_are_refused():
-    with pytest.raises(ValueError, match=r"\['x'\] are no groups.*'a:1'"):
+    with pytest.raises(ValueError, match=r"'x' must be the name of a group.*'a:1'"):
         counts({"x": 0.5})
 
 
