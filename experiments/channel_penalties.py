@@ -40,11 +40,9 @@ def channel_norms(graph: jaxprune.ChannelGraph, *, scales_only: bool = False) ->
             total, count = jnp.zeros(group.size), 0
             for member in members[name]:
                 weights = leaves[member.leaf]
-                others = tuple(d for d in range(weights.ndim) if d != member.axis)
-                here = np.flatnonzero(member.channels >= 0)
-                squares = jnp.sum(jnp.square(weights), axis=others)[here]
-                total = total.at[member.channels[here]].add(squares)
-                count += weights.size * len(here) // weights.shape[member.axis]
+                total += member.sums(jnp.square(weights))
+                here = int(np.sum(member.channels >= 0))
+                count += weights.size * here // weights.shape[member.axis]
             found[name] = jnp.sqrt(total * (group.size / count))
         return found
 

@@ -13,7 +13,6 @@ compact network that is fine-tuned. They differ in how the numbers are found:
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +30,7 @@ from experiments.plans import (
 )
 from experiments.steps import Plan, Search, TrainState
 from jaxprune import budgets, channels
-from jaxprune.channels import _allocation as allocation
+from jaxprune.channels._allocation import largest
 from jaxprune.methods import sharpness_schedule
 
 Counts = dict[str, int]
@@ -50,9 +49,7 @@ def dsa(config: Config, task: Task) -> Plan:
     pruner = jaxprune.dsa(
         known.graph,
         importance=scores_of,
-        sharpness=sharpness_schedule(
-            config.sharpness, config.sharpness_growth, task.steps_per_epoch
-        ),
+        sharpness=_sharpness(config, task),
         floor=config.keep_floor,
         init_logit=config.init_logit,
     )
@@ -72,7 +69,8 @@ def dsa(config: Config, task: Task) -> Plan:
 
     def allocate(state: TrainState) -> Masks:
         ratios = {n: float(jax.nn.sigmoid(v)) for n, v in state.variables.items()}
-        return _most_important(scores_of(state.params), _rounded(config, task, ratios))
+        counts = _rounded(config, task, ratios)
+        return pruner.masks(state.params, state.variables, counts=counts)
 
     return Plan(
         pruner=pruner,
@@ -94,12 +92,12 @@ def uniform(config: Config, task: Task) -> Plan:
     known = _channels(config, task)
 
     def allocate(state: TrainState) -> Masks:
-        ratio = allocation.uniform_ratio(
+        ratio = channels.uniform_ratio(
             known.graph, known.limits(channel_budget(config))
         )
         counts = _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
         scores = channels.filter_norms(known.graph)(state.params)
-        return _most_important(scores, counts)
+        return channels.important_channels(known.graph, scores, counts)
 
     return _trained_already(allocate)
 
@@ -128,7 +126,8 @@ def _ranked(config: Config, task: Task, scores_of: channels.Importance) -> Plan:
     def allocate(state: TrainState) -> Masks:
         scores = {n: np.asarray(x) for n, x in scores_of(state.params).items()}
         everything = np.sort(np.concatenate(list(scores.values())))
-        limits = _channels(config, task).limits(channel_budget(config))
+        known = _channels(config, task)
+        limits = known.limits(channel_budget(config))
 
         def ratios(share: float) -> dict[str, float]:
             least = everything[-max(round(share * len(everything)), 1)]
@@ -138,10 +137,11 @@ def _ranked(config: Config, task: Task, scores_of: channels.Importance) -> Plan:
             }
 
         def fits(share: float) -> bool:
-            return all(cost(ratios(share)) <= limit for cost, limit in limits)
+            return all(one.cost(ratios(share)) <= one.at_most for one in limits)
 
-        share = allocation.largest(fits, 0.0, 1.0)
-        return _most_important(scores, _rounded(config, task, ratios(share)))
+        share = largest(fits, 0.0, 1.0)
+        counts = _rounded(config, task, ratios(share))
+        return channels.important_channels(known.graph, scores, counts)
 
     return _trained_already(allocate)
 
@@ -202,7 +202,7 @@ def _penalised(
             counts = _rounded(config, task, left)
         else:
             counts = {n: round(left[n] * len(x)) for n, x in norms.items()}
-        return _most_important(norms, counts)
+        return channels.important_channels(known.graph, norms, counts)
 
     return Plan(
         pruner=jaxprune.identity(),
@@ -234,11 +234,12 @@ def evolution(config: Config, task: Task) -> Plan:
         names = list(known.graph.groups)
 
         def judged(ratios):
-            masks = _most_important(scores, _rounded(config, task, ratios))
+            counts = _rounded(config, task, ratios)
+            masks = channels.important_channels(known.graph, scores, counts)
             gates = {n: mask.astype(np.float32) for n, mask in masks.items()}
             return task.judge(gated(state.params, gates), state.batch_stats), masks
 
-        best = dict.fromkeys(names, allocation.uniform_ratio(known.graph, limits))
+        best = dict.fromkeys(names, channels.uniform_ratio(known.graph, limits))
         accuracy, masks = judged(best)
         for _ in range(config.trials):
             chosen = rng.random(len(names)) < 1 / 3
@@ -281,7 +282,7 @@ def _groups(config: Config, task: Task) -> list[str]:
 
 def _rounded(config: Config, task: Task, ratios: Mapping[str, float]) -> Counts:
     known = _channels(config, task)
-    return allocation.round_to_budget(
+    return channels.round_to_limits(
         known.graph,
         ratios,
         known.limits(channel_budget(config)),
@@ -289,11 +290,11 @@ def _rounded(config: Config, task: Task, ratios: Mapping[str, float]) -> Counts:
     )
 
 
-def _most_important(scores: Mapping[str, Any], counts: Counts) -> Masks:
-    """Keeps the most important channels of every group; ties go by position."""
-    masks = {}
-    for name, score in scores.items():
-        order = np.argsort(-np.asarray(score), kind="stable")
-        masks[name] = np.zeros(len(order), bool)
-        masks[name][order[: counts[name]]] = True
-    return masks
+def _sharpness(config: Config, task: Task) -> optax.Schedule:
+    """`config.sharpness`, multiplied by `config.sharpness_growth` every epoch."""
+    epochs = max(task.steps, 1) / task.steps_per_epoch
+    return sharpness_schedule(
+        max(task.steps, 1),
+        initial=config.sharpness,
+        final=config.sharpness * config.sharpness_growth**epochs,
+    )

@@ -15,8 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 import jaxprune
-from jaxprune.base import Cost
-from jaxprune.channels._allocation import Limits
+from jaxprune.base import Cost, Limit
 from jaxprune.costs import ChannelCost
 
 Masks = dict[str, np.ndarray]
@@ -34,7 +33,7 @@ class Channels:
 
     Attributes:
       model: the dense module.
-      graph: its channel graph, traced with one example.
+      graph: its channel graph, of both modes, traced with one example.
       costs: every cost that is known, by name.
       blank: parameters and statistics of the dense network, abstract.
       example: one example, abstract.
@@ -46,13 +45,8 @@ class Channels:
     blank: tuple[Any, Any]
     example: Any
 
-    @property
-    def apply_fn(self) -> Callable[[Any, Any], Any]:
-        """The dense network as it is evaluated, a function of one tree."""
-        return _applied(self.model, train=False)
-
-    def limits(self, budget: Mapping[str, float]) -> Limits:
-        """Pairs of a cost and its limit, of a budget by name.
+    def limits(self, budget: Mapping[str, float]) -> list[Limit]:
+        """The limits of a budget by name.
 
         Raises:
           ValueError: if no cost has one of the names.
@@ -63,7 +57,7 @@ class Channels:
                     f"`config.budget`: no cost is called {name!r}; the costs are "
                     f"{', '.join(self.costs)}."
                 )
-        return [(self.costs[name], limit) for name, limit in budget.items()]
+        return [Limit(self.costs[name], most, name) for name, most in budget.items()]
 
     def ratios(self, masks: Masks) -> dict[str, float]:
         """The fraction of every group that is kept."""
@@ -76,21 +70,19 @@ class Channels:
 
     def compact(self, masks: Masks) -> "CompactModel":
         """The small network, called as a model is."""
-        functions, trees = {}, []
         dense = {"params": self.blank[0], "batch_stats": self.blank[1]}
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dense)
-        for train in (True, False):
-            apply_fn = _applied(self.model, train)
-            graph = self.graph
-            if train:
-                graph = jaxprune.trace_channels(apply_fn, dense, self.example)
-            small = jaxprune.compact(apply_fn, graph, masks, blank)
-            functions[train], trees = small.apply_fn, small.trees
-        return CompactModel(functions[True], functions[False], trees[0], small.widths)
+        small = self.graph.compact(masks, blank)
+        return CompactModel(
+            small.functions["train"],
+            small.functions["eval"],
+            small.trees[0],
+            small.widths,
+        )
 
     def shrink(self, masks: Masks, *trees: Any) -> tuple[Any, ...]:
         """Trees of the dense network, cut to the small one."""
-        return jaxprune.compact(self.apply_fn, self.graph, masks, *trees).trees
+        return self.graph.compact(masks, *trees).trees
 
 
 class CompactModel(NamedTuple):
@@ -125,7 +117,7 @@ def trace(model: nn.Module, blank: tuple[Any, Any], image_shape) -> Channels:
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), blank)
     tree = {"params": abstract[0], "batch_stats": abstract[1]}
     example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    graph = jaxprune.trace_channels(_applied(model, train=False), tree, example)
+    graph = trace_both(model, tree, example)
     return Channels(
         model=model,
         graph=graph,
@@ -133,6 +125,21 @@ def trace(model: nn.Module, blank: tuple[Any, Any], image_shape) -> Channels:
         blank=abstract,
         example=example,
     )
+
+
+def trace_both(model: nn.Module, tree: Any, images: Any) -> jaxprune.ChannelGraph:
+    """Traces a model in evaluation mode and in training mode together.
+
+    Args:
+      model: a module without a mapped axis.
+      tree: its parameters and statistics.
+      images: examples.
+    """
+    functions = {
+        "eval": _applied(model, train=False),
+        "train": _applied(model, train=True),
+    }
+    return jaxprune.trace_channels(functions, tree, images)
 
 
 @functools.cache

@@ -37,10 +37,8 @@ from jaxprune import costs, io
 from jaxprune.channels import (
     ChannelGraph,
     Compacted,
-    compact,
     fold_constants,
     live_channels,
-    masked,
     trace_channels,
 )
 from jaxprune.io import export_program, save_sparse, save_weights
@@ -110,7 +108,7 @@ def read_network(workdir: Path) -> Network:
         saved = io.load(entry, like)
     else:
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        small = compact(apply_fn, graph, masks, blank)
+        small = graph.compact(masks, blank)
         saved = _enlarge(blank, io.load(entry, small.trees[0]), small.kept)
     return Network(apply_fn, graph, saved, images, entry, masks)
 
@@ -162,7 +160,7 @@ def find_removal(network: Network) -> Removal:
     """
     graph, masks = network.graph, network.masks
     if masks is not None:
-        reference = masked(network.apply_fn, graph, masks)
+        reference = graph.masked(masks)
         return Removal(masks, network.variables, reference, "masks of the run")
     folded = fold_constants(graph, network.variables)
     masks = live_channels(graph, folded)
@@ -188,7 +186,7 @@ def compact_run(
     """
     network = read_network(workdir)
     graph, removal = network.graph, find_removal(network)
-    small = compact(network.apply_fn, graph, removal.masks, removal.variables)
+    small = graph.compact(removal.masks, removal.variables)
     folder = workdir / "compact"
     folder.mkdir(exist_ok=True)
     found = {

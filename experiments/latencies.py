@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-import jaxprune
-from experiments.channels import Channels
+from experiments.channels import Channels, trace_both
 from experiments.files import write_atomically
 from jaxprune import costs
 
@@ -45,7 +44,7 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
     shape = (config.latency_batch, *traced.example.shape[1:])
     images = jax.ShapeDtypeStruct(shape, traced.example.dtype)
     tree = {"params": traced.blank[0], "batch_stats": traced.blank[1]}
-    graph = jaxprune.trace_channels(traced.apply_fn, tree, images)
+    graph = trace_both(traced.model, tree, images)
     found = np.zeros(len(_PRICES))
     if jax.process_index() == 0:
         path = workdir / LATENCY_FILE
@@ -83,7 +82,6 @@ def _measure(traced: Channels, graph, images, config: Any) -> costs.LatencyCost:
         jax.random.key(config.seed), graph, config.latency_widths
     )
     measured = costs.measure(
-        traced.apply_fn,
         graph,
         {"params": blank[0], "batch_stats": blank[1]},
         jnp.zeros(images.shape, images.dtype),

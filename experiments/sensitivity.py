@@ -64,10 +64,14 @@ def measure(workdir: Path) -> dict[str, Any]:
     network = io.load(entry, like)
     judge = make_judge(model, graph, network, _test_batches(summary))
     loss, accuracy = judge({})
-    halves = half_gates(jaxprune.channels.filter_norms(graph)(network["params"]))
+    halves = jaxprune.channels.important_channels(
+        graph,
+        jaxprune.channels.filter_norms(graph)(network["params"]),
+        {name: max(group.size // 2, 1) for name, group in graph.groups.items()},
+    )
     groups = {}
     for name, gate in halves.items():
-        found, correct = judge({name: gate})
+        found, correct = judge({name: gate.astype(np.float32)})
         groups[name] = {
             "size": len(gate),
             "kept": int(gate.sum()),
@@ -125,20 +129,6 @@ def make_judge(
         return float(loss / count), float(correct / count)
 
     return judge
-
-
-def half_gates(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Gates of ones for the half of each group with the largest scores, else zeros.
-
-    >>> half_gates({"a": [0.1, 0.4, 0.3, 0.2]})["a"].tolist()
-    [0.0, 1.0, 1.0, 0.0]
-    """
-    gates = {}
-    for name, score in scores.items():
-        order = np.argsort(-np.asarray(score), kind="stable")
-        gates[name] = np.zeros(len(order), np.float32)
-        gates[name][order[: max(len(order) // 2, 1)]] = 1
-    return gates
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -196,7 +196,7 @@ def _traced(config, workdir: Path, model, blank, image_shape):
     if "latency" in budget:
         traced = latencies.with_latency(traced, config, workdir)
     # Refuses now what could not be met after all the training.
-    jaxprune.channels.round_to_budget(
+    jaxprune.channels.round_to_limits(
         traced.graph,
         {},
         traced.limits(budget),

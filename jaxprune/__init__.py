@@ -31,7 +31,6 @@ from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
 from jaxprune.channels import ChannelGraph as ChannelGraph
-from jaxprune.channels import compact as compact
 from jaxprune.channels import fold_constants as fold_constants
 from jaxprune.channels import live_channels as live_channels
 from jaxprune.channels import trace_channels as trace_channels
@@ -82,7 +81,6 @@ __all__ = [
     "budgets",
     "by_name",
     "channels",
-    "compact",
     "costs",
     "density",
     "dsa",

@@ -25,7 +25,6 @@ from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,
     channel_counts,
-    compact,
     largest_channels,
     trace_channels,
 )
@@ -79,7 +78,7 @@ def measure(
     graph = trace_channels(apply_fn, variables, one)
     keep_ratio, macs = uniform_ratio(graph, asked, multiple_of)
     masks = largest_channels(graph, variables, keep_ratio, multiple_of=multiple_of)
-    small = compact(apply_fn, graph, masks, variables)
+    small = graph.compact(masks, variables)
     rows = []
     for size in batch_sizes:
         images = jax.random.normal(jax.random.key(1), (size, 32, 32, 3))

@@ -1,20 +1,19 @@
 """Channels of any traced function: groups, masks, gates, allocation, compaction."""
 
-from jaxprune.channels._allocation import round_to_budget as round_to_budget
+from jaxprune.channels._allocation import round_to_limits as round_to_limits
 from jaxprune.channels._allocation import uniform_ratio as uniform_ratio
 from jaxprune.channels._choice import channel_counts as channel_counts
-from jaxprune.channels._choice import channel_scores as channel_scores
+from jaxprune.channels._choice import important_channels as important_channels
 from jaxprune.channels._choice import largest_channels as largest_channels
 from jaxprune.channels._choice import random_channel_masks as random_channel_masks
 from jaxprune.channels._compaction import Compacted as Compacted
-from jaxprune.channels._compaction import compact as compact
-from jaxprune.channels._compaction import masked as masked
 from jaxprune.channels._folding import fold_constants as fold_constants
 from jaxprune.channels._gates import GatePlan as GatePlan
 from jaxprune.channels._gates import apply_gates as apply_gates
 from jaxprune.channels._gates import gate_masks as gate_masks
 from jaxprune.channels._gates import plan_gates as plan_gates
 from jaxprune.channels._graph import ChannelGraph as ChannelGraph
+from jaxprune.channels._graph import Function as Function
 from jaxprune.channels._graph import Group as Group
 from jaxprune.channels._graph import Member as Member
 from jaxprune.channels._graph import Pinned as Pinned
@@ -33,6 +32,7 @@ from jaxprune.channels._masks import consumer_masks as consumer_masks
 __all__ = [
     "ChannelGraph",
     "Compacted",
+    "Function",
     "GatePlan",
     "Group",
     "Importance",
@@ -41,20 +41,18 @@ __all__ = [
     "apply_gates",
     "channel_counts",
     "channel_masks",
-    "channel_scores",
-    "compact",
     "consumer_masks",
     "filter_norms",
     "filter_norms_and_scales",
     "fold_constants",
     "gate_masks",
+    "important_channels",
     "largest_channels",
     "live_channels",
-    "masked",
     "norm_scales",
     "plan_gates",
     "random_channel_masks",
-    "round_to_budget",
+    "round_to_limits",
     "taylor",
     "trace_channels",
     "uniform_ratio",

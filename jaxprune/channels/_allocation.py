@@ -1,124 +1,166 @@
-"""From keep ratios to numbers of channels that meet a budget exactly.
+"""From keep ratios to numbers of channels that meet limits exactly.
 
 Keep ratios are numbers between 0 and 1, channels are whole. Rounded one by one they may
-cost a little more than the budget, or a lot less; `round_to_budget` rounds all of them
+cost a little more than the limit, or a lot less; `round_to_limits` rounds all of them
 together.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxprune.base._checks import round_up
-from jaxprune.base._protocols import Cost
-from jaxprune.channels._choice import channel_counts
+from jaxprune.base._checks import is_static_number, round_up
+from jaxprune.base._protocols import Limit
+from jaxprune.channels._choice import (
+    Fixed,
+    check_groups,
+    check_known,
+    counts_of,
+    fixed_ratios,
+    rounded_down,
+    units,
+)
 from jaxprune.channels._graph import ChannelGraph
 
 _TINY = 1e-9  # a keep ratio must be positive; one channel stays anyway
 
-Limits = Sequence[tuple[Cost, float]]
-"""Costs, and the most that each may be, as fractions of the dense cost."""
+Limits = Limit | Sequence[Limit]
+"""One limit on a cost, or several that must all be met."""
 
 
-def round_to_budget(
+def round_to_limits(
     graph: ChannelGraph,
     keep_ratios: Mapping[str, float],
     limits: Limits,
     *,
     multiple_of: int = 1,
+    fixed: Fixed | None = None,
 ) -> dict[str, int]:
-    """Rounds keep ratios to numbers of channels whose costs meet all limits.
+    """Return numbers of channels, near given keep ratios, whose costs meet all limits.
 
     The ratios are scaled by one factor, the largest at which rounding down still meets
-    the limits; then channels are added back, always in the group that is furthest
-    below its own share, while they fit. What is returned never costs more than asked,
-    and no channel of any group could be added without costing more.
+    the limits; then channels are added back, always in the group whose count is the
+    smallest fraction of its own target, while they fit. The result costs no more than
+    the limits, and no channel of any group could be added without exceeding one.
+
+        counts_g = channel_counts(f k_g) + what still fits,  f the largest that fits
 
     Args:
       graph: the channel graph.
-      keep_ratios: group name to the fraction wanted, in [0, 1]; groups that are not
-        named are wanted whole.
-      limits: pairs of a cost and its limit, in (0, 1].
-      multiple_of: numbers of channels are multiples of this, or the whole group.
+      keep_ratios: group name to the target fraction, in [0, 1]; groups that are not
+        named have the target 1.
+      limits: one `Limit`, or a sequence of them; `at_most` a number in (0, 1].
+      multiple_of: as for `channel_counts`.
+      fixed: patterns of group names to keep ratios in (0, 1]: the counts of these
+        groups are those of `channel_counts`, and the others meet the limits.
 
     Returns:
       Group name to the number of channels kept, at least one (or one multiple).
 
     Raises:
-      ValueError: if a limit is below the cost of the fewest channels, naming that.
+      ValueError: if the graph has no groups, a name or a pattern is that of no group, a
+        ratio is negative or not finite, or a limit is below the cost of the fewest
+        channels, naming that cost.
+      TypeError: if the limit is a schedule, or `limits` holds something else than
+        `Limit` values.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxprune import costs
-    >>> from jaxprune.channels import trace_channels
-    >>> def mlp(params, x):
-    ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
-    >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
-    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
-    >>> round_to_budget(graph, {"w1:1": 0.9}, [(costs.macs(graph), 0.7)])
-    {'w1:1': 5}
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune import costs
+      >>> from jaxprune.base import Limit
+      >>> from jaxprune.channels import trace_channels
+      >>> def mlp(params, x):
+      ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> round_to_limits(graph, {"w1:1": 0.9}, Limit(costs.macs(graph), 0.7))
+      {'w1:1': 5}
     """
-    sizes = {name: group.size for name, group in graph.groups.items()}
-    unknown = keep_ratios.keys() - sizes.keys()
-    if unknown:
-        raise ValueError(
-            f"`round_to_budget`: no group is called {sorted(unknown)}; the groups are "
-            f"{list(sizes)}."
-        )
-    wanted = {name: float(keep_ratios.get(name, 1.0)) for name in sizes}
-    for name, ratio in wanted.items():
-        if not 0 <= ratio < math.inf:
-            raise ValueError(
-                f"`round_to_budget(keep_ratios=...)`: {ratio} of {name!r} must be "
-                "finite and not negative. Look at the loss: a keep ratio that is not "
-                "finite comes from a network that diverged."
-            )
-    least = {name: min(multiple_of, size) for name, size in sizes.items()}
-    _check_reachable(sizes, least, limits)
+    call = "round_to_limits"
+    fewest = _fewest(call, graph, multiple_of, fixed)
+    wanted = _targets(call, graph, keep_ratios)
+    limits = _checked(call, graph, limits, fewest)
+    sizes, steps = _sizes(graph), units(graph, multiple_of)
+    free = [name for name in sizes if name not in fixed_ratios(call, graph, fixed)]
 
     def rounded(factor: float) -> dict[str, int]:
-        ratios = {n: min(max(factor * k, _TINY), 1.0) for n, k in wanted.items()}
-        return channel_counts(graph, ratios, multiple_of=multiple_of)
+        scaled = {n: min(max(factor * wanted[n], _TINY), 1.0) for n in free}
+        counts = {n: rounded_down(scaled[n], sizes[n], steps[n]) for n in free}
+        return {**fewest, **counts}
 
     def fits(counts: Mapping[str, int]) -> bool:
         return _within({n: count / sizes[n] for n, count in counts.items()}, limits)
 
-    counts = rounded(largest(lambda factor: fits(rounded(factor)), 0.0, _most(wanted)))
-    counts = counts if fits(counts) else least
-    full: set[str] = set()
-    while len(full) < len(sizes):
+    most = _most({name: wanted[name] for name in free})
+    counts = rounded(largest(lambda factor: fits(rounded(factor)), 0.0, most))
+    counts = counts if fits(counts) else fewest
+    return _filled(counts, sizes, steps, wanted, free, fits)
+
+
+def _filled(counts, sizes, steps, wanted, free, fits) -> dict[str, int]:
+    """Add channels while they fit, where most is missing of the target."""
+    growing = set(free)
+    while growing:
         name = min(
-            sizes.keys() - full,
+            growing,
             key=lambda n: (counts[n] / (sizes[n] * max(wanted[n], _TINY)), n),
         )
-        more = {**counts, name: min(counts[name] + multiple_of, sizes[name])}
+        more = {**counts, name: min(counts[name] + steps[name], sizes[name])}
         if counts[name] < sizes[name] and fits(more):
             counts = more
         else:
-            full.add(name)
+            growing.remove(name)
     return {name: counts[name] for name in sizes}
 
 
-def uniform_ratio(graph: ChannelGraph, limits: Limits) -> float:
-    """The largest keep ratio that, given to every group, meets all limits.
+def uniform_ratio(
+    graph: ChannelGraph, limits: Limits, *, fixed: Fixed | None = None
+) -> float:
+    """Return the largest keep ratio that, given to every group, meets all limits.
+
+        max k  such that  cost_i(k, ..., k) <= at_most_i  for all i
 
     Args:
       graph: the channel graph.
-      limits: pairs of a cost and its limit, in (0, 1].
+      limits: one `Limit`, or a sequence of them; `at_most` a number in (0, 1].
+      fixed: patterns of group names to keep ratios in (0, 1] that these groups have
+        instead; hand it to `channel_counts` or `largest_channels` too.
+
+    Returns:
+      The keep ratio, in (0, 1], to 2^-20.
 
     Raises:
-      ValueError: if a limit is below the cost of one channel in every group.
-    """
-    sizes = {name: group.size for name, group in graph.groups.items()}
-    _check_reachable(sizes, dict.fromkeys(sizes, 1), limits)
+      ValueError: if the graph has no groups, a pattern is that of no group, or a limit
+        is below the cost of one channel in every group.
+      TypeError: as `round_to_limits`.
 
-    return largest(lambda ratio: _within(dict.fromkeys(sizes, ratio), limits), 0.0, 1.0)
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune import costs
+      >>> from jaxprune.base import Limit
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> round(uniform_ratio(graph, Limit(costs.macs(graph), 0.5)), 3)
+      0.5
+    """
+    call = "uniform_ratio"
+    check_groups(call, graph)
+    given = fixed_ratios(call, graph, fixed)
+    limits = _checked(call, graph, limits, _fewest(call, graph, 1, fixed))
+
+    def fits(ratio: float) -> bool:
+        return _within({**dict.fromkeys(graph.groups, ratio), **given}, limits)
+
+    return largest(fits, 0.0, 1.0)
 
 
 def largest(fits: Callable[[float], bool], low: float, high: float) -> float:
-    """The largest number in [low, high] that fits, by bisection to 2^-20 of the range.
+    """Return the largest number that fits, by bisection to 2^-20 of the range.
 
     Args:
       fits: a predicate that holds at `low` and stays false once it is.
-      low: the least number.
+      low: the smallest number.
       high: the largest number.
     """
     if fits(high):
@@ -129,28 +171,66 @@ def largest(fits: Callable[[float], bool], low: float, high: float) -> float:
     return low
 
 
-def _most(wanted: Mapping[str, float]) -> float:
-    """The factor at which every group is whole."""
-    positive = [ratio for ratio in wanted.values() if ratio > 0]
+def _sizes(graph: ChannelGraph) -> dict[str, int]:
+    return {name: group.size for name, group in graph.groups.items()}
+
+
+def _fewest(call, graph, multiple_of, fixed) -> dict[str, int]:
+    """Return the fewest channels of every group; of fixed groups their counts."""
+    return counts_of(call, graph, _TINY, multiple_of, fixed)
+
+
+def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
+    check_known(f"{call}(graph, keep_ratios)", graph, keep_ratios)
+    targets = {name: float(keep_ratios.get(name, 1.0)) for name in graph.groups}
+    for name, ratio in targets.items():
+        if not 0 <= ratio < math.inf:
+            raise ValueError(
+                f"`{call}(keep_ratios={{{name!r}: {ratio}}})`: must be finite and not "
+                "negative. Look at the loss: a keep ratio that is not finite comes "
+                "from a network that diverged."
+            )
+    return targets
+
+
+def _checked(call, graph, limits: Limits, fewest) -> list[Limit]:
+    """Return the limits as a list; refuse those that cannot be met."""
+    limits = [limits] if isinstance(limits, Limit) else list(limits)
+    ratios = {n: count / graph.groups[n].size for n, count in fewest.items()}
+    for i, limit in enumerate(limits):
+        if not isinstance(limit, Limit):
+            raise TypeError(
+                f"`{call}(limits)`: limits[{i}] must be a `Limit(cost, at_most, name)`,"
+                f" got {limit!r}."
+            )
+        where = f"`{call}(limits)`: `at_most` of {limit.name!r}"
+        if not is_static_number(limit.at_most):
+            raise TypeError(
+                f"{where} must be a number, channels are counted once; got "
+                f"{limit.at_most!r}. Pass its last value, as in "
+                "`limit._replace(at_most=float(limit.at_most(last_step)))`."
+            )
+        if not 0 < limit.at_most <= 1 or not _within(ratios, [limit]):
+            raise ValueError(
+                f"{where}, {limit.at_most}, must be between "
+                f"{round_up(float(limit.cost(ratios)))}, the smallest reachable cost "
+                "(the fewest channels in every group), and 1, the dense cost."
+            )
+    return limits
+
+
+def _most(targets: Mapping[str, float]) -> float:
+    """Return the factor at which every group is whole."""
+    positive = [ratio for ratio in targets.values() if ratio > 0]
     return 1 / min(positive, default=1.0)
 
 
-def _within(ratios: Mapping[str, float], limits: Limits) -> bool:
-    """Whether the costs meet their limits, to the rounding of sums of fractions."""
-    for cost, limit in limits:
-        value = cost(ratios)
+def _within(ratios: Mapping[str, float], limits: Sequence[Limit]) -> bool:
+    """Return whether costs meet their limits, to the rounding of sums of fractions."""
+    for limit in limits:
+        value = limit.cost(ratios)
         rounding = 1e-12 if isinstance(value, float) else 1e-6
-        if not float(value) <= limit * (1 + rounding):
+        # A comparison with NaN is false: an undefined cost meets no limit.
+        if not float(value) <= float(limit.at_most) * (1 + rounding):
             return False
     return True
-
-
-def _check_reachable(sizes, least, limits: Limits) -> None:
-    ratios = {name: least[name] / sizes[name] for name in sizes}
-    for i, (cost, limit) in enumerate(limits):
-        if not 0 < limit <= 1 or not _within(ratios, [(cost, limit)]):
-            raise ValueError(
-                f"`limits[{i}]`: the limit {limit} must be between "
-                f"{round_up(float(cost(ratios)))}, the smallest reachable cost (the "
-                "fewest channels in every group), and 1, the dense cost."
-            )

@@ -1,9 +1,26 @@
-"""Which channels stay: how many of every group, and which."""
+"""Which channels stay: how many of every group, and which.
 
+Every choice of this library ends here: keep ratios become numbers of channels
+(`channel_counts`), and numbers of channels with importances become channel masks
+(`important_channels`), for `graph.compact`.
+
+    counts = channel_counts(graph, 0.5, multiple_of=8)
+    masks = important_channels(graph, filter_norms(graph)(params), counts)
+    small = graph.compact(masks, params)
+
+Groups that are left out of a choice, or have a keep ratio of their own, are given by
+patterns everywhere: `fixed={"*/head/*": 1.0, "stem/kernel:3": 0.5}`.
+"""
+
+import difflib
+import fnmatch
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
@@ -13,124 +30,374 @@ from jaxprune.masks._select import keep_count
 KeepRatio = float | Mapping[str, Any]
 """The fraction kept of every group, or of each by name; groups not named stay whole."""
 
+Fixed = Mapping[str, float]
+"""Patterns of group names to keep ratios in (0, 1]; the first that matches counts."""
+
+
+def check_groups(call: str, graph: ChannelGraph) -> None:
+    """Refuse a graph of which nothing can be removed."""
+    if not graph.groups:
+        raise ValueError(
+            f"`{call}(graph)`: the graph must have a group of channels, and has none. "
+            "`print(graph)` says for each axis why its channels must stay; a function "
+            "that also returns its features pins them, for instance."
+        )
+
+
+def check_known(call: str, graph: ChannelGraph, names: Any) -> None:
+    """Refuse names that are not those of groups."""
+    for name in names:
+        if name not in graph.groups:
+            near = difflib.get_close_matches(str(name), list(graph.groups), n=3)
+            raise ValueError(
+                f"`{call}`: {name!r} must be the name of a group, it is none. Near "
+                f"matches: {near}. The groups are {list(graph.groups)}."
+            )
+
+
+def fixed_ratios(
+    call: str, graph: ChannelGraph, fixed: Fixed | None
+) -> dict[str, float]:
+    """Return the keep ratios that are given by pattern, by group name.
+
+    Args:
+      call: the public function that was called, for messages.
+      graph: the channel graph.
+      fixed: patterns as of `fnmatch`, or names; the first that matches a group counts.
+
+    Raises:
+      ValueError: if a pattern matches no group, or a ratio is outside (0, 1].
+    """
+    found: dict[str, float] = {}
+    for pattern, ratio in (fixed or {}).items():
+        if not isinstance(ratio, numbers.Real) or not 0 < ratio <= 1:
+            raise ValueError(
+                f"`{call}(fixed={{{pattern!r}: {ratio!r}}})`: must be a keep ratio in "
+                "(0, 1]; 1.0 leaves the group whole."
+            )
+        names = [n for n in graph.groups if n == pattern or _matches(n, pattern)]
+        if not names:
+            near = difflib.get_close_matches(pattern, list(graph.groups), n=3)
+            raise ValueError(
+                f"`{call}(fixed={{{pattern!r}: ...}})`: the pattern must match a "
+                f"group, it matches none. Near matches: {near}. The groups are "
+                f"{list(graph.groups)}."
+            )
+        for name in names:
+            found.setdefault(name, float(ratio))
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern)
+
+
+def units(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
+    """Return what the number of channels of each group must be a multiple of.
+
+    The hardware sees rows of products. A channel of a group may be several of them: a
+    block of a group normalisation, or a head with all its features. With r rows for
+    each channel at one weight, whole multiples of m rows are whole multiples of
+
+        m / gcd(m, r)
+
+    channels; of several weights the least common multiple counts. Where an axis holds
+    channels of several groups (heads and features), r is the number of neighbours that
+    belong to one channel, so that the product of both numbers is right as well.
+    """
+    flow, names = graph._traced.program.flow, graph._traced.names
+    number = {name: i for i, name in enumerate(names)}
+    shared: dict[tuple[str, int], int] = {}
+    for group in graph.groups.values():
+        for member in group.members:
+            place = member.leaf, member.axis
+            shared[place] = shared.get(place, 0) + 1
+    found = {}
+    for name, group in graph.groups.items():
+        steps = [1]
+        products = [m for m in group.members if m.role != "member"] or group.members
+        for member in products:
+            alone = shared[member.leaf, member.axis] == 1
+            rows = _neighbours(member.channels, alone)
+            # Axes that one product makes, or reads, side by side are rows of one axis.
+            leaf, shape = number[member.leaf], graph.leaves[member.leaf].shape
+            sides = flow.makers if (leaf, member.axis) in flow.makers else flow.readers
+            for axis in range(member.axis + 1, len(shape)):
+                rows *= shape[axis] if (leaf, axis) in sides else 1
+            steps.append(multiple_of // math.gcd(multiple_of, rows))
+        found[name] = min(math.lcm(*steps), group.size)
+    return found
+
+
+def _neighbours(channels: np.ndarray, alone: bool) -> int:
+    """Return how many rows of an axis one channel has."""
+    if alone:
+        here = channels[channels >= 0]
+        return len(here) // (int(here.max()) + 1)
+    starts = np.flatnonzero(np.diff(channels, prepend=-2, append=-2))
+    return int(np.diff(starts).min())
+
 
 def channel_counts(
-    graph: ChannelGraph, keep_ratio: KeepRatio, *, multiple_of: int = 1
+    graph: ChannelGraph,
+    keep_ratio: KeepRatio,
+    *,
+    multiple_of: int = 1,
+    fixed: Fixed | None = None,
 ) -> dict[str, int]:
-    """Turns keep ratios into numbers of channels, rounded down to a multiple.
+    """Return the number of channels kept of every group, rounded down to a multiple.
 
-        count = m floor(floor(k n) / m),    at least min(m, n), and n if k = 1
+        count = u floor(floor(k n) / u),    at least u, and n if k = 1
 
-    with k the keep ratio, n the size of the group and m `multiple_of`. Rounded down,
-    so that a budget that the ratios meet is still met, save for groups that the least
-    count enlarges. Vector units compute 8, 16 or 128 channels at a time, and what is
-    left over costs them as much.
+    with k the keep ratio, n the size of the group and u the number of channels that
+    make up `multiple_of` rows (the group itself if it has fewer). Rounded down, so that
+    a limit that the ratios meet is still met, save for groups that the minimum
+    enlarges.
 
     Args:
       graph: the channel graph.
       keep_ratio: the fraction kept of every group, or of each by name, in (0, 1].
-      multiple_of: what the counts are multiples of; a group that stays whole keeps its
-        size, whatever it is.
+      multiple_of: the number of rows of a weight that counts are rounded to. Vector
+        units compute 8, 16 or 128 channels at a time, and what is left over costs them
+        as much. A channel that is several rows (a block of a group normalisation, a
+        head of attention) counts as these. A group that stays whole keeps its size.
+      fixed: patterns of group names to keep ratios in (0, 1] that count instead.
 
     Returns:
       The number of channels kept, by group name.
 
     Raises:
-      ValueError: if a ratio is outside (0, 1], a name is that of no group, or
-        `multiple_of` is no whole number of at least 1.
+      ValueError: if the graph has no groups, a ratio is outside (0, 1], a name or a
+        pattern is that of no group, or `multiple_of` is no whole number of at least 1.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxprune.channels import trace_channels
-    >>> params = {"w1": jnp.ones((3, 40)), "w2": jnp.ones((40, 2))}
-    >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
-    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
-    >>> channel_counts(graph, 0.5), channel_counts(graph, 0.5, multiple_of=8)
-    ({'w1:1': 20}, {'w1:1': 16})
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.ones((3, 40)), "w2": jnp.ones((40, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> channel_counts(graph, 0.5), channel_counts(graph, 0.5, multiple_of=8)
+      ({'w1:1': 20}, {'w1:1': 16})
     """
+    return counts_of("channel_counts", graph, keep_ratio, multiple_of, fixed)
+
+
+def counts_of(
+    call: str,
+    graph: ChannelGraph,
+    keep_ratio: KeepRatio,
+    multiple_of: int,
+    fixed: Fixed | None,
+) -> dict[str, int]:
+    """Return `channel_counts`, with messages of another function."""
+    check_groups(call, graph)
     whole = isinstance(multiple_of, int) and not isinstance(multiple_of, bool)
     if not whole or multiple_of < 1:
         raise ValueError(
-            "`channel_counts(..., multiple_of=...)` must be a whole number, at least "
-            f"1, got {multiple_of!r}. Pass 8, 16 or 128; 1 for no rounding."
+            f"`{call}(..., multiple_of={multiple_of!r})`: must be a whole number, at "
+            "least 1. Pass 8, 16 or 128; 1 for no rounding."
         )
     if not isinstance(keep_ratio, Mapping):
         keep_ratio = dict.fromkeys(graph.groups, keep_ratio)
-    unknown = keep_ratio.keys() - graph.groups.keys()
-    if unknown:
-        raise ValueError(
-            f"`channel_counts(graph, keep_ratio)`: {sorted(unknown)} are no groups; "
-            f"the groups are {list(graph.groups)}. Ratios must come from this graph."
-        )
-    counts = {}
-    for name, group in graph.groups.items():
-        ratio = keep_ratio.get(name, 1)
-        count = keep_count(ratio, group.size)
-        if abs(ratio * group.size - (count + 1)) < 1e-9 * group.size:
-            count += 1  # 2/3 of three channels are two, though 0.666... is less.
-        if count < group.size:
-            least = min(multiple_of, group.size)
-            count = max(least, count - count % multiple_of)
-        counts[name] = count
-    return counts
+    check_known(f"{call}(graph, keep_ratio)", graph, keep_ratio)
+    ratios = {**keep_ratio, **fixed_ratios(call, graph, fixed)}
+    steps = units(graph, multiple_of)
+    return {
+        name: rounded_down(ratios.get(name, 1), group.size, steps[name])
+        for name, group in graph.groups.items()
+    }
+
+
+def rounded_down(ratio: Any, size: int, step: int) -> int:
+    """Return the largest number of channels, a multiple or all, within a ratio."""
+    count = keep_count(ratio, size)
+    if abs(ratio * size - (count + 1)) < 1e-9 * size:
+        count += 1  # 2/3 of three channels are two, though 0.666... is less.
+    return count if count == size else max(step, count - count % step)
 
 
 def random_channel_masks(
-    key: jax.Array, graph: ChannelGraph, keep_ratio: KeepRatio, *, multiple_of: int = 1
+    key: jax.Array,
+    graph: ChannelGraph,
+    keep_ratio: KeepRatio,
+    *,
+    multiple_of: int = 1,
+    fixed: Fixed | None = None,
 ) -> dict[str, np.ndarray]:
-    """Keeps a random fraction of every group.
+    """Return channel masks that keep a random fraction of every group.
+
+    Of a group `channel_counts` many channels stay, all sets of them equally likely.
 
     Args:
       key: a typed PRNG key.
       graph: the channel graph.
       keep_ratio: as for `channel_counts`.
       multiple_of: as for `channel_counts`.
+      fixed: as for `channel_counts`.
+
+    Returns:
+      Group name to bool, shape (channels,).
+
+    Raises:
+      ValueError: as `channel_counts`.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> masks = random_channel_masks(jax.random.key(0), graph, 0.5)
+      >>> int(masks["w1:1"].sum())
+      4
     """
-    counts = channel_counts(graph, keep_ratio, multiple_of=multiple_of)
-    keys = jax.random.split(key, max(len(graph.groups), 1))
+    counts = counts_of("random_channel_masks", graph, keep_ratio, multiple_of, fixed)
     masks = {}
-    for one, (name, group) in zip(keys, graph.groups.items(), strict=False):
+    keys = jax.random.split(key, len(graph.groups))
+    for one, (name, group) in zip(keys, graph.groups.items(), strict=True):
         order = np.asarray(jax.random.permutation(one, group.size))
         masks[name] = order < counts[name]
     return masks
 
 
+def important_channels(
+    graph: ChannelGraph, scores: Mapping[str, Any], counts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return channel masks that keep the most important channels of each group.
+
+        mask_c = True for the count_g channels of the largest score, ties by position
+
+    Args:
+      graph: the channel graph.
+      scores: group name to importances, shape (channels,), any real dtype; what an
+        `Importance` of `jaxprune.channels` returns, for instance.
+      counts: group name to the number of channels kept, from 1 to the size of the
+        group. Groups that are not named get no mask: they stay whole.
+
+    Returns:
+      Group name to bool, shape (channels,), for `graph.compact`: NumPy arrays; where
+      scores or counts are traced by `jit`, JAX arrays, and NaN then comes last.
+
+    Raises:
+      ValueError: if the graph has no groups, a name is that of no group, a group of
+        `counts` has no scores, scores have another shape or are NaN, or a count is out
+        of range.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> scores = {"w1:1": jnp.array([0.1, 3.0, 0.2, 0.2])}
+      >>> important_channels(graph, scores, {"w1:1": 2})["w1:1"].tolist()
+      [False, True, True, False]
+    """
+    call = "important_channels"
+    check_groups(call, graph)
+    check_known(f"{call}(graph, scores, counts)", graph, counts)
+    check_known(f"{call}(graph, scores, counts)", graph, scores)
+    return {
+        name: _most_important_of(call, graph.groups[name], scores.get(name), count)
+        for name, count in counts.items()
+    }
+
+
+def _most_important_of(call: str, group: Group, scores, count):
+    if scores is None or np.shape(scores) != (group.size,):
+        raise ValueError(
+            f"`{call}(graph, scores, counts)`: the scores of group {group.name!r} must "
+            f"have shape ({group.size},), one for each channel, got "
+            f"{None if scores is None else np.shape(scores)}."
+        )
+    if isinstance(scores, jax.core.Tracer) or isinstance(count, jax.core.Tracer):
+        return most_important(jnp.asarray(scores), count)
+    scores = np.asarray(scores).astype(np.float64)
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"`{call}(graph, scores, counts)`: scores must be numbers, those of group "
+            f"{group.name!r} are NaN at channels "
+            f"{np.flatnonzero(np.isnan(scores)).tolist()}. The weights they come from "
+            "are probably NaN: look at the loss."
+        )
+    whole = np.ndim(count) == 0 and np.issubdtype(np.asarray(count).dtype, np.integer)
+    if not whole or not 1 <= count <= group.size:
+        raise ValueError(
+            f"`{call}(graph, scores, counts)`: the count of group {group.name!r} must "
+            f"be a whole number from 1 to {group.size}, got {count!r}. "
+            "`channel_counts` turns keep ratios into counts."
+        )
+    return most_important(scores, count, xp=np)
+
+
+def most_important(importance, count, valid=None, *, xp: Any = jnp):
+    """Mark the `count` most important channels of every group, in any namespace.
+
+    Args:
+      importance: floating, shape (..., C); ties are settled by position, NaN comes
+        last.
+      count: integer, shape (...,).
+      valid: bool, shape (..., C): False marks padding, which is never kept.
+      xp: `jax.numpy` or `numpy`.
+
+    Returns:
+      bool, shape (..., C).
+    """
+    here = xp.ones(importance.shape, bool) if valid is None else valid
+    order = xp.argsort(xp.where(here, -importance, xp.inf), axis=-1, stable=True)
+    position = xp.argsort(order, axis=-1)
+    return (position < xp.asarray(count)[..., None]) & here
+
+
 def largest_channels(
-    graph: ChannelGraph, params: Any, keep_ratio: KeepRatio, *, multiple_of: int = 1
+    graph: ChannelGraph,
+    params: Any,
+    keep_ratio: KeepRatio,
+    *,
+    multiple_of: int = 1,
+    fixed: Fixed | None = None,
 ) -> dict[str, np.ndarray]:
-    """Keeps the channels whose producers have the largest weights.
+    """Return channel masks that keep the channels with the largest weights.
 
         importance_c = sum over producers of sum w[..., c, ...]^2
+
+    If nothing produces the channels, all members count.
 
     Args:
       graph: the channel graph.
       params: the parameters that were traced.
       keep_ratio: as for `channel_counts`; ties are settled by position.
       multiple_of: as for `channel_counts`.
+      fixed: as for `channel_counts`.
+
+    Returns:
+      Group name to bool, shape (channels,), for `graph.compact`.
 
     Raises:
-      ValueError: as `channel_counts`, and if names or shapes of the parameters are not
-        those that were traced.
+      ValueError: as `channel_counts`, if names or shapes of the parameters are not
+        those that were traced, and if a weight is NaN.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.array([[1.0, -3.0, 2.0]]), "w2": jnp.ones((3, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> largest_channels(graph, params, 0.67)["w1:1"].tolist()
+      [False, True, True]
     """
+    call = "largest_channels"
+    counts = counts_of(call, graph, keep_ratio, multiple_of, fixed)
     leaves = leaves_of(graph, params, "largest_channels(graph, params, ...)")
-    masks = {}
-    counts = channel_counts(graph, keep_ratio, multiple_of=multiple_of)
-    for name, group in graph.groups.items():
-        scores = channel_scores(group, leaves)
-        masks[name] = np.zeros(group.size, bool)
-        masks[name][np.argsort(-scores, kind="stable")[: counts[name]]] = True
-    return masks
+    return {
+        name: _most_important_of(call, group, _squares(group, leaves), counts[name])
+        for name, group in graph.groups.items()
+    }
 
 
-def channel_scores(group: Group, leaves: Mapping[str, Any]) -> np.ndarray:
-    """Returns the sum of squares of the producers' weights of every channel.
-
-    If nothing produces the channels, all members count. Float64, shape (channels,).
-    """
-    chosen = [m for m in group.members if m.role in ("producer", "both")]
-    scores = np.zeros(group.size)
-    for member in chosen or group.members:
-        weights = np.square(np.asarray(leaves[member.leaf], np.float64))
-        others = tuple(d for d in range(weights.ndim) if d != member.axis)
-        here = member.channels >= 0
-        np.add.at(scores, member.channels[here], weights.sum(axis=others)[here])
-    return scores
+def _squares(group: Group, leaves: Mapping[str, Any]) -> np.ndarray:
+    """Return the sum of squares of the weights that make each channel, float64."""
+    return np.sum(
+        [
+            m.sums(np.square(np.asarray(leaves[m.leaf], np.float64)))
+            for m in group.makers
+        ],
+        axis=0,
+    )

@@ -1,17 +1,17 @@
-"""A smaller function, and smaller trees: pruned channels leave for good.
+"""Smaller functions, and smaller trees: pruned channels leave for good.
 
-`compact` is a transformation of functions, as `jax.grad` is: it takes the function that
-was traced and returns one that computes the same with smaller parameters. No model code
-has to accept widths.
+`graph.compact` is a transformation of functions, as `jax.grad` is: it returns the
+functions that were traced, as functions of smaller parameters that compute the same. No
+model code has to accept widths.
 
     graph = trace_channels(apply_fn, params, images)
     masks = random_channel_masks(key, graph, 0.5)
-    small = compact(apply_fn, graph, masks, params, opt_state)
+    small = graph.compact(masks, params, opt_state)
     logits = small.apply_fn(small.trees[0], images)
 
 What is computed is exactly the network in which nobody reads the removed channels:
 
-    small.apply_fn(small.trees[0], x) = masked(apply_fn, graph, masks)(params, x)
+    small.apply_fn(small.trees[0], x) = graph.masked(masks)(params, x)
                                       = apply_fn(consumer-masked params, x)
 
 A sum over channels has fewer terms and may be added up in another order, so equality is
@@ -19,9 +19,9 @@ up to rounding. The second form is a statement about the program, and the defini
 The third holds where a parameter stands at every product that reads a pruned channel;
 between two activations (queries and keys) `consumer_masks` masks their producers.
 
-Shapes change here and only here, on the host. The smaller function may be transformed
-by `jit`, `grad` and `vmap`, and takes other batch sizes: it traces `apply_fn` again for
-each, as `jit` does.
+Shapes change here and only here, on the host. The smaller functions may be transformed
+by `jit`, `grad` and `vmap`, and take other batch sizes: they trace the functions again
+for each, as `jit` does.
 """
 
 import functools
@@ -37,8 +37,9 @@ from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks
 from jaxprune.channels._flow.evaluate import Evaluation, Kept
 from jaxprune.channels._graph import ChannelGraph
-from jaxprune.channels._masks import channel_masks, removed_atoms
-from jaxprune.channels._trace import fingerprint, trace
+from jaxprune.channels._liveness import live_channels
+from jaxprune.channels._masks import channel_masks, is_by_name, removed_atoms
+from jaxprune.channels._trace import abstract, trace
 from jaxprune.channels._trees import shrink
 
 
@@ -46,95 +47,91 @@ class Compacted(NamedTuple):
     """A compact network.
 
     Attributes:
-      apply_fn: the smaller function, of the smaller parameters and the same inputs.
+      functions: the smaller functions by name, of the smaller parameters and the same
+        inputs.
       trees: the trees given to `compact`, smaller.
-      widths: for every group the number of channels left.
+      masks: for every group which channels are left, bool, shape (channels,).
       kept: for every leaf, for every axis, the original indices of what is left.
+      main: the name of the main function of the graph.
     """
 
-    apply_fn: Callable[..., Any]
+    functions: dict[str, Callable[..., Any]]
     trees: tuple[Any, ...]
-    widths: dict[str, int]
+    masks: dict[str, np.ndarray]
     kept: dict[str, tuple[np.ndarray, ...]]
+    main: str
+
+    @property
+    def apply_fn(self) -> Callable[..., Any]:
+        """The main function, the only one where one was traced."""
+        return self.functions[self.main]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """For every group the number of channels left."""
+        return {name: int(np.sum(mask)) for name, mask in self.masks.items()}
 
 
 def compact(
-    apply_fn: Callable[..., Any],
     graph: ChannelGraph,
     masks: Mapping[str, Any] | Masks,
     *trees: Any,
+    unread: bool = False,
 ) -> Compacted:
-    """Removes channels from a function and from trees.
-
-    Args:
-      apply_fn: the function that was traced, `apply_fn(params, *inputs)`.
-      graph: `trace_channels(apply_fn, params, *inputs)`.
-      masks: what stays: bool arrays of shape (channels,) by group name, groups that
-        are not named stay whole; or masks in the structure of the parameters, as
-        `channel_masks` reads them.
-      *trees: what shrinks with it: the parameters, parts of them, batch statistics,
-        optimizer states, averages: anything whose leaves are called like leaves of
-        the graph and have their shapes. Scalars pass as they are.
-
-    Returns:
-      The smaller function and the smaller trees.
-
-    Raises:
-      ValueError: if the masks do not fit the graph, remove a whole group or split one;
-        if `apply_fn` is not the function that was traced, or depends on more than its
-        arguments; if a leaf of a tree has another shape than the parameter it belongs
-        to (factored second moments, as adafactor keeps them).
-      TypeError: if a mask is not boolean.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxprune.channels import trace_channels
-    >>> def mlp(params, x):
-    ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
-    >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
-    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
-    >>> masks = {"w1:1": jnp.array([True, False, True, False])}
-    >>> small = compact(mlp, graph, masks, params)
-    >>> jax.tree.map(jnp.shape, small.trees[0])
-    {'w1': (3, 2), 'w2': (2, 2)}
-    >>> small.apply_fn(small.trees[0], jnp.ones((5, 3))).shape
-    (5, 2)
-    """
-    masks = channel_masks(graph, masks)
-    _check_same_program(apply_fn, graph)
-    kept = _kept_leaves(graph, masks)
+    """Remove channels from functions and trees; see `ChannelGraph.compact`."""
+    read = channel_masks(graph, masks)
+    if not unread and not is_by_name(graph, masks):
+        _check_silent(graph, masks, read)
+    kept = _kept_leaves(graph, read)
     _check_nothing_empty(graph, kept)
     return Compacted(
-        apply_fn=_runner(apply_fn, graph, kept, small=True),
+        functions={
+            name: _runner(graph, name, kept, small=True) for name in graph.functions
+        },
         trees=tuple(shrink(graph, kept, one) for one in trees),
-        widths={
-            name: int(np.sum(masks[name])) if name in masks else group.size
+        masks={
+            name: read.get(name, np.ones(group.size, bool))
             for name, group in graph.groups.items()
         },
         kept={name: _indices(graph, name, k) for name, k in kept.items()},
+        main=graph.main,
     )
 
 
 def masked(
-    apply_fn: Callable[..., Any], graph: ChannelGraph, masks: Mapping[str, Any] | Masks
+    graph: ChannelGraph, masks: Mapping[str, Any] | Masks, *, function: str | None
 ) -> Callable[..., Any]:
-    """Returns the network in which nobody reads the removed channels.
+    """Return a function that reads no removed channel; see `ChannelGraph.masked`."""
+    name = graph.main if function is None else function
+    if name not in graph.functions:
+        raise ValueError(
+            f"`graph.masked(function={function!r})`: must be the name of a function "
+            f"that was traced, one of {list(graph.functions)}."
+        )
+    kept = _kept_leaves(graph, channel_masks(graph, masks))
+    return _runner(graph, name, kept, small=False)
 
-    It takes the parameters at full size. Wherever a convolution or a product sums over
-    removed channels, it sums zeros; all else is left alone. `compact` computes the same
-    at a smaller size, and gradients with respect to what both hold are equal too.
 
-    Args:
-      apply_fn: the function that was traced.
-      graph: its graph.
-      masks: as for `compact`.
-
-    Raises:
-      ValueError: as `compact`.
-      TypeError: as `compact`.
-    """
-    masks = channel_masks(graph, masks)
-    _check_same_program(apply_fn, graph)
-    return _runner(apply_fn, graph, _kept_leaves(graph, masks), small=False)
+def _check_silent(graph, masks, read) -> None:
+    """Refuse masks of weights under which a removed channel still has a value."""
+    given = jtree.named_leaves(masks)
+    weights = {
+        name: np.broadcast_to(np.asarray(given[name]), leaf.shape).astype(np.float32)
+        for name, leaf in graph.leaves.items()
+    }
+    live = live_channels(graph, weights)
+    for name, mask in read.items():
+        heard = ~mask & live[name]
+        if heard.any():
+            raise ValueError(
+                f"`graph.compact(masks)`: the masks of weights must silence what they "
+                f"remove, but channels {np.flatnonzero(heard).tolist()} of group "
+                f"{name!r} keep a value that is read: a bias, a normalisation or an "
+                "activation makes one of zero weights. Mask the weights that read "
+                "them, as `consumer_masks` does; or move the constants first, with "
+                "`fold_constants`; or pass `unread=True` to remove the channels with "
+                "their values."
+            )
 
 
 def _kept_leaves(graph, masks) -> dict[str, Kept]:
@@ -166,40 +163,27 @@ def _indices(graph, name, kept: Kept):
     )
 
 
-def _check_same_program(apply_fn, graph):
-    traced = graph._traced
-    avals = jax.tree.unflatten(traced.in_tree, (*traced.leaves, *traced.inputs))
-    # A new function, lest JAX answer with the trace that it remembers.
-    closed = jax.make_jaxpr(lambda *args: apply_fn(*args))(*avals)
-    if fingerprint(closed.jaxpr) != fingerprint(traced.program.frame.jaxpr):
-        raise ValueError(
-            "`compact(apply_fn, graph, ...)`: `apply_fn` must be the pure function "
-            "that `graph` was traced from; traced again with the same shapes it is "
-            "another program. Either it is another function, or it depends on "
-            "something besides its arguments: a counter, a flag, a global. Make it an "
-            "argument, or close over a constant."
-        )
-
-
-def _runner(apply_fn, graph, kept: Mapping[str, Kept], *, small: bool):
-    """The function that evaluates `apply_fn`, traced anew for every set of shapes."""
+def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
+    """Return the function that evaluates one of the graph, for any shapes of inputs."""
     cache: dict[Any, tuple[Any, Any]] = {}
-    traced = graph._traced
+    traced, apply_fn = graph._traced, graph.functions[name].apply_fn
 
     def prepare(params, inputs, key):
         if key in cache:
             return cache[key]
         full = [
-            jax.ShapeDtypeStruct(leaf.shape, given.dtype)
+            abstract(given, leaf.shape)
             for leaf, given in zip(traced.leaves, jax.tree.leaves(params), strict=True)
         ]
         dense = jax.tree.unflatten(jax.tree.structure(params), full)
-        new = trace(apply_fn, dense, inputs)
+        # Mapped axes are those of the caller, who may have other sizes.
+        new = trace({name: (apply_fn, inputs)}, dense, main=name, axis_sizes={})
         held = [*kept.values(), *((None,) * x.ndim for x in new.inputs)]
         removed = new.program.remover(
             held, lambda i: f"leaf {traced.names[i]!r}" if i < len(kept) else "an input"
         )
-        made = Evaluation(new.program, removed, small=small), new.out_tree
+        evaluation = Evaluation(new.program, removed, small=small)
+        made = evaluation, new.out_trees[name]
         if not any(isinstance(c, jax.core.Tracer) for c in new.program.consts):
             cache[key] = made
         return made
@@ -210,11 +194,20 @@ def _runner(apply_fn, graph, kept: Mapping[str, Kept], *, small: bool):
         flat, structure = jax.tree.flatten((params, *inputs))
         flat = [x if hasattr(x, "shape") else jnp.asarray(x) for x in flat]
         params, *inputs = jax.tree.unflatten(structure, flat)
-        key = structure, tuple((x.shape, x.dtype) for x in flat)
+        sizes = tuple(_size_here(axis) for axis in traced.axes)
+        key = structure, tuple(abstract(x) for x in flat), sizes
         program, out_tree = prepare(params, inputs, key)
         return jax.tree.unflatten(out_tree, program(*flat))
 
     return run
+
+
+def _size_here(axis) -> int | None:
+    """Return the size of a mapped axis where this is called; None outside of it."""
+    try:
+        return jax.lax.axis_size(axis)
+    except NameError:
+        return None
 
 
 def _check_shapes(graph, kept, params):

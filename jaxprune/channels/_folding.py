@@ -9,7 +9,7 @@ who reads it. That constant can be added to their biases once and for all:
 and then nobody reads the channel:
 
     folded = fold_constants(graph, pruned_params)
-    small = compact(apply_fn, graph, live_channels(graph, folded), folded)
+    small = graph.compact(live_channels(graph, folded), folded)
 
 The constants are found by running the program (`jaxprune._channels.dependence`), so any
 activation will do, and a constant that passes through several layers is seen too.

@@ -15,22 +15,43 @@ whatever meets a primitive that has no rule.
 
     graph = trace_channels(apply_fn, params, images)
     print(graph)
+    small = graph.compact(masks, params)
 
-`jaxprune.channels` removes channels, `jaxprune.costs` prices them.
+The graph owns the functions that were traced: `graph.compact` and `graph.masked` return
+them with fewer channels. Functions of the same parameters (a network in training and in
+evaluation mode) are traced together; their groups are those that all of them allow.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.channels._flow import grouping
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
 from jaxprune.channels._show import drawing, printing
-from jaxprune.channels._trace import Traced, trace
+from jaxprune.channels._trace import Traced, abstract, trace
+
+if TYPE_CHECKING:
+    from jaxprune.channels._compaction import Compacted
+
+_ONLY = "apply_fn"  # the name of a function that is traced alone
+
+
+class Function(NamedTuple):
+    """A function of the parameters, with example inputs of its own.
+
+    Attributes:
+      apply_fn: a pure function `apply_fn(params, *inputs)`.
+      inputs: a tuple of pytrees of arrays or of `jax.ShapeDtypeStruct`.
+    """
+
+    apply_fn: Callable[..., Any]
+    inputs: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +72,35 @@ class Member:
     axis: int
     role: str
     channels: np.ndarray
+
+    def sums(self, array: Any) -> Any:
+        """Return the sum of what lies in each channel.
+
+            s_c = sum over the indices i with channels[i] = c of sum a[..., i, ...]
+
+        Args:
+          array: an array of the shape of the leaf: the absolute values of the weights,
+            their squares, or where they are not zero. NumPy arrays are summed on the
+            host, in their own precision.
+
+        Returns:
+          An array of shape (channels,): NumPy's if `array` is, else JAX's.
+
+        Examples:
+          >>> channels = np.array([0, 1, 0, -1], np.int32)
+          >>> member = Member(leaf="scale", axis=0, role="member", channels=channels)
+          >>> member.sums(np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+          [4.0, 2.0]
+        """
+        others = tuple(d for d in range(array.ndim) if d != self.axis)
+        (places,) = np.nonzero(self.channels >= 0)
+        channels, totals = self.channels[places], array.sum(axis=others)[places]
+        shape = (int(self.channels.max()) + 1,)  # every channel lies on every member
+        if isinstance(array, np.ndarray):
+            sums = np.zeros(shape, totals.dtype)
+            np.add.at(sums, channels, totals)
+            return sums
+        return jnp.zeros(shape, totals.dtype).at[channels].add(totals)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +127,12 @@ class Group:
     def consumers(self) -> tuple[str, ...]:
         """Names of the leaves that read the channels."""
         return self._with_role("consumer", "both")
+
+    @property
+    def makers(self) -> tuple[Member, ...]:
+        """The members with which the channels are made; all where there are none."""
+        made = tuple(m for m in self.members if m.role in ("producer", "both"))
+        return made or self.members
 
     def _with_role(self, *roles) -> tuple[str, ...]:
         return tuple(dict.fromkeys(m.leaf for m in self.members if m.role in roles))
@@ -113,7 +169,7 @@ class Pinned:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelGraph:
-    """The channel groups of a network. `print` shows them as a table.
+    """The channel groups of a network, and its functions. `print` shows a table.
 
     Attributes:
       groups: by name, in the order of the program.
@@ -121,19 +177,110 @@ class ChannelGraph:
       unknown: primitives without a rule that the program contains, and where; they
         pinned all they touched.
       leaves: shapes and dtypes of the parameters, by name.
+      functions: the functions that were traced, with their inputs, abstract; a function
+        that was traced alone is called `apply_fn`.
+      main: the name of the function whose operations the costs count: `eval` if there
+        is one of that name, else the first.
     """
 
     groups: Mapping[str, Group]
     pinned: tuple[Pinned, ...]
     unknown: Mapping[str, str]
     leaves: Mapping[str, jax.ShapeDtypeStruct]
+    functions: Mapping[str, Function]
+    main: str
     _traced: Traced = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
         return printing.table(self)
 
+    def compact(
+        self, masks: Mapping[str, Any], *trees: Any, unread: bool = False
+    ) -> "Compacted":
+        """Remove channels from the functions and from trees.
+
+            small.apply_fn(small.trees[0], x) = graph.masked(masks)(params, x)
+
+        up to rounding: sums over channels have fewer terms.
+
+        Args:
+          masks: what stays: bool arrays of shape (channels,) by group name, groups that
+            are not named stay whole; or masks of weights, a tree in the structure of
+            the parameters as `channel_masks` reads it.
+          *trees: what shrinks with it: the parameters, parts of them, batch statistics,
+            optimizer states, averages: anything whose leaves are called like leaves of
+            the graph and have their shapes. Leaves may be `jax.ShapeDtypeStruct`.
+            Scalars, integers that belong to no leaf, and constants of sizes that no
+            axis with removed channels has pass as they are.
+          unread: for masks of weights alone: whether a removed channel may be one that
+            masked weights do not silence, a filter in front of a normalisation for
+            instance, which turns zeros into a constant. The compact network has no
+            such constant.
+
+        Returns:
+          The smaller functions and the smaller trees.
+
+        Raises:
+          ValueError: if the masks do not fit the graph, remove a whole group or split
+            one; if masks of weights leave a removed channel with a value that is read
+            and `unread` is False; if a leaf of a tree has another shape than the
+            parameter it belongs to (factored second moments, as adafactor keeps them).
+          TypeError: if a mask is not boolean.
+
+        Examples:
+          >>> import jax, jax.numpy as jnp
+          >>> def mlp(params, x):
+          ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
+          >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
+          >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+          >>> masks = {"w1:1": jnp.array([True, False, True, False])}
+          >>> small = graph.compact(masks, params)
+          >>> jax.tree.map(jnp.shape, small.trees[0])
+          {'w1': (3, 2), 'w2': (2, 2)}
+          >>> small.apply_fn(small.trees[0], jnp.ones((5, 3))).shape
+          (5, 2)
+        """
+        # Not at the top: compaction needs the graph.
+        from jaxprune.channels import _compaction
+
+        return _compaction.compact(self, masks, *trees, unread=unread)
+
+    def masked(
+        self, masks: Mapping[str, Any], *, function: str | None = None
+    ) -> Callable[..., Any]:
+        """Return a function in which nobody reads the removed channels.
+
+        It takes the parameters at full size. Wherever a convolution or a product sums
+        over removed channels, it sums zeros; all else is left alone. `compact` computes
+        the same at a smaller size, and gradients with respect to what both hold are
+        equal too.
+
+        Args:
+          masks: as for `compact`.
+          function: the name of one of `functions`; `main` if not given.
+
+        Returns:
+          A function of the parameters and the inputs.
+
+        Raises:
+          ValueError: as `compact`, and if no function has that name.
+          TypeError: as `compact`.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
+          >>> mlp = lambda params, x: (x @ params["w1"]) @ params["w2"]
+          >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+          >>> half = graph.masked({"w1:1": jnp.array([True, False, True, False])})
+          >>> half(params, jnp.ones((1, 3))).tolist()
+          [[6.0, 6.0]]
+        """
+        from jaxprune.channels import _compaction
+
+        return _compaction.masked(self, masks, function=function)
+
     def plot(self) -> Any:
-        """Draws the groups as rails past the weights that make and read them.
+        """Draw the groups as rails past the weights that make and read them.
 
         A rail is a group, with its size at the head; a full mark makes its channels, a
         ring reads them. `graph.plot().savefig("channels.svg")` writes it.
@@ -148,9 +295,12 @@ class ChannelGraph:
 
 
 def trace_channels(
-    apply_fn: Callable[..., Any], params: Any, *inputs: Any
+    apply_fn: Callable[..., Any] | Mapping[str, Callable[..., Any] | Function],
+    params: Any,
+    *inputs: Any,
+    axis_sizes: Mapping[Any, int] | None = None,
 ) -> ChannelGraph:
-    """Finds the groups of channels of a network that can be removed together.
+    """Find the groups of channels of a network that can be removed together.
 
     The function is traced, never run. Indices that the program couples are one channel;
     channels that occur on the same axes of the same leaves form a group.
@@ -158,35 +308,79 @@ def trace_channels(
     Args:
       apply_fn: a pure function `apply_fn(params, *inputs)`; what it returns is pinned.
         Where it also returns updated leaves, batch statistics for instance, under the
-        names that they have in `params`, these follow their leaves.
+        names that they have in `params`, these follow their leaves. Or several such
+        functions by name, in training and in evaluation mode for instance: a channel is
+        then one that all of them allow to remove, and `compact` returns all of them.
+        One with other inputs is given as `Function(apply_fn, inputs)`.
       params: everything that may shrink: a pytree of arrays or of
         `jax.ShapeDtypeStruct`. To shrink batch statistics too, pass them here, as in
         `{"params": ..., "batch_stats": ...}`; arrays that `apply_fn` closes over shrink
         by themselves.
       *inputs: example inputs, arrays or `jax.ShapeDtypeStruct`; they keep their shapes.
         The number of examples does not matter.
+      axis_sizes: for functions that name mapped axes, `BatchNorm(axis_name="batch")`
+        for instance, the sizes of these axes, as in `{"batch": jax.device_count()}`;
+        the graph is the same for all sizes. Call the compact function where the axes
+        are: under `pmap`, `shard_map` or `vmap`.
 
     Returns:
       The graph.
 
     Raises:
       TypeError: if an input or a parameter is no array, a Python integer for instance.
-      ValueError: if `params` is empty, or a size is symbolic.
+      ValueError: if `params` is empty, a size is symbolic, or no function is given.
+      NameError: if a function names an axis that is not in `axis_sizes`.
 
-    >>> import jax.numpy as jnp
-    >>> def mlp(params, x):
-    ...     return jnp.tanh(x @ params["w1"] + params["b1"]) @ params["w2"]
-    >>> params = {"w1": jnp.ones((3, 8)), "b1": jnp.ones(8), "w2": jnp.ones((8, 2))}
-    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
-    >>> (group,) = graph.groups.values()
-    >>> group.name, group.size, group.producers, group.consumers
-    ('w1:1', 8, ('w1',), ('w2',))
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> def mlp(params, x):
+      ...     return jnp.tanh(x @ params["w1"] + params["b1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 8)), "b1": jnp.ones(8), "w2": jnp.ones((8, 2))}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> (group,) = graph.groups.values()
+      >>> group.name, group.size, group.producers, group.consumers
+      ('w1:1', 8, ('w1',), ('w2',))
+
+      >>> loss = lambda params, x, y: jnp.mean((mlp(params, x) - y) ** 2)
+      >>> together = {
+      ...     "eval": mlp,
+      ...     "loss": Function(loss, (jnp.ones((1, 3)), jnp.ones((1, 2)))),
+      ... }
+      >>> graph = trace_channels(together, params, jnp.ones((1, 3)))
+      >>> sorted(graph.compact({}, params).functions)
+      ['eval', 'loss']
     """
-    check_arrays(params, inputs)
-    return _graph_of(trace(apply_fn, params, inputs))
+    functions = _functions(apply_fn, inputs)
+    for function in functions.values():
+        check_arrays(params, function.inputs)
+    main = "eval" if "eval" in functions else next(iter(functions))
+    try:
+        traced = trace(functions, params, main=main, axis_sizes=axis_sizes or {})
+    except NameError as error:
+        error.add_note(
+            "`trace_channels(..., axis_sizes=...)`: if the function names a mapped "
+            "axis, pass its size, as in `axis_sizes={'batch': 8}`."
+        )
+        raise
+    return _graph_of(functions, traced)
 
 
-def _graph_of(traced: Traced) -> ChannelGraph:
+def _functions(apply_fn, inputs) -> dict[str, Function]:
+    """Return the functions to trace, by name, with abstract inputs."""
+    if not isinstance(apply_fn, Mapping):
+        apply_fn = {_ONLY: apply_fn}
+    if not apply_fn:
+        raise ValueError(
+            "`trace_channels(apply_fn={})`: must hold at least one function. Pass "
+            "`{'train': train_fn, 'eval': eval_fn}`, or one function alone."
+        )
+    return {
+        name: one if isinstance(one, Function) else Function(one, inputs)
+        for name, one in apply_fn.items()
+    }
+
+
+def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph:
     program = traced.program
     flow, args = program.flow, program.args[: len(traced.names)]
     rows = grouping.resolved_leaves(flow, args)
@@ -206,6 +400,11 @@ def _graph_of(traced: Traced) -> ChannelGraph:
         pinned=tuple(_pins(traced, rows, alone)),
         unknown=dict(flow.unknown),
         leaves=dict(zip(traced.names, traced.leaves, strict=True)),
+        functions={
+            name: Function(one.apply_fn, jax.tree.map(abstract, one.inputs))
+            for name, one in functions.items()
+        },
+        main=traced.main,
         _traced=traced,
     )
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Params
 from jaxprune.channels._gates import apply_gates, plan_gates
-from jaxprune.channels._graph import ChannelGraph, Group, Member
+from jaxprune.channels._graph import ChannelGraph, Group
 
 Importance = Callable[[Params], dict[str, jax.Array]]
 
@@ -65,13 +65,13 @@ def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
                 f"member of that name; its members are "
                 f"{sorted({m.leaf for m in group.members})}. Use `filter_norms(graph)`."
             )
-        firsts[group.name] = scales[0], group.size
+        firsts[group.name] = scales[0]
 
     def importance(params):
         leaves = _leaves(params, graph)
         return {
-            group: _sums(member, leaves[member.leaf], size)
-            for group, (member, size) in firsts.items()
+            group: member.sums(jnp.abs(leaves[member.leaf].astype(jnp.float32)))
+            for group, member in firsts.items()
         }
 
     return importance
@@ -157,30 +157,12 @@ def _leaves(params, graph) -> Mapping[str, Any]:
     return {f"params/{name}": leaf for name, leaf in leaves.items()}
 
 
-def _sums(member: Member, leaf: jax.Array, size: int) -> jax.Array:
-    """Sums |w| over everything of a leaf that lies in each channel."""
-    others = tuple(d for d in range(leaf.ndim) if d != member.axis)
-    totals = jnp.sum(jnp.abs(leaf.astype(jnp.float32)), axis=others)
-    return _gather(member, totals, size)
-
-
-def _gather(member: Member, totals: jax.Array, size: int) -> jax.Array:
-    here = member.channels >= 0
-    (places,) = here.nonzero()
-    return jnp.zeros(size, jnp.float32).at[member.channels[here]].add(totals[places])
-
-
 def _mean_power(group: Group, leaves, order: int) -> jax.Array:
-    chosen = [m for m in group.members if m.role in ("producer", "both")]
     total, count = jnp.zeros(group.size, jnp.float32), 0
-    for member in chosen or group.members:
+    for member in group.makers:
         leaf = leaves.get(member.leaf)
-        if leaf is None:
-            continue
-        powers = jnp.abs(leaf.astype(jnp.float32)) ** order
-        others = tuple(d for d in range(leaf.ndim) if d != member.axis)
-        total += _gather(member, jnp.sum(powers, axis=others), group.size)
-        count += (
-            leaf.size // leaf.shape[member.axis] * int((member.channels >= 0).sum())
-        )
+        if leaf is not None:
+            total += member.sums(jnp.abs(leaf.astype(jnp.float32)) ** order)
+            here = int((member.channels >= 0).sum())
+            count += leaf.size // leaf.shape[member.axis] * here
     return total * group.size / max(count, 1)

@@ -4,7 +4,7 @@ Masks over single weights make a network sparse, not small. But a channel whose 
 are all zero on the side of its readers, or of its makers, can go for good:
 
     masks = live_channels(graph, pruned_params)
-    small = compact(apply_fn, graph, masks, pruned_params)
+    small = graph.compact(masks, pruned_params)
 """
 
 from typing import Any

@@ -11,10 +11,6 @@ import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks
-from jaxprune.channels._choice import channel_counts as channel_counts
-from jaxprune.channels._choice import channel_scores as channel_scores
-from jaxprune.channels._choice import largest_channels as largest_channels
-from jaxprune.channels._choice import random_channel_masks as random_channel_masks
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._gates import gate_masks, plan_gates
 from jaxprune.channels._graph import ChannelGraph, Group
@@ -42,7 +38,7 @@ def channel_masks(
       ValueError: if a group or a leaf is unknown or of another size, if a whole group
         is removed, if members of one group disagree, or if what is pinned is removed.
     """
-    by_name = isinstance(masks, Mapping) and masks.keys() <= graph.groups.keys()
+    by_name = is_by_name(graph, masks)
     if not by_name and isinstance(masks, Mapping) and not _is_tree(graph, masks):
         unknown = sorted(set(map(str, masks)) - set(graph.groups))
         raise ValueError(
@@ -51,6 +47,11 @@ def channel_masks(
         )
     read = dict(masks) if by_name else _from_tree(graph, masks)
     return {name: _checked(graph.groups[name], mask) for name, mask in read.items()}
+
+
+def is_by_name(graph: ChannelGraph, masks: Any) -> bool:
+    """Return whether masks are channel masks by group name, and not a mask tree."""
+    return isinstance(masks, Mapping) and masks.keys() <= graph.groups.keys()
 
 
 def _is_tree(graph, masks) -> bool:

@@ -1,12 +1,12 @@
 """From a function of parameters to a `Program` with named leaves."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
-from jax.extend import core as jex
 
 import jaxprune.channels._primitives  # noqa: F401, registers the rules
 from jaxprune import tree
@@ -16,37 +16,67 @@ from jaxprune.channels._flow.flow import Flow, Source, Value
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Traced:
-    """A program whose first arguments are the leaves of a tree of parameters.
+    """Programs whose first arguments are the leaves of one tree of parameters.
 
     Attributes:
-      program: the program; its outputs and its other arguments are pinned.
+      programs: by name; they share the identities of the leaves. Their outputs and
+        their other arguments are pinned.
+      main: the name of the program whose work counts as that of the network.
       names: the names of the leaves.
       leaves: their shapes and dtypes.
-      inputs: shapes and dtypes of the other arguments.
-      in_tree: the structure of `(params, *inputs)`.
-      out_tree: the structure of what the function returns.
+      inputs: shapes and dtypes of the other arguments of the main program.
+      out_trees: the structures of what the functions return.
+      axes: the names of the mapped axes that the functions may use.
     """
 
-    program: Program
+    programs: Mapping[str, Program]
+    main: str
     names: tuple[str, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
     inputs: tuple[jax.ShapeDtypeStruct, ...]
-    in_tree: Any
-    out_tree: Any
+    out_trees: Mapping[str, Any]
+    axes: tuple[Any, ...]
+
+    @property
+    def program(self) -> Program:
+        """The main program."""
+        return self.programs[self.main]
 
 
-def abstract(x) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array, concrete or not."""
-    weak = getattr(x, "weak_type", False)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=bool(weak))
+def abstract(x: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """Return the shape and dtype of an array, concrete or not.
+
+    Args:
+      x: an array, or what this returns.
+      shape: another shape; that of `x` if not given.
+    """
+    shape = tuple(x.shape) if shape is None else shape
+    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) else x
+    if isinstance(kind, jax.core.ShapedArray) and kind.manual_axis_type.varying:
+        # Under `shard_map`; only this form says over which mapped axes values differ.
+        return kind.update(shape=shape)
+    weak = bool(getattr(x, "weak_type", False))
+    return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=weak)
 
 
-def trace(apply_fn: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> Traced:
-    """Traces `apply_fn(params, *inputs)` and pushes channel identities through it."""
-    avals = jax.tree.map(abstract, (params, *inputs))
-    closed, out = jax.make_jaxpr(apply_fn, return_shape=True)(*avals)
+def trace(
+    functions: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]],
+    params: Any,
+    *,
+    main: str,
+    axis_sizes: Mapping[Any, int],
+) -> Traced:
+    """Trace functions of the same parameters, and push identities through them.
+
+    Args:
+      functions: pairs of a function and its inputs, by name.
+      params: the parameters.
+      main: the function that is traced first, and whose work counts.
+      axis_sizes: sizes of mapped axes that the functions name.
+    """
     flow = Flow()
-    named = tree.named_leaves(avals[0])
+    avals = jax.tree.map(abstract, params)
+    named = tree.named_leaves(avals)
     args = [
         Value(
             tuple(flow.fresh(size) for size in leaf.shape),
@@ -55,19 +85,39 @@ def trace(apply_fn: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> T
         )
         for i, leaf in enumerate(named.values())
     ]
-    others = jax.tree.leaves(avals[1:])
-    args += [flow.fixed_value(x.shape, "an input of the function") for x in others]
-    consts = [flow.fresh_value(np.shape(c)) for c in closed.consts]
-    outs, frame = flow.run(closed.jaxpr, consts, args)
-    _settle_outputs(flow, named, args, out, outs)
+    programs, out_trees, works = {}, {}, {}
+    for name in sorted(functions, key=lambda name: name != main):
+        flow.work = works[name] = []
+        programs[name], out_trees[name] = _program(
+            flow, *functions[name], avals, args, axis_sizes
+        )
+    flow.work = works[main]
     return Traced(
-        Program(flow, frame, closed.consts, args, outs),
+        programs,
+        main,
         tuple(named),
         tuple(named.values()),
-        tuple(others),
-        jax.tree.structure(avals),
-        jax.tree.structure(out),
+        tuple(jax.tree.leaves(jax.tree.map(abstract, functions[main][1]))),
+        out_trees,
+        tuple(axis_sizes),
     )
+
+
+def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes):
+    """Run one function; returns its program and the structure of its result."""
+    inputs = jax.tree.map(abstract, tuple(inputs))
+    axes = tuple(axis_sizes.items()) or None
+    make = jax.make_jaxpr(apply_fn, axis_env=axes, return_shape=True)
+    closed, out = make(params, *inputs)
+    others = jax.tree.leaves(inputs)
+    args = [
+        *args,
+        *(flow.fixed_value(x.shape, "an input of the function") for x in others),
+    ]
+    consts = [flow.fresh_value(np.shape(c)) for c in closed.consts]
+    outs, frame = flow.run(closed.jaxpr, consts, args)
+    _settle_outputs(flow, tree.named_leaves(params), args, out, outs)
+    return Program(flow, frame, closed.consts, args, outs), jax.tree.structure(out)
 
 
 def _settle_outputs(flow, named, args, out, outs):
@@ -99,16 +149,3 @@ def _replaced(path, aval, numbers, named) -> int | None:
         if name in numbers and named[name].shape == aval.shape:
             return numbers[name]
     return None
-
-
-def fingerprint(jaxpr) -> tuple:
-    """A summary of a jaxpr that equal programs share: primitives and shapes."""
-    steps = []
-    for equation in jaxpr.eqns:
-        shapes = tuple(str(out.aval) for out in equation.outvars)
-        inner = tuple(
-            fingerprint(getattr(sub, "jaxpr", sub))
-            for sub in jex.jaxprs_in_params(equation.params)
-        )
-        steps.append((equation.primitive.name, shapes, inner))
-    return tuple(steps)

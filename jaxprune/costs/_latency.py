@@ -10,7 +10,7 @@ differentiable, and monotone in the ratio of every group. The three numbers mini
 mean squared relative error. Random widths of all groups at once are measured, because
 groups multiply: the seconds that two neighbours save do not add up.
 
-    measured = measure(apply_fn, graph, params, images)
+    measured = measure(graph, params, images, keep_ratios=ratios)
     budget = dual_ascent(fit(graph, measured), 0.5)
 
 Seconds depend on the machine, its load and the number of examples: measure where the
@@ -27,9 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.channels._compaction import compact
+from jaxprune.channels._choice import channel_counts, largest_channels
 from jaxprune.channels._graph import ChannelGraph
-from jaxprune.channels._masks import channel_counts, largest_channels
 from jaxprune.costs import _channels as costs
 
 Timer = Callable[[Sequence[Callable[[], Any]]], Sequence[float]]
@@ -139,7 +138,6 @@ def interleaved(
 
 
 def measure(
-    apply_fn: Callable[..., Any],
     graph: ChannelGraph,
     params: Any,
     *inputs: Any,
@@ -153,8 +151,7 @@ def measure(
     memory at once.
 
     Args:
-      apply_fn: the function that was traced.
-      graph: its graph.
+      graph: the channel graph, whose `main` function is timed.
       params: its parameters.
       *inputs: concrete inputs of the shapes to measure with.
       keep_ratios: the widths, `random_keep_ratios(key, graph, 40)` for instance.
@@ -167,7 +164,7 @@ def measure(
     functions, rounded = [], []
     for ratios in keep_ratios:
         masks = largest_channels(graph, params, ratios, multiple_of=multiple_of)
-        small = compact(apply_fn, graph, masks, params)
+        small = graph.compact(masks, params)
         call = jax.jit(small.apply_fn).lower(small.trees[0], *inputs).compile()
         functions.append(lambda call=call, tree=small.trees[0]: call(tree, *inputs))
         counts = channel_counts(graph, ratios, multiple_of=multiple_of)

@@ -6,6 +6,7 @@ from jaxprune.methods._gates import soft_prune as soft_prune
 from jaxprune.methods._grasp import grasp as grasp
 from jaxprune.methods._grasp import grasp_scores as grasp_scores
 from jaxprune.methods._identity import identity as identity
+from jaxprune.methods._keep_probabilities import Sampler as Sampler
 from jaxprune.methods._keep_probabilities import bernoulli_mask as bernoulli_mask
 from jaxprune.methods._keep_probabilities import concrete_mask as concrete_mask
 from jaxprune.methods._keep_probabilities import (
@@ -14,7 +15,6 @@ from jaxprune.methods._keep_probabilities import (
 from jaxprune.methods._keep_probabilities import (
     keep_probabilities as keep_probabilities,
 )
-from jaxprune.methods._keep_probabilities import most_important as most_important
 from jaxprune.methods._lats import inverse_soft_threshold as inverse_soft_threshold
 from jaxprune.methods._lats import lats as lats
 from jaxprune.methods._lats import soft_thresholding as soft_thresholding
@@ -36,6 +36,7 @@ from jaxprune.methods._str import (
 
 __all__ = [
     "LossFn",
+    "Sampler",
     "bernoulli_mask",
     "concrete_mask",
     "deterministic_mask",
@@ -51,7 +52,6 @@ __all__ = [
     "ltp",
     "ltp_as_published",
     "magnitude",
-    "most_important",
     "random_erk",
     "sharpness_schedule",
     "snip",

@@ -4,7 +4,8 @@ Each group g has one variable, the logit theta_g of its keep ratio alpha_g. Whil
 training, every channel is kept at random, with probabilities that rise with its
 importance and whose mean is alpha_g (`keep_probabilities`); the derivative of the loss
 in the probabilities becomes one in alpha_g. What is pruned is not read
-(`channel_gates`), so the network that is trained is the one that compaction leaves.
+(`jaxprune.channels.apply_gates`), so the network that is trained is the one that
+compaction leaves.
 
 References:
   [DSA] Ning et al., "DSA: More Efficient Budgeted Pruning via Differentiable Sparsity
@@ -13,163 +14,280 @@ References:
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxprune.base._protocols import Pruned, Pruner
-from jaxprune.channels._gates import apply_gates, gate_masks, plan_gates
+from jaxprune.base._protocols import ChannelPruner, Pruned
+from jaxprune.channels._choice import (
+    Fixed,
+    check_groups,
+    fixed_ratios,
+    important_channels,
+    most_important,
+    rounded_down,
+)
+from jaxprune.channels._gates import GatePlan, apply_gates, plan_gates
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._importance import Importance, norm_scales
-from jaxprune.masks._select import keep_count
 from jaxprune.methods._keep_probabilities import (
+    Sampler,
     bernoulli_mask,
-    concrete_mask,
-    deterministic_mask,
     keep_probabilities,
-    most_important,
 )
-
-Sampling = Literal["bernoulli", "concrete", "deterministic"]
 
 
 def dsa(
     graph: ChannelGraph,
     *,
     importance: Importance | None = None,
-    sharpness: optax.ScalarOrSchedule,
-    sampling: Sampling = "bernoulli",
+    sharpness: optax.ScalarOrSchedule = 8.0,
+    sampler: Sampler = bernoulli_mask,
+    fixed: Fixed | None = None,
     floor: float = 0.01,
     init_logit: float = 5.0,
-) -> Pruner:
-    """Learns how many channels every group keeps.
+) -> ChannelPruner:
+    """Learn how many channels every group keeps.
 
         alpha_g = sigmoid(theta_g)                                      [DSA] Sec. 3.4
-        mean_i sigmoid(beta_2 (log b_i - log beta_1)) = alpha_g         [DSA] Sec. 3.3
-        m_i ~ Bernoulli(p_i)
+        mean_i p_i = alpha_g,  p_i = sigmoid(beta_2 (log b_i - log beta_1))   Sec. 3.3
+        m_i ~ Bernoulli(p_i),  dm_i / dp_i = 1
 
     Args:
       graph: channels of the network, from `trace_channels`.
       importance: b, `params -> {group: (channels,)}`; the scales of norms if not given,
         as published.
-      sharpness: beta_2 > 0, a number or a schedule of the step; the paper has
-        0.05 * 1.1^epoch.
-      sampling: `bernoulli` with the straight-through derivative, as published;
-        `concrete` relaxes it; `deterministic` keeps the round(alpha C) most important
-        channels, with the derivative of the probabilities.
-      floor: the least keep probability, so that no channel is lost for good while
+      sharpness: beta_2 > 0, a number or a schedule of the step, as
+        `sharpness_schedule` makes: how surely the more important of two channels stays.
+        With 8 a channel twice as important as another has 2^8 times its odds.
+      sampler: draws gates from keep probabilities: `bernoulli_mask` with the
+        straight-through derivative, as published; `concrete_mask` relaxes it;
+        `deterministic_mask` keeps the round(alpha C) most important channels; or any
+        function of that form.
+      fixed: patterns of group names to keep ratios in (0, 1] that are not learned, as
+        in `{"*/head/*": 1.0}`; 1.0 leaves a group whole. The first that matches counts.
+      floor: the smallest keep probability, so that no channel is lost for good while
         ratios are learned; in [0, 1).
       init_logit: theta at the start; 5 keeps 99.3 %.
 
     Returns:
-      A pruner whose variables and keep ratios are named by group, each of shape ().
-      `apply` needs a `key` unless sampling is deterministic. `masks` keeps the
-      round(alpha C) most important channels of each group, one at the least, or with
-      `keep_ratio` k the floor(k C) of every group, and masks the weights that read the
-      others; to meet a budget exactly give it variables from `round_to_budget`.
+      A `ChannelPruner` whose variables are named by group, float32 of shape (). Its
+      `apply` needs a `key`, for samplers that draw; its keep ratios are alpha_g. Its
+      `masks` keep the round(alpha C) most important channels of each group, at least
+      one, or with `counts` exactly so many: `round_to_limits` turns keep ratios into
+      counts that meet limits. Its `optimizer` is Adam with rate 0.1 and b2 0.99: a
+      penalty weight rises by orders of magnitude, which a long memory of squares would
+      follow too late.
 
     Raises:
-      ValueError: if a group has no norm and no importance is given, or a number is out
-        of range. When applied, if a key is needed and missing.
+      ValueError: if the graph has no groups, all are fixed, a group has no norm and no
+        importance is given, a pattern matches no group, or a number is out of range.
+        When applied, if a key is needed and missing.
+
+    Examples:
+      >>> from jaxprune import costs
+      >>> from jaxprune.base import Limit
+      >>> from jaxprune.channels import filter_norms, round_to_limits, trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.arange(24.0).reshape(3, 8), "w2": jnp.ones((8, 2))}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> pruner = dsa(graph, importance=filter_norms(graph))
+      >>> variables = pruner.init(params)
+      >>> seen, ratios = pruner.apply(params, variables, key=jax.random.key(0), step=0)
+      >>> float(ratios["w1:1"].round(3))
+      0.993
+      >>> limit = Limit(costs.macs(graph), 0.5)
+      >>> counts = round_to_limits(graph, jax.device_get(ratios), limit)
+      >>> masks = pruner.masks(params, variables, counts=counts)
+      >>> graph.compact(masks, params).trees[0]["w1"].shape
+      (3, 4)
+
+    References:
+      [DSA], Sec. 3.3 and 3.4. The gradient counts channels with p_i < 1 alone, and
+      gates are on what reads a channel, so that a dropped channel has a gradient.
     """
-    if not 0 <= floor < 1:
-        raise ValueError(f"`dsa(floor={floor})`: must be in [0, 1); 0.01 is usual.")
-    if not callable(sharpness) and not 0 < sharpness < math.inf:
+    _check(floor, sharpness)
+    check_groups("dsa", graph)
+    given = fixed_ratios("dsa", graph, fixed)
+    learned = tuple(name for name in graph.groups if name not in given)
+    if not learned:
         raise ValueError(
-            f"`dsa(sharpness={sharpness})`: must be positive and finite; see "
-            "`sharpness_schedule`."
+            f"`dsa(fixed={fixed})`: must leave a group whose keep ratio is learned; "
+            f"the groups are {list(graph.groups)}."
         )
-    if sampling not in ("bernoulli", "concrete", "deterministic"):
-        raise ValueError(
-            f"`dsa(sampling={sampling!r})`: must be bernoulli, concrete or "
-            "deterministic."
-        )
-    if not graph.groups:
-        raise ValueError(
-            "`dsa(graph)`: the graph has no group of channels to prune; `print(graph)` "
-            "says why each axis is pinned."
-        )
-    plan = plan_gates(graph)
-    importance = norm_scales(graph) if importance is None else importance
-    names, sizes = list(plan.sizes), jnp.array(list(plan.sizes.values()))
-    valid = jnp.arange(max(plan.sizes.values()))[None] < sizes[:, None]
-    sharpness_at: Callable = (
-        sharpness if callable(sharpness) else lambda step: sharpness
+    held = {name: ratio for name, ratio in given.items() if ratio < 1}
+    gated = [n for n in graph.groups if n in learned or n in held]
+    plan = plan_gates(graph, gated)
+    parts = _Parts(
+        graph=graph,
+        plan=plan,
+        layout=_Layout(tuple(plan.sizes), tuple(plan.sizes.values())),
+        importance=norm_scales(graph) if importance is None else importance,
+        sharpness=sharpness if callable(sharpness) else lambda step: sharpness,
+        sampler=sampler,
+        floor=floor,
+        held=held,
     )
 
     def init(params, /):
         del params
-        return {name: jnp.full((), init_logit, jnp.float32) for name in names}
+        return {name: jnp.full((), init_logit, jnp.float32) for name in learned}
 
     def apply(params, variables, /, *, key=None, step=None):
-        ratios = jax.nn.sigmoid(jnp.stack([variables[name] for name in names]))
-        scores = _padded(importance(params))
-        probabilities, _ = keep_probabilities(
-            ratios,
-            scores,
-            sharpness_at(0 if step is None else step),
-            floor=floor,
-            valid=valid,
-        )
-        if sampling == "deterministic":
-            gates = deterministic_mask(probabilities, scores, _counts(ratios), valid)
-        elif key is None:
-            raise ValueError(
-                f"`dsa(sampling={sampling!r}).apply(..., key=None)`: masks are drawn "
-                "at random; give a typed PRNG key, a new one for every step, such as "
-                "`jax.random.fold_in(key, step)`."
-            )
-        elif sampling == "bernoulli":
-            gates = bernoulli_mask(key, probabilities)
-        else:
-            gates = concrete_mask(key, probabilities)
-        seen = apply_gates(plan, params, _by_name(gates))
-        return Pruned(seen, dict(zip(names, ratios, strict=True)))
+        return _apply(parts, params, variables, key, step)
 
-    def masks(params, variables, /, *, keep_ratio=None):
-        if keep_ratio is None:
-            ratios = jax.nn.sigmoid(jnp.stack([variables[name] for name in names]))
-            counts = _counts(ratios)
-        else:
-            given = [keep_count(keep_ratio, size) for size in plan.sizes.values()]
-            counts = jnp.maximum(jnp.array(given), 1)
-        kept = most_important(_padded(importance(params)), counts, valid)
-        return gate_masks(plan, params, _by_name(kept))
+    def masks(params, variables, /, *, counts=None):
+        return _masks(parts, params, variables, counts)
 
-    def _counts(ratios):
-        counts = jnp.clip(jnp.round(ratios * sizes), 1, sizes)
-        return jnp.nan_to_num(counts, nan=1).astype(jnp.int32)
+    return ChannelPruner(init, apply, masks, graph, optax.adam(0.1, b2=0.99))
 
-    def _padded(scores: Mapping[str, jax.Array]) -> jax.Array:
-        for name, size in plan.sizes.items():
-            if scores[name].shape != (size,):
+
+class _Layout(NamedTuple):
+    """Groups of several sizes as the rows of one matrix, padded at the end."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Bool, shape (groups, largest size): False for padding."""
+        return np.arange(max(self.sizes))[None] < np.array(self.sizes)[:, None]
+
+    def pad(self, scores: Mapping[str, Any]) -> jax.Array:
+        """Return scores by group as float32, shape (groups, largest size)."""
+        rows = []
+        for name, size in zip(self.names, self.sizes, strict=True):
+            if jnp.shape(scores[name]) != (size,):
                 raise ValueError(
-                    f"`dsa(importance=...)`: {scores[name].shape} of {name!r} must be "
-                    f"({size},), one number for each channel of the group."
+                    f"`dsa(importance=...)`: what it returns for group {name!r} must "
+                    f"have shape ({size},), one number for each channel, got "
+                    f"{jnp.shape(scores[name])}."
                 )
-        widest = valid.shape[1]
-        rows = [jnp.pad(scores[n], (0, widest - len(scores[n]))) for n in names]
+            rows.append(jnp.pad(scores[name], (0, max(self.sizes) - size)))
         return jnp.stack(rows).astype(jnp.float32)
 
-    def _by_name(gates: jax.Array) -> dict[str, jax.Array]:
-        return {name: gates[i, : plan.sizes[name]] for i, name in enumerate(names)}
+    def unpad(self, rows: jax.Array) -> dict[str, jax.Array]:
+        """Return the rows of a matrix by group, without padding."""
+        pairs = zip(self.names, self.sizes, strict=True)
+        return {name: rows[i, :size] for i, (name, size) in enumerate(pairs)}
 
-    return Pruner(init, apply, masks)
+
+class _Parts(NamedTuple):
+    """What the functions of the pruner share."""
+
+    graph: ChannelGraph
+    plan: GatePlan
+    layout: _Layout
+    importance: Importance
+    sharpness: Callable[[Any], Any]
+    sampler: Sampler
+    floor: float
+    held: dict[str, float]
+
+
+def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
+    layout = parts.layout
+    ratios = _ratios(parts, variables)
+    stacked = jnp.stack([ratios[name] for name in layout.names])
+    scores = layout.pad(parts.importance(params))
+    probabilities, _ = keep_probabilities(
+        stacked,
+        scores,
+        parts.sharpness(0 if step is None else step),
+        floor=parts.floor,
+        valid=layout.valid,
+    )
+    sizes = jnp.array(layout.sizes)
+    kept = most_important(scores, _counts(stacked, sizes), layout.valid)
+    gates = layout.unpad(parts.sampler(key, probabilities, kept))
+    return Pruned(apply_gates(parts.plan, params, gates), ratios)
+
+
+def _masks(parts: _Parts, params, variables, counts) -> dict[str, Any]:
+    sizes = {name: group.size for name, group in parts.graph.groups.items()}
+    if counts is None:
+        counts = {n: rounded_down(r, sizes[n], 1) for n, r in parts.held.items()}
+        for name, theta in variables.items():
+            if not isinstance(theta, jax.core.Tracer) and jnp.isnan(theta):
+                raise ValueError(
+                    f"`dsa(...).masks(variables={{{name!r}: {theta}}})`: must be a "
+                    "number; the keep ratios have diverged. Look at the loss and at "
+                    "the penalty."
+                )
+            counts[name] = _counts(jax.nn.sigmoid(theta), sizes[name])
+    scores = parts.importance(params)
+    kept = important_channels(
+        parts.graph, {name: scores[name] for name in scores if name in counts}, counts
+    )
+    return {n: kept.get(n, np.ones(size, bool)) for n, size in sizes.items()}
+
+
+def _ratios(parts: _Parts, variables) -> dict[str, jax.Array]:
+    """Return the keep ratios of all groups that are gated, float32 of shape ()."""
+    return {
+        name: jnp.float32(parts.held[name])
+        if name in parts.held
+        else jax.nn.sigmoid(variables[name])
+        for name in parts.layout.names
+    }
+
+
+def _counts(ratios, sizes) -> jax.Array:
+    counts = jnp.clip(jnp.round(ratios * sizes), 1, sizes)
+    return jnp.nan_to_num(counts, nan=1).astype(jnp.int32)
+
+
+def _check(floor, sharpness) -> None:
+    if not 0 <= floor < 1:
+        raise ValueError(f"`dsa(floor={floor})`: must be in [0, 1); 0.01 is usual.")
+    if not callable(sharpness) and not 0 < sharpness < math.inf:
+        raise ValueError(
+            f"`dsa(sharpness={sharpness})`: must be positive and finite. Leave it out, "
+            "or pass `sharpness_schedule(steps)`."
+        )
 
 
 def sharpness_schedule(
-    initial: float, growth: float, steps_per_epoch: int
+    steps: int, *, initial: float = 0.34, final: float = 689.0
 ) -> optax.Schedule:
-    """beta_2 = initial * growth^epoch, the epochs counted in fractions of a step.
+    """Return a sharpness that grows by the same factor at every step.
+
+        beta_2(t) = initial (final / initial)^(t / steps),   final from t = steps on
+
+    The authors' is 0.05 * 1.1^epoch while epochs 20 to 100 prune; those are the
+    defaults of the two ends. A shorter search needs the same range, not the same rate.
 
     Args:
-      initial: beta_2 at step 0, positive; 0.05 in the paper.
-      growth: the factor per epoch; 1.1 in the paper.
-      steps_per_epoch: steps.
+      steps: the number of updates over which it grows, at least 1.
+      initial: beta_2 at step 0, positive.
+      final: beta_2 at the end, positive.
+
+    Returns:
+      A schedule of the step, float32.
+
+    Raises:
+      ValueError: if a number is not positive and finite.
+
+    Examples:
+      >>> beta_2 = sharpness_schedule(100, initial=1.0, final=100.0)
+      >>> [round(float(beta_2(t))) for t in (0, 50, 100, 200)]
+      [1, 10, 100, 100]
 
     References:
       [DSA] Appendix, hyper-parameters.
     """
-    return lambda step: initial * growth ** (step / steps_per_epoch)
+    for name, value in (("steps", steps), ("initial", initial), ("final", final)):
+        if not 0 < value < math.inf:
+            raise ValueError(
+                f"`sharpness_schedule({name}={value})`: must be positive and finite."
+            )
+    growth = math.log(final / initial)
+
+    def schedule(step):
+        done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0, 1)
+        return initial * jnp.exp(growth * done)
+
+    return schedule

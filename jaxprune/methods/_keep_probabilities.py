@@ -11,16 +11,25 @@ fraction of kept channels is the keep ratio alpha,
     (1 / C) sum_i p_i(beta_1) = alpha,
 
 so alpha is what is learned, and beta_1(alpha) is an implicit function. As beta_2 grows
-the probabilities become 0 or 1 and beta_1 a hard threshold on the importance;
-`inexactness` says how far that is.
+the probabilities become 0 or 1 and beta_1 a hard threshold on the importance.
 
 References:
   [DSA] Ning et al., "DSA: More Efficient Budgeted Pruning via Differentiable Sparsity
   Allocation", ECCV 2020, arXiv:2004.02164, Sec. 3.3; the floor is in the authors' code.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+Sampler = Callable[[Any, jax.Array, jax.Array], jax.Array]
+"""`sampler(key, probabilities, kept) -> gates`, all but the key of shape (..., C).
+
+`kept` marks the channels that the hard decision would keep now. Gates are in [0, 1],
+differentiable in the probabilities.
+"""
 
 # Both found by drawing 20,000 groups of 1 to 300 channels, sharpness up to 10,000.
 _ITERATIONS = {32: 16, 64: 20}  # by the bits of the numbers, to their rounding
@@ -196,24 +205,32 @@ def _backward(residuals, cotangents):
 _probabilities.defvjp(_forward, _backward)
 
 
-def inexactness(probabilities: jax.Array) -> jax.Array:
-    """Sums p_i (1 - p_i) over the last axis: the variance of the number kept.
-
-    It is 0 when every decision is made.
-    """
-    return jnp.sum(probabilities * (1 - probabilities), axis=-1)
-
-
-def bernoulli_mask(key: jax.Array, probabilities: jax.Array) -> jax.Array:
-    """Draws m_i ~ Bernoulli(p_i), with the straight-through derivative dm_i/dp_i = 1.
+def bernoulli_mask(
+    key: jax.Array | None, probabilities: jax.Array, kept: jax.Array | None = None
+) -> jax.Array:
+    """Draw m_i ~ Bernoulli(p_i), with the straight-through derivative dm_i/dp_i = 1.
 
     Args:
       key: a typed PRNG key; equal keys give equal masks on every replica.
       probabilities: p, shape (...), in [0, 1].
+      kept: not used.
 
     Returns:
       m, 0 or 1, of the shape and dtype of `probabilities`.
+
+    Raises:
+      ValueError: if `key` is None.
+
+    Examples:
+      >>> bernoulli_mask(jax.random.key(0), jnp.array([0.0, 1.0])).tolist()
+      [0.0, 1.0]
+
+    References:
+      [DSA] Sec. 3.3.
     """
+    del kept
+    _check_key("bernoulli_mask", key)
+    assert key is not None
     # In half precision small probabilities would be drawn too often.
     dtype = jnp.promote_types(probabilities.dtype, jnp.float32)
     drawn = jax.random.uniform(key, probabilities.shape, dtype)
@@ -221,19 +238,32 @@ def bernoulli_mask(key: jax.Array, probabilities: jax.Array) -> jax.Array:
 
 
 def concrete_mask(
-    key: jax.Array, probabilities: jax.Array, *, temperature: float = 2 / 3
+    key: jax.Array | None,
+    probabilities: jax.Array,
+    kept: jax.Array | None = None,
+    *,
+    temperature: float = 2 / 3,
 ) -> jax.Array:
-    """Draws relaxed Bernoulli masks, differentiable without a straight-through.
+    """Draw relaxed Bernoulli masks, differentiable without a straight-through.
 
         m_i = sigmoid((logit p_i + logit U_i) / T),   U_i ~ Uniform(0, 1)
 
     Args:
       key: a typed PRNG key.
       probabilities: p, shape (...), in [0, 1].
+      kept: not used.
       temperature: T > 0; as it falls the masks become 0 or 1.
 
     Returns:
       m in [0, 1], of the shape and dtype of `probabilities`.
+
+    Raises:
+      ValueError: if `key` is None, or the temperature is not positive.
+
+    Examples:
+      >>> m = concrete_mask(jax.random.key(0), jnp.array([0.01, 0.99]))
+      >>> bool(m[0] < 0.5 < m[1])
+      True
 
     References:
       Maddison, Mnih, Teh, "The Concrete Distribution", 2017, arXiv:1611.00712, Eq. (8).
@@ -243,52 +273,48 @@ def concrete_mask(
             f"`concrete_mask(temperature={temperature})`: must be positive; 2/3 is "
             "usual."
         )
+    _check_key("concrete_mask", key)
+    assert key is not None
     tiny = jnp.finfo(probabilities.dtype).eps
     p = jnp.clip(probabilities, tiny, 1 - tiny)
     noise = jax.random.logistic(key, p.shape, p.dtype)
     return jax.nn.sigmoid((jnp.log(p) - jnp.log1p(-p) + noise) / temperature)
 
 
-def most_important(
-    importance: jax.Array, count: jax.Array, valid: jax.Array | None = None
-) -> jax.Array:
-    """Marks the `count` most important channels of every group.
-
-    Args:
-      importance: b, shape (..., C); ties are settled by position, NaN comes last.
-      count: int32, shape (...,).
-      valid: bool, shape (..., C): False marks padding, which is never kept.
-
-    Returns:
-      bool, shape (..., C).
-    """
-    here = jnp.ones(importance.shape, bool) if valid is None else valid
-    order = jnp.argsort(jnp.where(here, -importance, jnp.inf), axis=-1, stable=True)
-    position = jnp.argsort(order, axis=-1)
-    return (position < jnp.asarray(count)[..., None]) & here
-
-
 def deterministic_mask(
-    probabilities: jax.Array,
-    importance: jax.Array,
-    count: jax.Array,
-    valid: jax.Array | None = None,
+    key: jax.Array | None, probabilities: jax.Array, kept: jax.Array
 ) -> jax.Array:
-    """Keeps the `count` most important channels, with the derivative dm_i/dp_i = 1.
+    """Keep the most important channels, with the derivative dm_i/dp_i = 1.
+
+        m_i = 1 for the round(alpha C) most important channels, else 0
 
     The most important are the most probable, but where the probabilities are too sharp
     to differ only the importance tells them apart.
 
     Args:
+      key: not used.
       probabilities: p, shape (..., C), in [0, 1].
-      importance: b, shape (..., C).
-      count: int32, shape (...,).
-      valid: bool, shape (..., C): False marks padding, which is never kept.
+      kept: bool, shape (..., C): True for the most important channels.
 
     Returns:
       m, 0 or 1, of the shape and dtype of `probabilities`.
+
+    Examples:
+      >>> p = jnp.array([0.2, 0.7])
+      >>> deterministic_mask(None, p, jnp.array([False, True])).tolist()
+      [0.0, 1.0]
     """
-    return _straight_through(most_important(importance, count, valid), probabilities)
+    del key
+    return _straight_through(kept, probabilities)
+
+
+def _check_key(call: str, key) -> None:
+    if key is None:
+        raise ValueError(
+            f"`{call}(key=None, ...)`: must be a typed PRNG key, masks are drawn at "
+            "random. Give `apply` a new one for every step, such as "
+            "`jax.random.fold_in(key, step)`."
+        )
 
 
 def _straight_through(mask, probabilities):

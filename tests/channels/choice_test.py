@@ -81,12 +81,12 @@ def test_the_largest_channels_stay():
 
 @pytest.mark.parametrize("multiple_of", [0, -8, 1.5, True])
 def test_multiples_are_whole_numbers(multiple_of):
-    with pytest.raises(ValueError, match=r"multiple_of=\.\.\.\)` must be a whole"):
+    with pytest.raises(ValueError, match=r"multiple_of=.*\)`: must be a whole"):
         counts(0.5, multiple_of=multiple_of)
 
 
 def test_ratios_of_unknown_groups_are_refused():
-    with pytest.raises(ValueError, match=r"\['x'\] are no groups.*'a:1'"):
+    with pytest.raises(ValueError, match=r"'x' must be the name of a group.*'a:1'"):
         counts({"x": 0.5})
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import models
-from jaxprune.channels import compact, masked, random_channel_masks, trace_channels
+from jaxprune.channels import random_channel_masks, trace_channels
 from tests.support import architectures
 from tests.support.channel_checks import quick_jit, relative_difference
 
@@ -25,8 +25,8 @@ def small_network():
     function, variables, _ = architectures.linen(model, x, train=False)
     graph = trace_channels(function, variables, x[:1])
     masks = random_channel_masks(jax.random.key(0), graph, 0.5)
-    small = compact(function, graph, masks, variables)
-    want = quick_jit(masked(function, graph, masks))(variables, x)
+    small = graph.compact(masks, variables)
+    want = quick_jit(graph.masked(masks))(variables, x)
     return small, x, want
 
 
@@ -92,11 +92,11 @@ def test_statistics_over_a_mapped_axis_survive(kind):
 
     graph = trace_channels(*plain[:2], x[:2])
     masks = random_channel_masks(jax.random.key(0), graph, 0.5)
-    want, statistics = quick_jit(masked(plain[0], graph, masks))(plain.variables, x)
+    want, statistics = quick_jit(graph.masked(masks))(plain.variables, x)
 
     def run(variables, x):
         here = trace_channels(function, variables, x)
-        small = compact(function, here, masks, variables)
+        small = here.compact(masks, variables)
         return small.apply_fn(small.trees[0], x)
 
     if kind == "pmap":
@@ -110,7 +110,7 @@ def test_statistics_over_a_mapped_axis_survive(kind):
         mapped = jax.shard_map(run, mesh=MESH, check_vma=False, **specs)
         logits, updates = jax.jit(mapped)(plain.variables, x)
     assert relative_difference(logits, want) < 1e-5
-    kept = compact(plain[0], graph, masks, plain.variables).kept
+    kept = graph.compact(masks, plain.variables).kept
     for layer, name in (("bn1", "mean"), ("bn2", "var")):
         (indices,) = kept[f"batch_stats/{layer}/{name}"]
         np.testing.assert_allclose(

@@ -11,11 +11,9 @@ import pytest
 
 from jaxprune.channels import (
     channel_masks,
-    compact,
     consumer_masks,
     largest_channels,
     live_channels,
-    masked,
     random_channel_masks,
     trace_channels,
 )
@@ -115,7 +113,7 @@ def small_case():
 
 def test_widths_and_kept_say_what_is_left():
     variables, _, graph, masks = small_case()
-    small = compact(network, graph, masks, variables)
+    small = graph.compact(masks, variables)
     assert small.widths == {"params/conv:3": 3, "params/hidden:1": 5}
     assert small.kept["batch_stats/mean"][0].tolist() == [0, 2, 3]
     assert small.kept["params/out"][1].tolist() == [0, 1, 2, 3, 4]
@@ -128,9 +126,9 @@ def test_widths_and_kept_say_what_is_left():
 
 def test_the_small_function_takes_other_batch_sizes_and_is_vmapped():
     variables, x, graph, masks = small_case()
-    small = compact(network, graph, masks, variables)
+    small = graph.compact(masks, variables)
     many = jnp.concatenate([x, 2 * x, -x])
-    want = masked(network, graph, masks)(variables, many)
+    want = graph.masked(masks)(variables, many)
     got = jax.jit(small.apply_fn)(small.trees[0], many)
     assert relative_difference(got, want) < 1e-5
     each = jax.vmap(lambda x: small.apply_fn(small.trees[0], x[None])[0])(many)
@@ -139,11 +137,11 @@ def test_the_small_function_takes_other_batch_sizes_and_is_vmapped():
 
 def test_compacting_twice_is_compacting_with_both_masks():
     variables, x, graph, masks = small_case()
-    once = compact(network, graph, {"params/conv:3": masks["params/conv:3"]}, variables)
+    once = graph.compact({"params/conv:3": masks["params/conv:3"]}, variables)
     again = trace_channels(once.apply_fn, once.trees[0], x)
     rest = {"params/hidden:1": masks["params/hidden:1"]}
-    twice = compact(once.apply_fn, again, rest, once.trees[0])
-    both = compact(network, graph, masks, variables)
+    twice = again.compact(rest, once.trees[0])
+    both = graph.compact(masks, variables)
     jax.tree.map(np.testing.assert_array_equal, twice.trees[0], both.trees[0])
     got, want = (s.apply_fn(s.trees[0], x) for s in (twice, both))
     assert relative_difference(got, want) < 1e-6
@@ -151,7 +149,7 @@ def test_compacting_twice_is_compacting_with_both_masks():
 
 def test_compacting_with_everything_kept_changes_nothing():
     variables, x, graph, _ = small_case()
-    small = compact(network, graph, {}, variables)
+    small = graph.compact({}, variables)
     jax.tree.map(np.testing.assert_array_equal, small.trees[0], variables)
     np.testing.assert_array_equal(small.apply_fn(variables, x), network(variables, x))
 
@@ -160,12 +158,12 @@ def test_compacting_with_everything_kept_changes_nothing():
     "name", ["spiking", "control_flow", "gpt", "resnet18_training"]
 )
 def test_gradients_are_those_of_the_masked_network(name):
-    (function, variables, inputs), graph = traced(name)
+    (_, variables, inputs), graph = traced(name)
     # `while` has no reverse mode; forward mode it has.
     differentiate = jax.jacfwd if name == "control_flow" else jax.grad
     masks = random_channel_masks(jax.random.key(1), graph, 0.5)
-    small = compact(function, graph, masks, variables)
-    run = masked(function, graph, masks)
+    small = graph.compact(masks, variables)
+    run = graph.masked(masks)
 
     def loss_of(apply_fn):
         def loss(variables):
@@ -190,7 +188,7 @@ def test_own_derivatives_survive():
     function = lambda params, x: jax.nn.relu(x @ params["w"]) @ params["v"]
     graph = trace_channels(function, params, jnp.ones((1, 2)))
     masks = {"w:1": np.array([1, 1, 0, 1], bool)}
-    small = compact(function, graph, masks, params)
+    small = graph.compact(masks, params)
     loss = lambda params: small.apply_fn(params, jnp.ones((1, 2))).sum()
     assert not np.any(jax.grad(loss)(small.trees[0])["w"])
 
@@ -215,7 +213,7 @@ OPTIMIZERS = {
 def test_training_goes_on_as_that_of_the_masked_network(name):
     variables, x, graph, masks = small_case()
     optimizer, stats = OPTIMIZERS[name], variables["batch_stats"]
-    run, params = masked(network, graph, masks), variables["params"]
+    run, params = graph.masked(masks), variables["params"]
 
     def train(apply_fn, params, stats, state, steps):
         def loss(params):
@@ -233,8 +231,8 @@ def test_training_goes_on_as_that_of_the_masked_network(name):
         return params, state, value
 
     params, state, _ = train(run, params, stats, optimizer.init(params), 3)
-    small = compact(
-        network, graph, masks, {"params": params, "batch_stats": stats}, state, params
+    small = graph.compact(
+        masks, {"params": params, "batch_stats": stats}, state, params
     )
     trees, small_state, small_params = small.trees
     small_stats = trees["batch_stats"]
@@ -250,7 +248,7 @@ def test_training_goes_on_as_that_of_the_masked_network(name):
 def test_variables_of_methods_pass():
     _, _, graph, masks = small_case()
     learned = {"params/conv": jnp.float32(0.3), "params/conv:3": jnp.float32(0.5)}
-    assert compact(network, graph, masks, learned).trees[0] == learned
+    assert graph.compact(masks, learned).trees[0] == learned
 
 
 # What pruned weights leave in use.
@@ -263,7 +261,7 @@ def test_channels_that_nobody_reads_are_removed_exactly(name):
     pruned = apply_masks(variables, consumer_masks(graph, variables, masks))
     live = live_channels(graph, pruned)
     assert any((~mask).any() for mask in live.values())
-    small = compact(function, graph, live, pruned)
+    small = graph.compact(live, pruned)
     got = quick_jit(small.apply_fn)(small.trees[0], *inputs)
     want = quick_jit(function)(pruned, *inputs)
     assert relative_difference(got, want) < 1e-5
@@ -309,7 +307,7 @@ def test_consumer_masks_are_refused_where_masked_weights_are_not_zero():
     masks = {"a:1": np.array([1, 0, 1, 1], bool)}
     # The producer may be masked instead: tanh maps zero to zero.
     unread = apply_masks(params, consumer_masks(graph, params, masks))
-    want = masked(function, graph, masks)(params, jnp.ones((2, 3)))
+    want = graph.masked(masks)(params, jnp.ones((2, 3)))
     assert relative_difference(function(unread, jnp.ones((2, 3))), want) < 1e-6
     function = lambda p, x: jnp.cos(x @ p["a"]) @ jax.nn.sigmoid(p["b"])
     graph = trace_channels(function, params, jnp.ones((2, 3)))
@@ -346,7 +344,7 @@ def test_masks_that_split_a_group_are_refused():
     tree["params"]["conv"][..., 1] = False
     tree["params"]["scale"][2] = False
     with pytest.raises(ValueError, match=r"split group 'params/conv:3'.*axis 3"):
-        compact(network, graph, tree, variables)
+        graph.compact(tree, variables)
 
 
 def test_a_mask_that_splits_one_channel_is_refused():
@@ -354,31 +352,31 @@ def test_a_mask_that_splits_one_channel_is_refused():
     tree = jax.tree.map(lambda x: np.ones(x.shape, bool), variables)
     tree["params"]["hidden"][7] = False  # One of 16 pixels of channel 1.
     with pytest.raises(ValueError, match=r"'params/hidden', axis 0, removes .*\[7\]"):
-        compact(network, graph, tree, variables)
+        graph.compact(tree, variables)
 
 
 def test_a_mask_that_removes_a_whole_group_is_refused():
     variables, _, graph, _ = small_case()
     with pytest.raises(ValueError, match=r"'params/conv', axis 3.*whole group"):
-        compact(network, graph, {"params/conv:3": np.zeros(6, bool)}, variables)
+        graph.compact({"params/conv:3": np.zeros(6, bool)}, variables)
 
 
 def test_masks_of_integers_are_refused():
     variables, _, graph, _ = small_case()
     with pytest.raises(TypeError, match=r"'params/conv', axis 3.*boolean"):
-        compact(network, graph, {"params/conv:3": np.ones(6, np.int32)}, variables)
+        graph.compact({"params/conv:3": np.ones(6, np.int32)}, variables)
 
 
 def test_masks_of_another_size_are_refused():
     variables, _, graph, _ = small_case()
     with pytest.raises(ValueError, match=r"shape \(6,\).*\(5,\)"):
-        compact(network, graph, {"params/conv:3": np.ones(5, bool)}, variables)
+        graph.compact({"params/conv:3": np.ones(5, bool)}, variables)
 
 
 def test_masks_of_unknown_groups_are_refused():
     variables, _, graph, _ = small_case()
     with pytest.raises(ValueError, match=r"'conv' is|\['conv'\] is neither"):
-        compact(network, graph, {"conv": np.ones(6, bool)}, variables)
+        graph.compact({"conv": np.ones(6, bool)}, variables)
 
 
 def test_masks_that_remove_outputs_are_refused():
@@ -386,60 +384,39 @@ def test_masks_that_remove_outputs_are_refused():
     tree = jax.tree.map(lambda x: np.ones(x.shape, bool), variables)
     tree["params"]["out"][:, 2] = False
     with pytest.raises(ValueError, match=r"'params/out', axis 1.*an output of the"):
-        compact(network, graph, tree, variables)
-
-
-def test_a_function_with_side_effects_is_refused():
-    variables, x, _, masks = small_case()
-    calls = []
-
-    def counting(variables, x):
-        calls.append(1)
-        y = network(variables, x)
-        return y * 2 if len(calls) > 1 else y
-
-    graph = trace_channels(counting, variables, x)
-    with pytest.raises(ValueError, match="depends on something besides its arguments"):
-        compact(counting, graph, masks, variables)
-
-
-def test_another_function_is_refused():
-    variables, _, graph, masks = small_case()
-    other = lambda variables, x: jnp.tanh(network(variables, x))
-    with pytest.raises(ValueError, match="must be the pure function"):
-        compact(other, graph, masks, variables)
+        graph.compact(tree, variables)
 
 
 def test_a_tree_of_other_shapes_is_refused():
     _, _, graph, masks = small_case()
     wider = {"params": {"conv": jnp.ones((3, 3, 3, 7))}}
     with pytest.raises(ValueError, match=r"'params/conv' has shape \(3, 3, 3, 7\)"):
-        compact(network, graph, masks, wider)
+        graph.compact(masks, wider)
 
 
 def test_a_tree_that_belongs_nowhere_is_refused():
     _, _, graph, masks = small_case()
     with pytest.raises(ValueError, match="belongs to no traced leaf"):
-        compact(network, graph, masks, {"elsewhere": jnp.ones(3)})
+        graph.compact(masks, {"elsewhere": jnp.ones(3)})
 
 
 def test_factored_statistics_are_refused():
     variables, _, graph, masks = small_case()
     state = optax.adafactor(1e-2, min_dim_size_to_factor=4).init(variables["params"])
     with pytest.raises(ValueError, match="adafactor"):
-        compact(network, graph, masks, state)
+        graph.compact(masks, state)
 
 
 def test_parameters_of_the_old_size_are_refused():
     variables, x, graph, masks = small_case()
-    small = compact(network, graph, masks, variables)
+    small = graph.compact(masks, variables)
     with pytest.raises(ValueError, match=r"'batch_stats/mean' must have shape \(3,\)"):
         small.apply_fn(variables, x)
 
 
 def test_inputs_that_do_not_fit_the_parameters_are_refused():
     variables, _, graph, masks = small_case()
-    small = compact(network, graph, masks, variables)
+    small = graph.compact(masks, variables)
     with pytest.raises(TypeError, match=r"\(150,\) and \(96,\)"):
         small.apply_fn(small.trees[0], architectures.images(5))
 

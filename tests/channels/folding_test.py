@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprune.channels import compact, fold_constants, live_channels, trace_channels
+from jaxprune.channels import fold_constants, live_channels, trace_channels
 from tests.support import architectures
 from tests.support.channel_checks import quick_jit, relative_difference
 
@@ -40,7 +40,7 @@ def check(function, params, x, removed):
     assert relative_difference(function(folded, x), want) < 1e-12
     live = live_channels(graph, folded)
     assert {n: int((~mask).sum()) for n, mask in live.items()} == removed
-    small = compact(function, graph, live, folded)
+    small = graph.compact(live, folded)
     assert relative_difference(small.apply_fn(small.trees[0], x), want) < 1e-12
     return folded
 
@@ -211,7 +211,7 @@ def test_sparse_networks_stay_what_they_are(name):
     graph = trace_channels(function, pruned, *inputs)
     folded = fold_constants(graph, pruned)
     live = live_channels(graph, folded)
-    small = compact(function, graph, live, folded)
+    small = graph.compact(live, folded)
     want = quick_jit(function)(pruned, *inputs)
     assert relative_difference(quick_jit(function)(folded, *inputs), want) < 1e-5
     got = quick_jit(small.apply_fn)(small.trees[0], *inputs)

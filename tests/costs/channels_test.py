@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxprune import costs
-from jaxprune.channels import compact, random_channel_masks, trace_channels
+from jaxprune.channels import random_channel_masks, trace_channels
 from tests.channels.graph_test import abstract_model
 from tests.support import architectures
 from tests.support.architectures import ConvNorm, identity
@@ -121,7 +121,7 @@ def test_costs_at_hard_ratios_are_the_counts_of_the_compact_network(name):
     function, variables, inputs = architectures.architectures()[name]()
     graph = trace_channels(function, variables, *inputs)
     masks = random_channel_masks(jax.random.key(0), graph, 0.5)
-    small = compact(function, graph, masks, variables)
+    small = graph.compact(masks, variables)
     after = trace_channels(small.apply_fn, small.trees[0], *inputs)
     ratios = {
         name: jnp.float32(small.widths[name] / group.size)

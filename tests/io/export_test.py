@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxprune import io
-from jaxprune.channels import compact, random_channel_masks, trace_channels
+from jaxprune.channels import random_channel_masks, trace_channels
 from jaxprune.masks import apply_masks, top_k_masks
 from tests.support import architectures
 from tests.support.channel_checks import size
@@ -28,7 +28,7 @@ def small_network(name):
     function, variables, (x,) = architectures.architectures()[name]()
     graph = trace_channels(function, variables, x)
     masks = random_channel_masks(jax.random.key(0), graph, 0.5)
-    return compact(function, graph, masks, variables), x
+    return graph.compact(masks, variables), x
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def wide_network():
     x = jnp.ones((1, 64))
     graph = trace_channels(mlp, params, x)
     masks = random_channel_masks(jax.random.key(9), graph, 0.5)
-    return mlp, params, compact(mlp, graph, masks, params), x
+    return mlp, params, graph.compact(masks, params), x
 
 
 def folder_size(folder):

@@ -14,7 +14,9 @@ import pytest
 import jaxprune
 from experiments.models import ResNet
 from jaxprune import channels, costs
+from jaxprune.base import Limit
 from jaxprune.channels import apply_gates, plan_gates
+from jaxprune.methods import bernoulli_mask, concrete_mask, deterministic_mask
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def _apply(model, tree, x):
 def test_gates_of_zero_and_one_are_the_masked_network():
     apply_fn, tree, graph, x = _network()
     masks = jaxprune.channels.random_channel_masks(jax.random.key(3), graph, 0.5)
-    want = jax.jit(channels.masked(apply_fn, graph, masks))(tree, x)
+    want = jax.jit(graph.masked(masks))(tree, x)
     gates = {name: jnp.asarray(mask, jnp.float32) for name, mask in masks.items()}
     plan = plan_gates(graph)
     apply = jax.jit(apply_fn)
@@ -145,10 +147,10 @@ def test_no_norm_where_the_importance_needs_one_is_refused():
         channels.filter_norms(graph, order=3)
 
 
-@pytest.mark.parametrize("sampling", ["bernoulli", "concrete", "deterministic"])
-def test_ratios_and_what_is_seen(sampling):
+@pytest.mark.parametrize("sampler", [bernoulli_mask, concrete_mask, deterministic_mask])
+def test_ratios_and_what_is_seen(sampler):
     _, tree, graph, _ = _network()
-    pruner = jaxprune.dsa(graph, sharpness=20.0, sampling=sampling, init_logit=0.0)
+    pruner = jaxprune.dsa(graph, sharpness=20.0, sampler=sampler, init_logit=0.0)
     variables = pruner.init(tree["params"])
     apply = jax.jit(pruner.apply)
     seen, ratios = apply(tree["params"], variables, key=jax.random.key(0), step=3)
@@ -156,13 +158,13 @@ def test_ratios_and_what_is_seen(sampling):
     chex.assert_trees_all_equal_shapes_and_dtypes(seen, tree["params"])
     kernel = seen["stage3_block1"]["conv2"]["kernel"]
     rows = jnp.any(kernel != 0, axis=(0, 1, 3))
-    if sampling == "deterministic":
+    if sampler is deterministic_mask:
         assert int(rows.sum()) == 32
         scale = tree["params"]["stage3_block1"]["bn1"]["scale"]
         assert scale[rows].min() > scale[~rows].max()
         again = apply(tree["params"], variables)[0]
         chex.assert_trees_all_equal(again, seen)
-    elif sampling == "bernoulli":
+    elif sampler is bernoulli_mask:
         assert 20 <= int(rows.sum()) <= 44
         other, _ = apply(tree["params"], variables, key=jax.random.key(1), step=3)
         other_rows = jnp.any(
@@ -174,21 +176,53 @@ def test_ratios_and_what_is_seen(sampling):
         assert jnp.std(factor) > 0.1
 
 
-def test_masks_of_an_asked_ratio_keep_its_floor():
+def test_masks_keep_exactly_the_counts_that_are_given():
     _, tree, graph, _ = _network()
     pruner = jaxprune.dsa(graph, sharpness=2.0)
     variables = pruner.init(tree["params"])
-    kept = pruner.masks(tree["params"], variables, keep_ratio=0.7)
-    group = max(graph.groups.values(), key=lambda g: g.size)
-    reader = next(m for m in group.members if m.role == "consumer")
-    name = reader.leaf.removeprefix("params/")
-    mask = np.asarray(jaxprune.tree.named_leaves(kept)[name])
-    others = tuple(d for d in range(mask.ndim) if d != reader.axis)
-    open_channels = mask.any(axis=others).sum() * group.size / mask.shape[reader.axis]
-    assert open_channels == int(0.7 * group.size)
-    for wrong in (0, 2.0, float("nan")):
-        with pytest.raises(ValueError, match="keep"):
-            pruner.masks(tree["params"], variables, keep_ratio=wrong)
+    ratios = {n: jax.nn.sigmoid(v) for n, v in variables.items()}
+    limit = Limit(costs.macs(graph), 0.5)
+    counts = channels.round_to_limits(graph, jax.device_get(ratios), limit)
+    masks = pruner.masks(tree["params"], variables, counts=counts)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
+    scores = channels.norm_scales(graph)(tree["params"])
+    for name, mask in masks.items():
+        score = np.asarray(scores[name])
+        assert score[mask].min() > score[~mask].max(initial=-1)
+    assert graph.compact(masks, tree).widths == counts
+    name = next(iter(counts))
+    one = pruner.masks(tree["params"], variables, counts={name: 1})
+    assert [int(m.sum()) for m in one.values()][1:] == [
+        g.size for g in graph.groups.values()
+    ][1:]
+    with pytest.raises(ValueError, match="must be a whole number from 1 to"):
+        pruner.masks(tree["params"], variables, counts={name: 0})
+
+
+def test_groups_that_are_fixed_are_not_learned():
+    _, tree, graph, _ = _network()
+    whole, half, *learned = graph.groups
+    pruner = jaxprune.dsa(
+        graph, sharpness=2.0, fixed={whole: 1.0, half: 0.5}, init_logit=0.0
+    )
+    variables = pruner.init(tree["params"])
+    assert list(variables) == learned
+    seen, ratios = pruner.apply(tree["params"], variables, key=jax.random.key(0))
+    assert whole not in ratios
+    assert float(ratios[half]) == 0.5
+    closed = {whole: np.zeros(graph.groups[whole].size)}
+    readers = channels.gate_masks(channels.plan_gates(graph), tree["params"], closed)
+    ours, theirs = jaxprune.tree.named_leaves(seen), jaxprune.tree.named_leaves(readers)
+    read = [name for name, mask in theirs.items() if mask.ndim]
+    assert read
+    assert all(bool(jnp.any(ours[name] != 0)) for name in read)
+    masks = pruner.masks(tree["params"], variables)
+    assert masks[whole].all()
+    assert masks[half].mean() == 0.5
+    with pytest.raises(ValueError, match="must leave a group"):
+        jaxprune.dsa(graph, fixed={"*": 1.0})
+    with pytest.raises(ValueError, match=r"dsa\(fixed=\{'nope': ...\}\).*matches none"):
+        jaxprune.dsa(graph, fixed={"nope": 1.0})
 
 
 def test_an_importance_of_the_wrong_length_is_refused():
@@ -196,7 +230,9 @@ def test_an_importance_of_the_wrong_length_is_refused():
     five = lambda params: {name: jnp.ones(5) for name in graph.groups}
     pruner = jaxprune.dsa(graph, importance=five, sharpness=2.0)
     variables = pruner.init(tree["params"])
-    with pytest.raises(ValueError, match=r"\(5,\) of .* must be"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(\d+,\), one number .* got \(5,\)"
+    ):
         pruner.apply(tree["params"], variables, key=jax.random.key(0))
 
 
@@ -235,24 +271,24 @@ def test_a_limit_of_one_keeps_everything():
     graph = jaxprune.trace_channels(mlp, params, jnp.ones((1, 3)))
     whole = {name: group.size for name, group in graph.groups.items()}
     macs = jaxprune.costs.macs(graph)
-    assert channels.round_to_budget(graph, {}, [(macs, 1.0)]) == whole
-    assert channels.uniform_ratio(graph, [(macs, 1.0)]) == 1.0
+    assert channels.round_to_limits(graph, {}, Limit(macs, 1.0)) == whole
+    assert channels.uniform_ratio(graph, Limit(macs, 1.0)) == 1.0
 
 
 def test_the_bound_that_a_message_names_is_accepted():
     _, _, graph, _ = _network()
     macs = jaxprune.costs.macs(graph)
     with pytest.raises(ValueError, match="smallest reachable cost") as error:
-        channels.round_to_budget(graph, {}, [(macs, 1e-6)])
+        channels.round_to_limits(graph, {}, Limit(macs, 1e-6))
     bound = float(re.search(r"between ([\d.e-]+),", str(error.value))[1])
-    counts = channels.round_to_budget(graph, {}, [(macs, bound)])
+    counts = channels.round_to_limits(graph, {}, Limit(macs, bound))
     assert set(counts.values()) == {1}
 
 
 def test_a_key_is_asked_for():
     _, tree, graph, _ = _network()
     pruner = jaxprune.dsa(graph, sharpness=1.0)
-    with pytest.raises(ValueError, match="give a typed PRNG key"):
+    with pytest.raises(ValueError, match="must be a typed PRNG key"):
         pruner.apply(tree["params"], pruner.init(tree["params"]))
 
 
@@ -261,7 +297,6 @@ def test_a_key_is_asked_for():
     [
         ({"sharpness": 1.0, "floor": 1.0}, "floor=1.0"),
         ({"sharpness": -1.0}, "sharpness=-1.0"),
-        ({"sharpness": 1.0, "sampling": "gumbel"}, "must be bernoulli, concrete or"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -274,42 +309,23 @@ def test_a_graph_without_groups_is_refused():
     graph = jaxprune.trace_channels(
         lambda p, x: x @ p, jnp.ones((3, 2)), jnp.ones((1, 3))
     )
-    with pytest.raises(ValueError, match="has no group of channels to prune"):
+    with pytest.raises(ValueError, match=r"`dsa\(graph\)`: .* `print\(graph\)`"):
         jaxprune.dsa(graph, sharpness=1.0)
 
 
-def test_masks_keep_the_most_important_and_mask_their_readers():
-    apply_fn, tree, graph, x = _network()
+def test_masks_keep_the_most_important_of_the_learned_ratio():
+    _, tree, graph, _ = _network()
     params = tree["params"]
     pruner = jaxprune.dsa(graph, sharpness=5.0)
     variables = {name: jnp.float32(0.0) for name in graph.groups}
-    masks = jax.jit(pruner.masks)(params, variables)
-    rows = masks["stage1_block1"]["conv2"]["kernel"][0, 0, :, 0]
+    masks = pruner.masks(params, variables)
+    rows = masks["params/stage1_block1/conv1/kernel:3"]
     scale = params["stage1_block1"]["bn1"]["scale"]
     assert int(rows.sum()) == 8
     assert scale[rows].min() > scale[~rows].max()
-    fewer = pruner.masks(params, variables, keep_ratio=0.25)
-    assert int(fewer["dense"]["kernel"][:, 0].sum()) == 16
-    kept = jaxprune.apply_masks(params, masks)
-    small = channels.compact(
-        apply_fn,
-        graph,
-        jaxprune.channels.channel_masks(
-            graph,
-            {
-                "params": masks,
-                "batch_stats": jax.tree.map(
-                    lambda s: jnp.ones(s.shape, bool), tree["batch_stats"]
-                ),
-            },
-        ),
-        tree,
-    )
-    np.testing.assert_allclose(
-        jax.jit(small.apply_fn)(small.trees[0], x),
-        jax.jit(apply_fn)({**tree, "params": kept}, x),
-        atol=1e-5,
-    )
+    chex.assert_trees_all_equal(jax.jit(pruner.masks)(params, variables), masks)
+    with pytest.raises(ValueError, match="must be a number"):
+        pruner.masks(params, {**variables, next(iter(variables)): jnp.float32("nan")})
 
 
 def test_ratios_follow_what_the_loss_needs_under_a_budget():
@@ -368,17 +384,18 @@ def test_rounding_meets_the_budget_to_the_channel(limit, multiple_of):
     )
     sizes = {name: group.size for name, group in graph.groups.items()}
     at = lambda counts: {name: counts[name] / sizes[name] for name in sizes}
-    for limits in ([(macs, limit)], [(macs, limit), (parameters, limit)]):
-        counts = channels.round_to_budget(
+    both = [Limit(macs, limit), Limit(parameters, limit)]
+    for limits in (both[:1], both):
+        counts = channels.round_to_limits(
             graph, ratios, limits, multiple_of=multiple_of
         )
-        assert all(cost(at(counts)) <= most for cost, most in limits)
+        assert all(one.cost(at(counts)) <= one.at_most for one in limits)
         for name in sizes:
             assert counts[name] >= min(multiple_of, sizes[name])
             assert counts[name] % multiple_of == 0 or counts[name] == sizes[name]
             if counts[name] < sizes[name]:
                 more = {**counts, name: counts[name] + multiple_of}
-                assert any(cost(at(more)) > most for cost, most in limits)
+                assert any(one.cost(at(more)) > one.at_most for one in limits)
         if multiple_of == 1 and len(limits) == 1:
             assert macs(at(counts)) > limit - 0.01
 
@@ -388,21 +405,21 @@ def test_an_infeasible_budget_names_the_smallest_cost():
     macs = costs.macs(graph)
     least = macs({name: 1 / group.size for name, group in graph.groups.items()})
     with pytest.raises(ValueError, match=f"{least * 1.0006:.4g}, the smallest"):
-        channels.round_to_budget(graph, {}, [(macs, least / 2)])
+        channels.round_to_limits(graph, {}, Limit(macs, least / 2))
     with pytest.raises(ValueError, match="must be between"):
-        channels.uniform_ratio(graph, [(macs, 1.5)])
-    with pytest.raises(ValueError, match="no group is called"):
-        channels.round_to_budget(graph, {"x": 0.5}, [(macs, 0.5)])
+        channels.uniform_ratio(graph, Limit(macs, 1.5))
+    with pytest.raises(ValueError, match="must be the name of a group"):
+        channels.round_to_limits(graph, {"x": 0.5}, Limit(macs, 0.5))
     with pytest.raises(ValueError, match="must be finite"):
-        channels.round_to_budget(graph, {"params/conv0/kernel:3": float("nan")}, [])
+        channels.round_to_limits(graph, {"params/conv0/kernel:3": float("nan")}, [])
 
 
 def test_a_uniform_ratio_meets_the_budget():
     _, _, graph, _ = _network()
     macs = costs.macs(graph)
-    ratio = channels.uniform_ratio(graph, [(macs, 0.5)])
+    ratio = channels.uniform_ratio(graph, Limit(macs, 0.5))
     assert macs(dict.fromkeys(graph.groups, ratio)) == pytest.approx(0.5, abs=1e-4)
-    assert channels.uniform_ratio(graph, [(macs, 1.0)]) == 1.0
+    assert channels.uniform_ratio(graph, Limit(macs, 1.0)) == 1.0
 
 
 def test_a_group_of_one_channel_is_not_a_group():

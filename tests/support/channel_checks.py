@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
-from jaxprune.channels import compact, consumer_masks, masked
+from jaxprune.channels import consumer_masks
 from jaxprune.masks import apply_masks
 
 _QUICK = {
@@ -63,14 +63,14 @@ def check(architecture, graph, masks, dtype, tolerance):
     """
     function, variables, inputs = architecture
     variables, inputs = as_dtype(variables, dtype), as_dtype(inputs, dtype)
-    small = compact(function, graph, masks, variables)
+    small = graph.compact(masks, variables)
     try:
         unread = apply_masks(variables, consumer_masks(graph, variables, masks))
     except ValueError as error:
         if "no mask of parameters is exact" not in str(error):
             raise
         unread = None
-    run = masked(function, graph, masks)
+    run = graph.masked(masks)
 
     def everything(smaller, variables, unread):
         full = [run(variables, *inputs)]
