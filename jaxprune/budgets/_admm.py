@@ -176,9 +176,9 @@ def _next_rho(rho, distance, dual_size, slack, rate):
 
 def _minimum(keep_ratios: Mapping[str, Any], given: Any) -> dict[str, np.ndarray]:
     """Return the minimum keep ratios, of the shapes of the keep ratios."""
-    by_name = (
-        dict(given) if isinstance(given, Mapping) else dict.fromkeys(keep_ratios, given)
-    )
+    by_name: dict[str, Any] = dict.fromkeys(keep_ratios, given)
+    if isinstance(given, Mapping):
+        by_name = dict(given)
     if by_name.keys() != keep_ratios.keys():
         raise ValueError(
             "`admm(min_keep_ratio=...)`: must name every site of the keep ratios, "

@@ -73,7 +73,8 @@ def at_most(
                 "Give the end value as a number, or leave `ramp` out."
             )
         begin, end = ramp
-        limit = cubic_ramp(1.0, limit, begin_step=begin, end_step=end)
+        end_value: Any = limit  # a number, or an array, which a schedule takes as well
+        limit = cubic_ramp(1.0, end_value, begin_step=begin, end_step=end)
     return Limit(cost, limit, _name_of(cost) if name is None else name)
 
 

@@ -1,33 +1,42 @@
-"""Projection of the logarithms of keep ratios onto a budget.
+"""Projection of the logarithms of keep ratios onto limits.
 
 A cost of channels is a sum of products of keep ratios, each with a positive factor: a
-posynomial. So with y = log k every log F_j(exp y) is convex, the set of affordable y is
-convex, and the nearest of them is unique:
+posynomial. So with y = log k every log F_j(exp y) is convex, the set of y that meet the
+limits is convex, and the nearest of them is unique:
 
     minimise   |y - y_0|^2 / 2
     subject to log F_j(exp y) <= log B_j  for all j,   low <= y <= 0
 
-It is found by a primal-dual interior-point method with a fixed number of steps. In
-keep ratios themselves the set is not convex, as a product of two shows.
+It is found by a primal-dual interior-point method. In keep ratios themselves the set is
+not convex, as a product of two shows.
+
+The Hessian of the Lagrangian is never formed: the Newton equations are solved by
+conjugate gradients, with products of the Hessian and a vector. Since the costs have
+positive coefficients, the sums of its rows bound it from above, which makes them a good
+preconditioner. So memory, work and the compiled program grow with the costs and the
+number of keep ratios, not with its square.
 
 References:
-  Boyd, Kim, Vandenberghe, Hassibi, "A tutorial on geometric programming", 2007.
-  Boyd, Vandenberghe, "Convex Optimization", 2004, Sec. 11.7.
+  [GP] Boyd, Kim, Vandenberghe, Hassibi, "A tutorial on geometric programming", 2007.
+  [CO] Boyd, Vandenberghe, "Convex Optimization", 2004, Sec. 11.7.
+  [NO] Nocedal, Wright, "Numerical Optimization", 2006, Alg. 5.3 (preconditioned
+  conjugate gradients), Sec. 16.2 (Schur complements).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-_ITERATIONS = 24
+_ITERATIONS = 40
+_CG_ITERATIONS = 60
 _CENTRING = 0.15
 _TO_BOUNDARY = 0.98
 
 
 class Projection(NamedTuple):
-    """The nearest affordable point.
+    """Hold the nearest point that meets the limits.
 
     Attributes:
       point: y, shape (n,).
@@ -38,71 +47,164 @@ class Projection(NamedTuple):
     multipliers: jax.Array
 
 
+class _Constraints(NamedTuple):
+    """Hold one number for each constraint.
+
+    Attributes:
+      cost: of log F_j(y) - log B_j <= 0, shape (m,).
+      upper: of y <= 0, shape (n,).
+      lower: of low - y <= 0, shape (n,).
+    """
+
+    cost: jax.Array
+    upper: jax.Array
+    lower: jax.Array
+
+
+class _Iterate(NamedTuple):
+    """Hold the primal and dual variables of the interior-point method.
+
+    Attributes:
+      y: shape (n,).
+      slack: positive; minus the constraints when these are met.
+      dual: positive, the Lagrange multipliers.
+    """
+
+    y: jax.Array
+    slack: _Constraints
+    dual: _Constraints
+
+
 def project(
     log_costs: Callable[[jax.Array], jax.Array],
     log_limits: jax.Array,
     target: jax.Array,
     low: jax.Array,
 ) -> Projection:
-    """Projects `target` onto the budget.
+    """Return the point nearest to `target` that meets the limits.
 
     Args:
       log_costs: `y -> log F(exp y)`, shape (n,) to (m,), convex and not decreasing.
       log_limits: log B, shape (m,). There must be a y >= low that meets all of them
-        with room to spare; otherwise the result is somewhere near `low`.
+        with a margin; otherwise the result is somewhere near `low`.
       target: y_0, shape (n,).
-      low: the least y, shape (n,), negative.
+      low: the smallest y, shape (n,), negative.
 
     Returns:
       y, and the multiplier of every cost. y meets the limits to the rounding of the
       dtype of `target`.
     """
-    dtype, m, n = target.dtype, log_limits.shape[0], target.shape[0]
-    rounding = jnp.finfo(dtype).eps  # smaller slacks would be noise
+    rounding = jnp.finfo(target.dtype).eps  # smaller slacks would be noise
 
-    def constraints(y):  # all at most 0
-        return jnp.concatenate([log_costs(y) - log_limits, y, low - y])
+    def constraints(y):
+        return _Constraints(log_costs(y) - log_limits, y, low - y)
 
-    def lagrangian(y, multipliers):
-        return jnp.sum(multipliers * log_costs(y))
+    def unfinished(carry):
+        at, length, iteration = carry
+        gaps = jax.tree.map(lambda s, d: jnp.max(s * d), at.slack, at.dual)
+        open_ = (jnp.max(jnp.stack(gaps)) > 16 * rounding) | (length < 0.9)
+        return (iteration < _ITERATIONS) & open_
 
-    jacobian, curvature = jax.jacrev(log_costs), jax.hessian(lagrangian)
+    def improve(carry):
+        at, _, iteration = carry
+        new, length = _newton(log_costs, constraints, target, at)
+        fine = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new)]))
+        new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, at)
+        return new, length, iteration + 1
 
-    def improve(_, state):
-        y, slack, dual = state
-        slopes = jacobian(y)
-        centre = jnp.maximum(_CENTRING * jnp.mean(slack * dual), 4 * rounding)
-        weight = dual / slack
-        residual = constraints(y) + slack
-        # Newton's step on stationarity, feasibility and complementarity, with slacks
-        # and multipliers eliminated; those of the bounds are diagonal.
-        pull = weight * residual + centre / slack
-        gradient = y - target + slopes.T @ pull[:m] + pull[m : m + n] - pull[m + n :]
-        matrix = curvature(y, dual[:m]) + slopes.T @ (weight[:m, None] * slopes)
-        matrix += jnp.diag(1 + weight[m : m + n] + weight[m + n :])
-        step = -jnp.linalg.solve(matrix, gradient)
-        moved = jnp.concatenate([slopes @ step, step, -step])
-        slack_step = -residual - moved
-        dual_step = (centre - dual * slack_step) / slack - dual
-        length = _TO_BOUNDARY * jnp.minimum(
-            _reach(slack, slack_step), _reach(dual, dual_step)
-        )
-        length = jnp.minimum(length, 1)
-        new = (
-            y + length * step,
-            jnp.maximum(slack + length * slack_step, rounding),
-            jnp.maximum(dual + length * dual_step, rounding),
-        )
-        fine = jnp.all(jnp.isfinite(jnp.concatenate(new)))
-        return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, state)
-
-    start = jnp.clip(target, low * 0.99, low * 0.01)
-    slack = jnp.maximum(-constraints(start), 0.1).astype(dtype)
-    dual = jnp.ones_like(slack)
-    y, _, dual = jax.lax.fori_loop(0, _ITERATIONS, improve, (start, slack, dual))
-    return Projection(jnp.clip(y, low, 0), dual[:m])
+    y = jnp.clip(target, low * 0.99, low * 0.01)
+    slack = jax.tree.map(lambda c: jnp.maximum(-c, 0.1), constraints(y))
+    start = _Iterate(y, slack, jax.tree.map(jnp.ones_like, slack))
+    carry = start, jnp.zeros([], target.dtype), jnp.zeros([], jnp.int32)
+    at = jax.lax.while_loop(unfinished, improve, carry)[0]
+    return Projection(jnp.clip(at.y, low, 0), at.dual.cost)
 
 
-def _reach(value: jax.Array, step: jax.Array) -> jax.Array:
-    """The length at which the first of positive numbers becomes zero."""
-    return jnp.min(jnp.where(step < 0, -value / jnp.minimum(step, -1e-30), jnp.inf))
+def _newton(log_costs, constraints, target, at: _Iterate) -> tuple[_Iterate, jax.Array]:
+    """Take one primal-dual step, [CO] Sec. 11.7.1; return its length too.
+
+    Slacks and multipliers are eliminated. What is left of the bounds is diagonal; the
+    multipliers of the costs are found from their Schur complement, so that no large
+    weight of a limit that is met exactly spoils the rest.
+    """
+    y, slack, dual = at
+    rounding = jnp.finfo(y.dtype).eps
+    residual = jax.tree.map(jnp.add, constraints(y), slack)
+    count = len(slack.cost) + 2 * len(y)
+    gap = sum(jnp.sum(s * d) for s, d in zip(slack, dual, strict=True)) / count
+    centre = jnp.maximum(_CENTRING * gap, 4 * rounding)
+
+    weight = jax.tree.map(jnp.divide, dual, slack)
+    force = jax.tree.map(lambda w, r, s: w * r + centre / s, weight, residual, slack)
+    slopes = jax.jacrev(log_costs)(y)
+    product = _hessian_product(log_costs, y, dual.cost)
+    diagonal = 1 + weight.upper + weight.lower
+    # For positive coefficients, sums of rows bound the Hessian of F_j / F_j.
+    rows = product(jnp.ones_like(y)) + (dual.cost * slopes.sum(1)) @ slopes
+    right = jnp.concatenate([(y - target + force.upper - force.lower)[None], slopes])
+    solved = _solve(product, diagonal, jnp.maximum(rows, 0), right)
+    schur = jnp.diag(slack.cost / dual.cost) + slopes @ solved[1:].T
+    moved = residual.cost + centre / dual.cost - slopes @ solved[0]
+    step = -solved[0] - jnp.linalg.solve(schur, moved) @ solved[1:]
+
+    change = _Constraints(slopes @ step, step, -step)
+    slack_step = jax.tree.map(lambda r, c: -r - c, residual, change)
+    dual_step = jax.tree.map(
+        lambda s, d, ds: (centre - d * ds) / s - d, slack, dual, slack_step
+    )
+    reach = jnp.minimum(_reach(slack, slack_step), _reach(dual, dual_step))
+    length = jnp.minimum(_TO_BOUNDARY * reach, 1)
+    advanced = lambda old, change: jax.tree.map(
+        lambda a, b: jnp.maximum(a + length * b, rounding), old, change
+    )
+    new = _Iterate(
+        y + length * step, advanced(slack, slack_step), advanced(dual, dual_step)
+    )
+    return new, length
+
+
+def _hessian_product(log_costs, y, multipliers) -> Callable[[jax.Array], jax.Array]:
+    """Return `v -> H v` with H the Hessian of sum_j multipliers_j log F_j."""
+    slope = jax.grad(lambda y: jnp.sum(multipliers * log_costs(y)))
+    return jax.linearize(slope, y)[1]
+
+
+def _solve(product, diagonal, bound, right) -> jax.Array:
+    """Solve (diag(diagonal) + H) x = right for several right sides, shape (r, n).
+
+    Preconditioned conjugate gradients, [NO] Alg. 5.3; `diagonal + bound` is the
+    preconditioner.
+    """
+    inverse = 1 / (diagonal + bound)
+    tolerance = jnp.finfo(right.dtype).eps ** 0.75
+    matrix = jax.vmap(lambda v: diagonal * v + product(v))
+    inner = lambda a, b: jnp.sum(a * b, axis=1, keepdims=True)
+    safe = lambda a, b: jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+    def unfinished(carry):
+        return (carry[4] < _CG_ITERATIONS) & jnp.any(carry[3] > goal)
+
+    def improve(carry):
+        x, rest, direction, size, iteration = carry
+        image = matrix(direction)
+        length = safe(size, inner(direction, image))
+        x, rest = x + length * direction, rest - length * image
+        new = inner(rest, inverse * rest)
+        direction = inverse * rest + safe(new, size) * direction
+        return x, rest, direction, new, iteration + 1
+
+    first = inverse * right
+    size = inner(right, first)
+    goal = tolerance**2 * size
+    start = jnp.zeros_like(right), right, first, size, jnp.zeros([], jnp.int32)
+    return jax.lax.while_loop(unfinished, improve, start)[0]
+
+
+def _reach(value: Any, step: Any) -> jax.Array:
+    """Return the length at which the first of positive numbers becomes zero."""
+    ends = jax.tree.map(
+        lambda v, s: jnp.min(jnp.where(s < 0, -v / jnp.minimum(s, -1e-30), jnp.inf)),
+        value,
+        step,
+    )
+    return jnp.min(jnp.stack(ends))
