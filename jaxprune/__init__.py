@@ -41,7 +41,6 @@ from jaxprune.methods import dsa as dsa
 from jaxprune.methods import global_magnitude as global_magnitude
 from jaxprune.methods import grasp as grasp
 from jaxprune.methods import identity as identity
-from jaxprune.methods import lats as lats
 from jaxprune.methods import ltp as ltp
 from jaxprune.methods import ltp_as_published as ltp_as_published
 from jaxprune.methods import magnitude as magnitude
@@ -53,8 +52,12 @@ from jaxprune.methods import (
 from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
+from jaxprune.transforms import check as check
+from jaxprune.transforms import finalize as finalize
 from jaxprune.transforms import follow_threshold as follow_threshold
 from jaxprune.transforms import freeze_pruned as freeze_pruned
+from jaxprune.transforms import gradual_magnitude as gradual_magnitude
+from jaxprune.transforms import lats as lats
 from jaxprune.transforms import reach_keep_ratio as reach_keep_ratio
 from jaxprune.tree import by_name as by_name
 from jaxprune.tree import kernels as kernels
@@ -76,15 +79,18 @@ __all__ = [
     "budgets",
     "by_name",
     "channels",
+    "check",
     "compact",
     "costs",
     "density",
     "dsa",
     "dual_ascent",
+    "finalize",
     "fold_constants",
     "follow_threshold",
     "freeze_pruned",
     "global_magnitude",
+    "gradual_magnitude",
     "grasp",
     "identity",
     "io",

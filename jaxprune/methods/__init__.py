@@ -15,8 +15,6 @@ from jaxprune.methods._keep_probabilities import (
     keep_probabilities as keep_probabilities,
 )
 from jaxprune.methods._keep_probabilities import most_important as most_important
-from jaxprune.methods._lats import inverse_soft_threshold as inverse_soft_threshold
-from jaxprune.methods._lats import lats as lats
 from jaxprune.methods._lats import soft_thresholding as soft_thresholding
 from jaxprune.methods._lats import (
     straight_through_soft_threshold as straight_through_soft_threshold,
@@ -45,9 +43,7 @@ __all__ = [
     "grasp",
     "grasp_scores",
     "identity",
-    "inverse_soft_threshold",
     "keep_probabilities",
-    "lats",
     "ltp",
     "ltp_as_published",
     "magnitude",
