@@ -249,11 +249,12 @@ def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
         return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
     if config.final_threshold is not None:
         optimizer = jaxprune.follow_threshold(
-            weights, threshold=lambda step: config.final_threshold * shape(step)
+            weights, pruner, threshold=lambda step: config.final_threshold * shape(step)
         )
     else:
         optimizer = jaxprune.reach_keep_ratio(
             weights,
+            pruner,
             keep_ratio=jaxprune.masks.keep_ratio_of(config.sparsity),
             shape=shape,
         )

@@ -1,6 +1,7 @@
 """The trail of a run: ever sparser networks, each saved with its accuracies."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,26 @@ class Record:
     data_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     channels: dict[str, list[int]] | None = None
     result: str | None = None
+
+
+def compression_ladder(keep_ratio: float) -> tuple[float, ...]:
+    """Return the keep ratios 1/2, 1/4, 1/8, ... above `keep_ratio`, then itself.
+
+    Args:
+      keep_ratio: the last rung, in (0, 1].
+
+    Raises:
+      ValueError: if `keep_ratio` is not in (0, 1].
+
+    >>> compression_ladder(0.1)
+    (0.5, 0.25, 0.125, 0.1)
+    """
+    if not 0 < keep_ratio <= 1:
+        raise ValueError(
+            f"`compression_ladder(keep_ratio={keep_ratio})`: must be in (0, 1]."
+        )
+    rungs = math.ceil(-math.log2(keep_ratio)) - 1
+    return (*(2.0**-i for i in range(1, rungs + 1)), keep_ratio)
 
 
 def next_rung(ladder: tuple[float, ...], points: list, keep_ratio: float):

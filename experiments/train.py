@@ -165,9 +165,7 @@ def _run_phase(
     step_fn = ways.compile(make_train_step(shared))
     search_fn = ways.compile(make_search_step(shared)) if plan.search else None
     batches = phases.stream_of(setting, phase)
-    ladder = jaxprune.schedules.compression_ladder(
-        setting.keep_ratio or config.lowest_rung
-    )
+    ladder = trail.compression_ladder(setting.keep_ratio or config.lowest_rung)
     first = int(state.step)
     state = ways.replicate(state)
     late, stop = None, False

@@ -4,8 +4,6 @@ Say the size, get it: a `Pruner` decides what the network sees, an optax optimiz
 its weights move, a `Budget` what it may cost. See the README for a first run.
 """
 
-from importlib.metadata import version as _version
-
 from jaxprune import base as base
 from jaxprune import budgets as budgets
 from jaxprune import channels as channels
@@ -42,28 +40,26 @@ from jaxprune.methods import dsa as dsa
 from jaxprune.methods import global_magnitude as global_magnitude
 from jaxprune.methods import grasp as grasp
 from jaxprune.methods import identity as identity
-from jaxprune.methods import lats as lats
 from jaxprune.methods import ltp as ltp
 from jaxprune.methods import ltp_as_published as ltp_as_published
 from jaxprune.methods import magnitude as magnitude
 from jaxprune.methods import random_erk as random_erk
 from jaxprune.methods import snip as snip
-from jaxprune.methods import (
-    soft_threshold_reparameterization as soft_threshold_reparameterization,
-)
+from jaxprune.methods import soft_threshold_reparameterization as soft_threshold_reparameterization
 from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
+from jaxprune.training import nnx_module as nnx_module
+from jaxprune.training import pruning as pruning
+from jaxprune.transforms import check as check
+from jaxprune.transforms import finalize as finalize
 from jaxprune.transforms import follow_threshold as follow_threshold
 from jaxprune.transforms import freeze_pruned as freeze_pruned
+from jaxprune.transforms import gradual_magnitude as gradual_magnitude
+from jaxprune.transforms import lats as lats
 from jaxprune.transforms import reach_keep_ratio as reach_keep_ratio
 from jaxprune.tree import by_name as by_name
 from jaxprune.tree import kernels as kernels
-
-from jaxprune.training import nnx_module as nnx_module
-from jaxprune.training import pruning as pruning
-
-__version__ = _version("jaxprune")
 
 __all__ = [
     "Budget",
@@ -81,14 +77,17 @@ __all__ = [
     "budgets",
     "by_name",
     "channels",
+    "check",
     "costs",
     "density",
     "dsa",
     "dual_ascent",
+    "finalize",
     "fold_constants",
     "follow_threshold",
     "freeze_pruned",
     "global_magnitude",
+    "gradual_magnitude",
     "grasp",
     "identity",
     "io",

@@ -10,7 +10,7 @@ may return. One threshold serves all layers; it grows from 0 to D.
 Two forms of the same method, with the same trajectory:
 
 ===================  ===========================================================
-`lats`               around the optimizer: the network's parameters are w, exact
+`jaxprune.lats`      around the optimizer: the network's parameters are w, exact
                      zeros every step
 `soft_thresholding`  inside the forward pass, as a `Pruner`: the parameters are
                      theta, the thresholds its variables
@@ -25,19 +25,12 @@ What moves the thresholds of the forward form:
 `optax.sgd(eta)` and `dual_ascent(cost, limit)`  a limit on any cost
 ===============================================  ===========================
 
->>> import optax
->>> from jaxprune import schedules
->>> rate = optax.warmup_cosine_decay_schedule(0.0, 0.256, 500, 10_000)
->>> threshold = schedules.from_learning_rate(rate, final=0.02, steps=10_000)
->>> sgd = optax.chain(optax.add_decayed_weights(3e-5), optax.sgd(rate, 0.875))
->>> optimizer = lats(sgd, threshold=threshold)
-
 ======  ================  =====================================
 symbol  here              meaning
 ======  ================  =====================================
-theta   `state.latent`    dense latent weights
-w       `params`          weights of the network
-D_t     `threshold`       threshold after t steps; unit: weight
+theta   `params`          dense latent weights
+w       -                 weights of the network
+D_t     `variables`       threshold after t steps; unit: weight
 S       `soft_threshold`  `jaxprune.prox.soft_threshold`
 ======  ================  =====================================
 
@@ -50,87 +43,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_non_negative, check_scalar_or_schedule
+from jaxprune.base._checks import check_non_negative
 from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.masks import _select as masks
 from jaxprune.masks._soft import finalized, soft_threshold_masks
 from jaxprune.prox._operators import soft_threshold
-from jaxprune.transforms._proximal import latent_proximal
-
-
-def lats(
-    optimizer: optax.GradientTransformation, *, threshold: optax.ScalarOrSchedule
-) -> optax.GradientTransformationExtraArgs:
-    """Prune by soft-thresholding the latent weights that `optimizer` trains.
-
-        theta_{t+1} = theta_t + optimizer(dL/dw_t, theta_t)
-        w_{t+1} = S(theta_{t+1}, D_{t+1})
-
-    `jaxprune.transforms.latent_proximal` with the soft threshold. The latent weights
-    start at theta_0 = sign(w_0) (|w_0| + D_0), of which the given parameters are the
-    soft threshold: theta_0 = w_0 for a threshold that starts at 0.
-
-    Args:
-      optimizer: trains the latent weights, weight decay included.
-      threshold: D_t >= 0, a scalar or a schedule of the number of steps taken; see
-        `jaxprune.schedules`.
-
-    Returns:
-      A transformation, complete in itself, with state
-      `jaxprune.transforms.LatentProximalState`. Nothing may come behind it in a chain;
-      wrap it in `optax.masked` or `optax.partition` to choose leaves.
-
-    Raises:
-      ValueError: `threshold` is negative; at `update`, `params` is missing.
-      TypeError: `optimizer` or `threshold` is of another kind.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> optimizer = lats(optax.sgd(1.0), threshold=optax.linear_schedule(0, 1, 4))
-      >>> params = jnp.array([1.0, 0.125])
-      >>> state = optimizer.init(params)
-      >>> updates, state = optimizer.update(jnp.zeros(2), state, params)
-      >>> optax.apply_updates(params, updates).tolist()
-      [0.75, 0.0]
-
-    References:
-      [LATS]; the authors threshold inside the forward pass, which this equals.
-    """
-    check_scalar_or_schedule("lats", "threshold", threshold)
-    return latent_proximal(
-        optimizer, soft_threshold, threshold, initialize=inverse_soft_threshold
-    )
-
-
-def inverse_soft_threshold(params: Any, threshold: Any) -> Any:
-    """Return latent weights of which `params` are the soft threshold.
-
-        theta_i = sign(w_i) (|w_i| + D)
-
-    A weight that is zero gets a latent weight of zero, the middle of those it could
-    have. Weights smaller than the rounding of D are lost.
-
-    Args:
-      params: w, an array or a pytree of floating-point arrays of any shape.
-      threshold: D >= 0, a scalar; unit: weight.
-
-    Returns:
-      theta, as `params`.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> inverse_soft_threshold(jnp.array([-1.0, 0.0, 2.0]), 0.5).tolist()
-      [-1.5, 0.0, 2.5]
-
-    References:
-      [LATS], the initial mapping of the authors' code.
-    """
-    return jax.tree.map(
-        lambda w: w + jnp.sign(w) * jnp.asarray(threshold, w.dtype), params
-    )
 
 
 @jax.custom_vjp

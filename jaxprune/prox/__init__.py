@@ -1,5 +1,6 @@
 """Proximal operators on arrays and trees."""
 
+from jaxprune.prox._inverse import inverse_soft_threshold as inverse_soft_threshold
 from jaxprune.prox._operators import Prox as Prox
 from jaxprune.prox._operators import box as box
 from jaxprune.prox._operators import elastic_net as elastic_net
@@ -19,6 +20,7 @@ __all__ = [
     "global_top_k",
     "group_soft_threshold",
     "hard_threshold",
+    "inverse_soft_threshold",
     "non_negative_soft_threshold",
     "soft_threshold",
     "top_k",

@@ -56,8 +56,8 @@ def floating_leaf(call: str, name: str, x: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"`{call}(params, ...)` must have floating-point leaves, got leaf"
-            f" {name!r} of dtype {x.dtype}. Leave it out: wrap the transformation in"
-            " `optax.masked`."
+            f" {name!r} of dtype {x.dtype}. Leave it out: select other leaves with"
+            " the `where` of the transformation."
         )
     return x
 

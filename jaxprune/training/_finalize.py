@@ -13,7 +13,7 @@ import numpy as np
 from jaxprune import tree
 from jaxprune.base._protocols import ChannelPruner, Limit, Masks, Params
 from jaxprune.budgets._result import Result
-from jaxprune.channels._allocation import round_to_budget
+from jaxprune.channels._allocation import round_to_limits
 
 _END = 2**31 - 1  # a step at which every schedule has ended
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
@@ -133,7 +133,7 @@ def _decide_channels(pruner, params, variables, limits, keep_ratio) -> _Decision
     sizes = {name: group.size for name, group in pruner.graph.groups.items()}
     soft = pruner.apply(params, variables, key=jax.random.key(0)).keep_ratios
     wanted = {name: float(ratio) for name, ratio in soft.items()}
-    counts = round_to_budget(pruner.graph, wanted, limits) if limits else None
+    counts = round_to_limits(pruner.graph, wanted, limits) if limits else None
     masks = pruner.masks(params, variables, counts=counts)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
     own = sum(wanted[n] * sizes[n] for n in sizes) / sum(sizes.values())

@@ -1,13 +1,16 @@
-"""optax transformations that keep a pruned network pruned."""
+"""Frozen masks: pruned weights stay zero while the others train."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import tree
 from jaxprune.base._protocols import Masks
 from jaxprune.masks import _select as jmasks
+from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _watch as watch_
 
 
 class FreezePrunedState(NamedTuple):
@@ -15,63 +18,143 @@ class FreezePrunedState(NamedTuple):
 
     Attributes:
       masks: bool arrays, of the structure of the parameters.
+      watch: a `Watch` of the pruned weights, which must be zero once an update was
+        made; see `jaxprune.check`.
     """
 
     masks: Masks
+    watch: watch_.Watch
 
 
 def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
-    """Holds pruned weights at zero while the others train.
+    """Hold pruned weights at zero while the others train.
 
         u <- where(mask, u, -w)
 
-    Put last in a chain, it makes `w + u` exactly zero outside the masks whatever comes
-    before: weight decay and momentum cannot bring a pruned weight back.
+    Last in a chain, it makes `w + u` exactly zero outside the masks whatever comes
+    before: weight decay and momentum cannot bring a pruned weight back. Updates of
+    leaves whose mask is the scalar True pass unchanged.
 
     The masks live in the state, so a step that is compiled once serves all masks of
-    the same shapes, and a checkpoint of the optimizer's state holds them.
+    the same shapes, and a checkpoint of the optimizer's state holds them. For other
+    masks make a new state with `init`.
+
+    An optimizer behind it would rescale the updates, and a pruned weight would come
+    back: `jaxprune.check(state)` raises then.
 
     Args:
-      masks: see `base.Masks`; of the structure of what the transformation will see.
+      masks: see `jaxprune.masks`: a tree of bool arrays of the structure of the
+        parameters, each of the shape of its parameter or (). Inside `optax.masked` and
+        `optax.partition` leaves that the transformation does not see may have masks,
+        which are not used.
 
     Returns:
-      An optax transformation; `update` needs `params`.
+      A transformation with state `FreezePrunedState`; `update` needs `params`. An
+      update has the wider of its own dtype and that of the parameter.
 
     Raises:
-      ValueError, TypeError: from `init`, if the masks do not fit the parameters.
+      ValueError: from `init`, if the masks do not fit the parameters or a pruned weight
+        is not finite, which no update can take to zero; from `update`, if `params` is
+        missing.
+      TypeError: from `init`, if a mask is not boolean.
 
-    >>> import jax.numpy as jnp, optax
-    >>> params = {"w": jnp.array([3.0, 0.0])}
-    >>> tx = optax.chain(optax.sgd(1.0), freeze_pruned({"w": jnp.array([True, False])}))
-    >>> grads = {"w": jnp.array([1.0, 1.0])}
-    >>> updates, _ = tx.update(grads, tx.init(params), params)
-    >>> optax.apply_updates(params, updates)["w"].tolist()
-    [2.0, 0.0]
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> params = {"w": jnp.array([3.0, 0.0])}
+      >>> masks = {"w": jnp.array([True, False])}
+      >>> tx = optax.chain(optax.sgd(1.0), freeze_pruned(masks))
+      >>> grads = {"w": jnp.array([1.0, 1.0])}
+      >>> updates, _ = tx.update(grads, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [2.0, 0.0]
     """
 
     def init(params):
-        if not jax.tree.leaves(params):
-            # Nothing to freeze, or `optax.tree.map_params` asks where the
-            # parameter-shaped trees of the state are.
-            return FreezePrunedState(params)
-        jmasks.validate(params, masks)
+        if checks.is_abstract(params):
+            return jax.eval_shape(init, params)
+        ours = _of_the_same_leaves(masks, params)
+        if jax.tree.leaves(params):
+            jmasks.validate(params, ours)
+            _check_finite(params, ours)
         # A copy: the caller's masks must survive the donation of the state.
-        return FreezePrunedState(jax.tree.map(lambda m: jnp.array(m, copy=True), masks))
+        ours = jax.tree.map(lambda m: jnp.array(m, copy=True), ours)
+        nothing = jnp.zeros_like(_back(params, ours))
+        return FreezePrunedState(ours, watch_.begin(nothing != 0))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(
-                "`freeze_pruned(...).update(updates, state)`: the parameters are "
-                "needed to hold pruned weights at zero. Call "
-                "`update(updates, state, params)`."
-            )
-        updates = jax.tree.map(
-            lambda m, u, p: jnp.where(m, u, -p).astype(u.dtype),
-            state.masks,
-            updates,
-            params,
+        params = checks.require_params("freeze_pruned", params)
+        came_back = state.watch.expected & (_back(params, state.masks) > 0)
+        updates = jax.tree.map(_frozen, state.masks, updates, params)
+        started = state.watch.expected | True
+        return updates, state._replace(
+            watch=watch_.proceed(state.watch, came_back, started)
         )
-        return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _of_the_same_leaves(masks: Any, params: Any) -> Any:
+    """Return the masks of the leaves that are there.
+
+    optax hides leaves behind `MaskedNode`, and asks with a placeholder without leaves
+    where a state has trees like the parameters.
+    """
+    if not jax.tree.leaves(params):
+        return params
+    if not any(isinstance(x, optax.MaskedNode) for x in _nodes(params)):
+        return masks
+    known = tree.named_leaves(masks)
+    missing = sorted(set(tree.named_leaves(params)) - set(known))
+    if missing:
+        raise ValueError(
+            f"`freeze_pruned(masks)`: every leaf must have a mask, {missing} have none."
+            " Pass masks of the structure of all parameters."
+        )
+    return jax.tree.map(lambda name: known[name], tree.names(params))
+
+
+def _nodes(params: Any) -> list[Any]:
+    return jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+
+
+def _check_finite(params: Any, masks: Masks) -> None:
+    """Refuse pruned weights that no addition takes to zero."""
+    names = tree.named_leaves(params)
+    for (name, p), m in zip(names.items(), jax.tree.leaves(masks), strict=True):
+        if not _prunable(p, m) or isinstance(p, jax.core.Tracer):
+            continue
+        wrong = jnp.any(~jnp.isfinite(p) & ~m)
+        if isinstance(wrong, jax.core.Tracer):
+            continue
+        if bool(wrong):
+            raise ValueError(
+                f"`freeze_pruned(masks)`: a pruned weight of leaf {name!r} is not"
+                " finite, and no update takes it to zero. Call"
+                " `jaxprune.apply_masks(params, masks)` first."
+            )
+
+
+def _prunable(param: Any, mask: Any) -> bool:
+    """Return whether a leaf has weights that a mask may prune."""
+    return jnp.issubdtype(param.dtype, jnp.inexact) and (
+        jnp.shape(mask) == jnp.shape(param) or jnp.ndim(mask) == 0
+    )
+
+
+def _back(params: Any, masks: Masks) -> jax.Array:
+    """Return the number of pruned weights that are not zero, int32."""
+    counts = [
+        jnp.sum((p != 0) & ~m, dtype=jnp.int32)
+        for p, m in zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True)
+        if _prunable(p, m)
+    ]
+    return sum(counts, jnp.zeros([], jnp.int32))
+
+
+def _frozen(mask: jax.Array, update: Any, param: Any) -> Any:
+    """Return the update of one leaf, wide enough to take pruned weights to zero."""
+    if update is None or not _prunable(param, mask):
+        return update
+    dtype = jnp.promote_types(update.dtype, param.dtype)
+    return jnp.where(mask, update.astype(dtype), -param.astype(dtype))

@@ -5,23 +5,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from jaxprune import tree
 from jaxprune.base._checks import check_scalar_or_schedule
 from jaxprune.prox._operators import Prox, soft_threshold
-from jaxprune.transforms import _common as step_
+from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _size as size_
+from jaxprune.transforms import _steps as step_
+from jaxprune.transforms import _watch as watch_
+from jaxprune.transforms._selection import merge, only, selection
 
 
 class PreconditionedProximalState(NamedTuple):
-    """State of `preconditioned_proximal`.
+    """State of `preconditioned_proximal` and `adam_ista`.
 
     Attributes:
       count: steps taken, int32 scalar.
       inner_state: the state of the wrapped optimizer.
+      watch: a `Watch` of the number of exact zeros; see `jaxprune.check`.
     """
 
     count: jax.Array
     inner_state: optax.OptState
+    watch: watch_.Watch
 
 
 def preconditioned_proximal(
@@ -30,6 +38,7 @@ def preconditioned_proximal(
     scaling: optax.ScalarOrSchedule = 1.0,
     *,
     preconditioner: Callable[[optax.OptState], Any],
+    where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Follow an adaptive optimizer by the prox in that optimizer's metric.
 
@@ -47,22 +56,26 @@ def preconditioned_proximal(
         unchanged. Decoupled weight decay (AdamW) is outside of P: it shifts the fixed
         point by `weight_decay / P`.
       prox: a function `(params, scaling) -> params` that takes one scaling per
-        weight: the separable ones of `jaxprune.prox`.
+        weight: the separable ones of `jaxprune.prox`. It is given the selected leaves,
+        and `optax.MaskedNode` for the others.
       scaling: s_t, a scalar >= 0 or a schedule of the step.
       preconditioner: `inner_state -> P_t`, from the optimizer's state after the
         step: a tree like the parameters, positive; e.g. `adam_preconditioner`.
+      where: the leaves to which the prox is applied, see `jaxprune.tree`; None selects
+        the kernels, True all leaves. All others move as under `optimizer` alone.
 
     Returns:
       A transformation, complete in itself, with state `PreconditionedProximalState`.
       Nothing may come behind it in a chain.
 
     Raises:
-      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
-        at `update`, `params` is missing or P has another structure.
+      ValueError: `scaling` is negative; at `init`, nothing is selected or `prox` does
+        not suit the parameters; at `update`, `params` is missing or P has another
+        structure.
       TypeError: an argument is of another kind.
 
     Warns:
-      UserWarning: at `init`, parameters are in float16 or bfloat16.
+      UserWarning: at `init`, selected parameters are in float16 or bfloat16.
 
     Examples:
       >>> import optax
@@ -80,22 +93,61 @@ def preconditioned_proximal(
       arXiv:1910.10094, 2019.
     """
     call = "preconditioned_proximal"
-    step_.check_prox(call, prox)
+    checks.check_prox(call, prox)
     check_scalar_or_schedule(call, "scaling", scaling)
     if not callable(preconditioner):
         raise TypeError(
             f"`{call}(..., preconditioner=...)` must be a function of the optimizer's"
             f" state, got {preconditioner!r}. Pass e.g. `adam_preconditioner()`."
         )
-    inner = step_.with_extra_args(call, optimizer)
+
+    def rule(count, params, moved, metric):
+        del params
+        scale = step_.at(scaling, count)
+        return prox(moved, jax.tree.map(lambda p: scale * p, metric))
+
+    def check(params):
+        checks.check_result(call, prox, params)
+
+    return _preconditioned(call, optimizer, rule, preconditioner, where, check)
+
+
+def _preconditioned(
+    call,
+    optimizer,
+    rule,
+    preconditioner,
+    where,
+    check=lambda _: None,
+    keep_ratio=np.nan,
+):
+    """Return `optimizer` followed by `rule` on the selected leaves.
+
+    Args:
+      call: the public function, for messages.
+      optimizer: moves the weights by -eta_t P_t m_t.
+      rule: `count, params, moved, metric -> target`, trees of the selected leaves.
+      preconditioner: `inner_state -> P_t`.
+      where: the selection.
+      check: refuses parameters that do not suit the rule.
+      keep_ratio: the size to reach, NaN where none is given.
+    """
+    inner = checks.with_extra_args(call, optimizer)
 
     def init(params):
-        step_.check_result(call, prox, params)
-        step_.warn_low_precision(call, params)
-        return PreconditionedProximalState(jnp.zeros([], jnp.int32), inner.init(params))
+        if checks.is_abstract(params):
+            return jax.eval_shape(init, params)
+        selected = only(selection(call, params, where), params)
+        check(selected)
+        checks.warn_low_precision(call, selected)
+        return PreconditionedProximalState(
+            jnp.zeros([], jnp.int32),
+            inner.init(params),
+            watch_.begin_zeros(selected, keep_ratio),
+        )
 
     def update(updates, state, params=None, **extra_args):
-        params = step_.require_params(call, params)
+        params = checks.require_params(call, params)
         updates, inner_state = inner.update(
             updates, state.inner_state, params, **extra_args
         )
@@ -104,15 +156,19 @@ def preconditioned_proximal(
             raise ValueError(
                 f"`{call}(..., preconditioner=...)` must return a tree like the"
                 f" parameters {jax.tree.structure(params)}, got"
-                f" {jax.tree.structure(metric)}. Wrap the whole of"
-                f" `{call}` in `optax.masked`, not the optimizer inside it."
+                f" {jax.tree.structure(metric)}. Select leaves with `where`, not with"
+                " `optax.masked` around the optimizer."
             )
-        scale = step_.at(scaling, state.count)
-        target = prox(
-            step_.moved(params, updates), jax.tree.map(lambda p: scale * p, metric)
-        )
-        return step_.updates_to(target, params), PreconditionedProximalState(
-            step_.next_count(state.count), inner_state
+        chosen = selection(call, params, where)
+        params = only(chosen, params)
+        moved = step_.moved(params, only(chosen, updates))
+        target = rule(state.count, params, moved, only(chosen, metric))
+        target = jax.tree.map(lambda t, p: t.astype(p.dtype), target, params)
+        updates = merge(chosen, step_.updates_to(target, params), updates)
+        return updates, PreconditionedProximalState(
+            step_.next_count(state.count),
+            inner_state,
+            watch_.proceed_zeros(state.watch, params, target),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -167,21 +223,26 @@ def adam_preconditioner(
 
 
 def adam_ista(
-    strength: optax.ScalarOrSchedule,
-    learning_rate: optax.ScalarOrSchedule,
+    strength: optax.ScalarOrSchedule | None = None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
     *,
     b1: Any = 0.9,
     b2: Any = 0.999,
     eps: Any = 1e-8,
     eps_root: Any = 0.0,
+    sparsity: Any = None,
+    steps: int | None = None,
+    where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Minimise `loss + strength * |w|_1` with Adam and soft-thresholding.
+    """Train with Adam and soft-thresholding, for an L1 penalty or a size.
 
-        w_{t+1} = S(w_t - eta_t P_t m_t, lambda_t eta_t P_t)
+        w_{t+1} = S(w_t - eta_t P_t m_t, s_t P_t)
 
     `preconditioned_proximal` around Adam, with the soft threshold S and Adam's own
-    preconditioner P. Its fixed point is the L1 minimiser; that of `chain(adam, ista)`
-    is not.
+    preconditioner P. With a `strength`, s_t = lambda_t eta_t: the fixed point is the
+    minimum of `loss + strength * |w|_1`; that of `chain(adam, ista)` is not. With a
+    `sparsity`, s_t is the (k_t + 1)-th largest |w_t - eta_t P_t m_t| / P_t, which keeps
+    exactly k_t of the n selected weights, along the ramp of `ista`.
 
     Args:
       strength: lambda_t >= 0, a scalar or a schedule; unit: loss / weight.
@@ -190,26 +251,57 @@ def adam_ista(
       b2: decay of the squared gradients' mean.
       eps: added to the root of the latter.
       eps_root: added inside the root.
+      sparsity: the fraction of zeros among the selected weights, in [0, 1), in the
+        place of `strength`.
+      steps: T >= 1, the updates after which the sparsity is met.
+      where: the leaves that are pruned; None selects the kernels. All others move as
+        under `optax.adam`.
 
     Returns:
       A transformation, complete in itself, with state `PreconditionedProximalState`.
 
     Raises:
-      ValueError: an argument is negative.
+      ValueError: not exactly one of `strength` and `sparsity` is given, or an argument
+        is out of range.
       TypeError: an argument is neither a number nor a schedule.
 
     Examples:
+      >>> import optax
       >>> optimizer = adam_ista(1e-4, optax.cosine_decay_schedule(1e-3, 1000))
+      >>> sized = adam_ista(learning_rate=1e-3, sparsity=0.9, steps=1000)
 
     References:
-      Yun, Lozano and Yang, 2021, with an L1 penalty.
+      Yun, Lozano and Yang, 2021, with an L1 penalty; the control of the size is ours.
     """
-    check_scalar_or_schedule("adam_ista", "strength", strength)
+    checks.check_exactly_one("adam_ista", {"strength": strength, "sparsity": sparsity})
     check_scalar_or_schedule("adam_ista", "learning_rate", learning_rate)
-    adam = optax.scale_by_adam(b1, b2, eps, eps_root)
-    return preconditioned_proximal(
-        optax.chain(adam, optax.scale_by_learning_rate(learning_rate)),
-        soft_threshold,
-        step_.product(strength, learning_rate),
-        preconditioner=adam_preconditioner(b2, eps, eps_root),
+    adam = optax.chain(
+        optax.scale_by_adam(b1, b2, eps, eps_root),
+        optax.scale_by_learning_rate(learning_rate),
     )
+    metric = adam_preconditioner(b2, eps, eps_root)
+    if sparsity is not None:
+        rule, ratio = _sized("adam_ista", sparsity, steps)
+        return _preconditioned("adam_ista", adam, rule, metric, where, keep_ratio=ratio)
+    check_scalar_or_schedule("adam_ista", "strength", strength)
+    scaling = step_.product(strength, learning_rate)
+
+    def rule(count, params, moved, metric):
+        del params
+        scale = step_.at(scaling, count)
+        return soft_threshold(moved, jax.tree.map(lambda p: scale * p, metric))
+
+    return _preconditioned("adam_ista", adam, rule, metric, where)
+
+
+def _sized(call, sparsity, steps):
+    """Return the rule that keeps the k_t largest |w| / P, and the keep ratio."""
+    steps = checks.check_size(call, sparsity, steps)
+    ratio = size_.keep_ratio(sparsity)
+
+    def rule(count, params, moved, metric):
+        return size_.keep_largest(
+            call, ratio, steps, count, params, moved, jax.tree.leaves(metric)
+        )
+
+    return rule, ratio

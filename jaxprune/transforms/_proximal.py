@@ -1,26 +1,28 @@
 """Proximal steps as optax transformations: ISTA, FISTA and latent weights.
 
 A prox (`jaxprune.prox`) is applied to the weights after every optimizer step, so that
-pruned weights are exactly zero while training goes on. Three ways:
+pruned weights are exactly zero while training goes on. Four ways:
 
-======================  ===================================================
-`proximal`              last in a chain: the weights themselves are moved
-`accelerated_proximal`  the same with Nesterov's extrapolation and restart
-`latent_proximal`       around an optimizer: dense latent weights are moved,
-                        the network holds their prox; pruned weights keep
-                        learning and may return
-======================  ===================================================
+==========================  ===============================================
+`proximal`                  last in a chain: the weights themselves move
+`accelerated_proximal`      the same with Nesterov's extrapolation, restarted
+`preconditioned_proximal`   around Adam: the prox in the metric of Adam
+`latent_proximal`           around an optimizer: dense latent weights move,
+                            the network holds their prox; pruned weights
+                            keep learning and may return
+==========================  ===============================================
 
-`ista` and `fista` are the first two with the soft threshold, that is, with an L1
-penalty. Behind Adam use `preconditioned_proximal` or `adam_ista`: their fixed point is
-the L1 minimiser, which that of the plain form is not.
+`ista`, `fista` and `adam_ista` are the first three with the soft threshold, that is,
+with an L1 penalty; `lats` is the last with the soft threshold. Behind Adam use
+`adam_ista`: its fixed point is the minimum of the L1 problem, which that of
+`chain(adam, ista)` is not.
 
 >>> import optax
 >>> optimizer = optax.chain(optax.sgd(0.1, 0.9), ista(1e-4, 0.1, momentum=0.9))
 
-To leave leaves alone, wrap in `optax.masked`. Under `optax.inject_hyperparams` name
-`prox` (and `initialize`, `preconditioner`) in `static_args`: functions that are no
-schedules.
+Every one prunes the leaves that `where` selects, the kernels by default; all other
+leaves move exactly as under the optimizer alone. Under `optax.inject_hyperparams` name
+`prox`, `where`, `steps` (and `initialize`, `preconditioner`) in `static_args`.
 
 ======  ===============  ============================================
 symbol  here             meaning
@@ -29,13 +31,12 @@ s_t     `scaling`        scaling of the prox at step t = 0, 1, ...
 lambda  `strength`       coefficient of the L1 norm in the loss
 eta_t   `learning_rate`  that of the optimizer in front, at step t
 mu      `momentum`       decay of its heavy-ball or Nesterov momentum
+k_t     `sparsity`       weights kept after t steps, of n selected ones
 ======  ===============  ============================================
 
 References:
   Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear
   Inverse Problems, SIAM J. Imaging Sciences, 2009.
-  O'Donoghue and Candes, Adaptive Restart for Accelerated Gradient Schemes,
-  arXiv:1204.3982, 2012.
 """
 
 from collections.abc import Callable
@@ -43,67 +44,59 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from jaxprune import tree
 from jaxprune.base._checks import check_momentum, check_scalar_or_schedule
 from jaxprune.prox._operators import Prox, soft_threshold
-from jaxprune.transforms import _common as step_
-from jaxprune.transforms._accelerated import (
-    AcceleratedProximalState as AcceleratedProximalState,
-)
-from jaxprune.transforms._accelerated import (
-    accelerated_proximal as accelerated_proximal,
-)
-from jaxprune.transforms._accelerated import fista as fista
-from jaxprune.transforms._preconditioned import (
-    PreconditionedProximalState as PreconditionedProximalState,
-)
-from jaxprune.transforms._preconditioned import adam_ista as adam_ista
-from jaxprune.transforms._preconditioned import (
-    adam_preconditioner as adam_preconditioner,
-)
-from jaxprune.transforms._preconditioned import (
-    preconditioned_proximal as preconditioned_proximal,
-)
+from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _size as size_
+from jaxprune.transforms import _steps as step_
+from jaxprune.transforms import _watch as watch_
+from jaxprune.transforms._selection import merge, only, selection
+
+# The number of the step, the selected parameters and where the optimizer would move
+# them, to where they move instead.
+Rule = Callable[[jax.Array, Any, Any], Any]
 
 
 class ProximalState(NamedTuple):
-    """State of `proximal`.
+    """State of `proximal`, `ista` and `gradual_magnitude`.
 
     Attributes:
       count: steps taken, int32 scalar.
-      zeros: exact zeros among the parameters that the last step asked for, int32
-        scalar.
-      misplaced: bool scalar, True once parameters came back with fewer zeros than the
-        step before had asked for: something changed the updates behind this
-        transformation, which must be the last of its chain (or the parameters were
-        reset without a new `init`). It stays True.
+      watch: a `Watch` of the number of exact zeros; see `jaxprune.check`.
     """
 
     count: jax.Array
-    zeros: jax.Array
-    misplaced: jax.Array
+    watch: watch_.Watch
 
 
 def proximal(
-    prox: Prox, scaling: optax.ScalarOrSchedule = 1.0
+    prox: Prox,
+    scaling: optax.ScalarOrSchedule = 1.0,
+    *,
+    where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Move the parameters to the prox of where the chain so far would move them.
 
         w_{t+1} = prox_{s_t g}(w_t + u_t)
 
-    with the incoming updates u_t. The minimiser of `loss + lambda * g` is a fixed point
+    with the incoming updates u_t. The minimum of `loss + lambda * g` is a fixed point
     behind gradient descent when s_t = lambda eta_t.
 
-    Must be the **last** element of a chain: an optimizer behind it would rescale its
-    updates. That cannot be seen when the chain is built; it is seen one step later and
-    kept in the state (`optax.tree.get(state, "misplaced")`), for every prox that makes
-    zeros.
+    Must be the **last** element of a chain, since an optimizer behind it would rescale
+    its updates, and outside of `optax.MultiSteps(optimizer)`, which it would follow at
+    every micro step: wrap the whole chain. `jaxprune.check(state)` raises for both.
 
     Args:
       prox: a function `(params, scaling) -> params` such as those of `jaxprune.prox`.
+        It is given the selected leaves, and `optax.MaskedNode` for the others.
       scaling: s_t, a scalar >= 0 or a schedule of the step (t = 0 at the first update),
         given to `prox` as its second argument.
+      where: the leaves to which the prox is applied, see `jaxprune.tree`; None selects
+        the kernels, True all leaves. The updates of the others pass unchanged.
 
     Returns:
       A transformation with state `ProximalState`. Its updates have the dtypes of the
@@ -111,187 +104,207 @@ def proximal(
       `optax.apply_updates`.
 
     Raises:
-      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
-        at `update`, `params` is missing.
+      ValueError: `scaling` is negative; at `init`, nothing is selected or `prox` does
+        not suit the parameters; at `update`, `params` is missing.
       TypeError: `prox` is not a function, or `scaling` not a number or schedule.
 
     Warns:
-      UserWarning: at `init`, parameters are in float16 or bfloat16.
+      UserWarning: at `init`, selected parameters are in float16 or bfloat16.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> from jaxprune import prox
       >>> optimizer = optax.chain(optax.sgd(1.0), proximal(prox.soft_threshold, 0.25))
-      >>> params = jnp.array([1.0, -0.5, 0.1])
+      >>> params = {"kernel": jnp.array([[1.0, -0.5, 0.1]])}
       >>> state = optimizer.init(params)
-      >>> updates, state = optimizer.update(jnp.zeros(3), state, params)
-      >>> optax.apply_updates(params, updates).tolist()
-      [0.75, -0.25, 0.0]
+      >>> updates, state = optimizer.update(
+      ...     {"kernel": jnp.zeros((1, 3))}, state, params
+      ... )
+      >>> optax.apply_updates(params, updates)["kernel"].tolist()
+      [[0.75, -0.25, 0.0]]
 
     References:
       Parikh and Boyd, Proximal Algorithms, 2014, section 4.2.
     """
-    step_.check_prox("proximal", prox)
+    checks.check_prox("proximal", prox)
     check_scalar_or_schedule("proximal", "scaling", scaling)
 
+    def rule(count, params, moved):
+        del params
+        return prox(moved, step_.at(scaling, count))
+
+    def check(params):
+        checks.check_result("proximal", prox, params)
+
+    return _proximal("proximal", rule, where, check=check)
+
+
+def _proximal(
+    call: str,
+    rule: Rule,
+    where: tree.Where | None,
+    *,
+    check: Callable[[Any], None] = lambda _: None,
+    keep_ratio: Any = np.nan,
+) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation that moves the selected leaves by `rule`."""
+
     def init(params):
-        step_.check_result("proximal", prox, params)
-        step_.warn_low_precision("proximal", params)
-        zero = jnp.zeros([], jnp.int32)
-        return ProximalState(zero, jnp.copy(zero), jnp.zeros([], bool))
+        if checks.is_abstract(params):
+            return jax.eval_shape(init, params)
+        params = only(selection(call, params, where), params)
+        check(params)
+        checks.warn_low_precision(call, params)
+        return ProximalState(
+            jnp.zeros([], jnp.int32), watch_.begin_zeros(params, keep_ratio)
+        )
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        params = step_.require_params("proximal", params)
-        target = prox(step_.moved(params, updates), step_.at(scaling, state.count))
-        updates = step_.updates_to(target, params)
-        # The difference, not the order, survives int32 wrapping around.
-        lost = step_.count_zeros(params) - state.zeros < 0
+        params = checks.require_params(call, params)
+        chosen = selection(call, params, where)
+        params = only(chosen, params)
+        target = rule(state.count, params, step_.moved(params, only(chosen, updates)))
+        target = jax.tree.map(lambda t, p: t.astype(p.dtype), target, params)
+        updates = merge(chosen, step_.updates_to(target, params), updates)
         return updates, ProximalState(
             count=step_.next_count(state.count),
-            zeros=step_.count_zeros(optax.apply_updates(params, updates)),
-            misplaced=state.misplaced | lost,
+            watch=watch_.proceed_zeros(state.watch, params, target),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def ista(
-    strength: optax.ScalarOrSchedule,
-    learning_rate: optax.ScalarOrSchedule,
+    strength: optax.ScalarOrSchedule | None = None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
     *,
     momentum: float = 0.0,
+    sparsity: Any = None,
+    steps: int | None = None,
+    where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Add an L1 penalty to the loss by soft-thresholding after every step (ISTA).
+    """Soft-threshold the weights after every step (ISTA), for a penalty or a size.
 
-        w_{t+1} = S(w_t + u_t, lambda_t eta_t / (1 - mu)),   S the soft threshold
+        w_{t+1} = S(w_t + u_t, s_t),   S the soft threshold
 
-    Place it last in a chain, behind SGD. Steady momentum multiplies the gradient's
-    steps by 1 / (1 - mu); the threshold follows, so that the fixed point is the
-    minimiser of `loss + strength * |w|_1` with momentum too.
+    With a `strength`, s_t = lambda_t eta_t / (1 - mu): an L1 penalty is added to the
+    loss. Steady momentum multiplies the gradient's steps by 1 / (1 - mu); the threshold
+    follows, so that the fixed point is the minimum of `loss + strength * |w|_1` with
+    momentum too.
+
+    With a `sparsity`, s_t is the (k_t + 1)-th largest magnitude of w_t + u_t, which
+    keeps exactly k_t of the n selected weights. k_t falls from n to
+    floor((1 - sparsity) n) over `steps` steps,
+
+        k_t = n - floor((n - k) (1 - (1 - t / T)^3))
+
+    and is held from there on. The strength that this stands for is s_t / eta_t, the
+    gradient that a pruned weight needs to return.
+
+    Place it last in a chain, behind SGD; see `proximal`.
 
     Args:
       strength: lambda_t >= 0, a scalar or a schedule; unit: loss / weight.
       learning_rate: eta_t >= 0, the optimizer's own scalar or schedule.
       momentum: mu in [0, 1), the optimizer's own, 0 for plain SGD.
+      sparsity: the fraction of zeros among the selected weights, in [0, 1), in the
+        place of `strength` and `learning_rate`.
+      steps: T >= 1, the updates after which the sparsity is met.
+      where: the leaves that are pruned; None selects the kernels.
 
     Returns:
-      A transformation with state `ProximalState`; see `proximal`.
+      A transformation with state `ProximalState`.
 
     Raises:
-      ValueError: an argument is negative, or `momentum` outside [0, 1).
+      ValueError: not exactly one of `strength` and `sparsity` is given, or an argument
+        is out of range.
       TypeError: an argument is neither a number nor a schedule.
 
     Examples:
       >>> import optax
       >>> schedule = optax.cosine_decay_schedule(0.1, 1000)
       >>> optimizer = optax.chain(optax.sgd(schedule), ista(1e-4, schedule))
+      >>> sized = optax.chain(optax.sgd(schedule), ista(sparsity=0.9, steps=1000))
 
     References:
-      Beck and Teboulle, 2009, Eq. (3.1); the factor of momentum is ours.
+      Beck and Teboulle, 2009, Eq. (3.1); the factor of momentum and the control of the
+      size are ours. The ramp: Zhu and Gupta, arXiv:1710.01878, 2017, Eq. (1).
     """
+    checks.check_exactly_one("ista", {"strength": strength, "sparsity": sparsity})
+    if sparsity is not None:
+        return _sized("ista", sparsity, steps, where, shrink=True)
     check_scalar_or_schedule("ista", "strength", strength)
     check_scalar_or_schedule("ista", "learning_rate", learning_rate)
     check_momentum("ista", momentum)
-    return proximal(
-        soft_threshold, step_.product(strength, learning_rate, 1 / (1 - momentum))
-    )
+    scaling = step_.product(strength, learning_rate, 1 / (1 - momentum))
+
+    def rule(count, params, moved):
+        del params
+        return soft_threshold(moved, step_.at(scaling, count))
+
+    return _proximal("ista", rule, where)
 
 
-class LatentProximalState(NamedTuple):
-    """State of `latent_proximal`.
-
-    Attributes:
-      count: steps taken, int32 scalar.
-      latent: the dense weights, a tree like the parameters, float32 or wider.
-      inner_state: the state of the wrapped optimizer, on the latent weights.
-    """
-
-    count: jax.Array
-    latent: optax.Params
-    inner_state: optax.OptState
-
-
-def latent_proximal(
+def gradual_magnitude(
     optimizer: optax.GradientTransformation,
-    prox: Prox,
-    scaling: optax.ScalarOrSchedule = 1.0,
     *,
-    initialize: Callable[[Any, Any], Any] | None = None,
+    sparsity: Any,
+    steps: int,
+    where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Train dense latent weights of which the network sees the prox.
+    """Keep the largest weights after every step, fewer and fewer of them.
 
-        theta_{t+1} = theta_t + optimizer(dL/dw_t, theta_t)
-        w_{t+1} = prox_{s_{t+1} g}(theta_{t+1})
+        w_{t+1} = the k_{t+1} largest of w_t + u_t by magnitude, zero elsewhere
+        k_t = n - floor((n - k) (1 - (1 - t / T)^3)),   k = floor((1 - sparsity) n)
 
-    The latent weights theta live in the state; the parameters w are what the network,
-    the loss and the user see. Gradients are taken at w and given to theta unchanged
-    (straight-through), so a pruned weight keeps learning and may return. Weight decay
-    inside `optimizer` acts on theta.
-
-    The scaling is a level here, not an increment: constant s prunes at the constant
-    threshold s; s_t belongs to w_t, and the first update computes s_1.
-    `optax.inject_hyperparams` evaluates schedules at t instead of t + 1: give it
-    `lambda step: schedule(step + 1)`.
+    for all n selected weights together: gradual magnitude pruning, with the projection
+    on the k largest weights (iterative hard thresholding) at every step. Gradients
+    reach pruned weights, so one returns if a single step makes it large enough.
 
     Args:
-      optimizer: moves the latent weights; receives extra arguments unchanged.
-      prox: a function `(params, scaling) -> params`.
-      scaling: s_t, a scalar >= 0 or a schedule of the number of steps taken.
-      initialize: `(params, s_0) -> latent`, the first latent weights; by default the
-        parameters, so that the first step sees them dense.
+      optimizer: moves the weights; receives extra arguments unchanged.
+      sparsity: the fraction of zeros among the selected weights, in [0, 1).
+      steps: T >= 1, the updates after which the sparsity is met, exactly; it is held
+        from there on.
+      where: the leaves that are pruned; None selects the kernels.
 
     Returns:
-      A transformation, complete in itself, with state `LatentProximalState`. Nothing
+      A transformation, complete in itself, with the state of
+      `optax.chain(optimizer, ...)`, whose last element is a `ProximalState`. Nothing
       may come behind it in a chain.
 
     Raises:
-      ValueError: `scaling` is negative; at `init`, `prox` does not suit the parameters;
-        at `update`, `params` is missing.
-      TypeError: `optimizer`, `prox` or `scaling` is of another kind.
+      ValueError: `sparsity` or `steps` is out of range.
+      TypeError: `optimizer` is no transformation.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> import optax
-      >>> from jaxprune import prox
-      >>> optimizer = latent_proximal(optax.sgd(1.0), prox.soft_threshold, 0.25)
-      >>> params = jnp.array([1.0, 0.5])
-      >>> state = optimizer.init(params)
-      >>> updates, state = optimizer.update(jnp.array([0.0, 0.5]), state, params)
-      >>> optax.apply_updates(params, updates).tolist(), state.latent.tolist()
-      ([0.75, 0.0], [1.0, 0.0])
+      >>> optimizer = gradual_magnitude(optax.sgd(0.1), sparsity=0.5, steps=1)
+      >>> params = {"kernel": jnp.array([[1.0, -3.0, 0.5, 2.0]])}
+      >>> grads = {"kernel": jnp.zeros((1, 4))}
+      >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+      >>> optax.apply_updates(params, updates)["kernel"].tolist()
+      [[0.0, -3.0, 0.0, 2.0]]
 
     References:
-      Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
-      2023: the reparametrisation, there inside the forward pass. Xiao, Dual Averaging
-      Methods, 2010: the convex case.
+      Zhu and Gupta, To prune, or not to prune, arXiv:1710.01878, 2017, Eq. (1).
     """
-    step_.check_prox("latent_proximal", prox)
-    check_scalar_or_schedule("latent_proximal", "scaling", scaling)
-    inner = step_.with_extra_args("latent_proximal", optimizer)
+    call = "gradual_magnitude"
+    inner = checks.with_extra_args(call, optimizer)
+    return optax.chain(inner, _sized(call, sparsity, steps, where, shrink=False))
 
-    def init(params):
-        if step_.is_abstract(params):
-            return jax.eval_shape(init, params)
-        step_.check_result("latent_proximal", prox, params)
-        count = jnp.zeros([], jnp.int32)
-        latent = step_.wide_copy(params)
-        if initialize is not None:
-            latent = initialize(latent, step_.at(scaling, count))
-        return LatentProximalState(count, latent, inner.init(latent))
 
-    def update(updates, state, params=None, **extra_args):
-        params = step_.require_params("latent_proximal", params)
-        grads = jax.tree.map(lambda g, t: g.astype(t.dtype), updates, state.latent)
-        moves, inner_state = inner.update(
-            grads, state.inner_state, state.latent, **extra_args
-        )
-        latent = optax.apply_updates(state.latent, moves)
-        count = step_.next_count(state.count)
-        target = prox(latent, step_.at(scaling, count))
-        return step_.updates_to(target, params), LatentProximalState(
-            count, latent, inner_state
+def _sized(call, sparsity, steps, where, *, shrink):
+    """Return the transformation that keeps the k_t largest weights."""
+    steps = checks.check_size(call, sparsity, steps)
+    ratio = size_.keep_ratio(sparsity)
+
+    def rule(count, params, moved):
+        return size_.keep_largest(
+            call, ratio, steps, count, params, moved, shrink=shrink
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return _proximal(call, rule, where, keep_ratio=ratio)

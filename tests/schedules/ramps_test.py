@@ -1,4 +1,4 @@
-"""Ramps and ladders."""
+"""Ramps, and the learning rate of fine-tuning."""
 
 import numpy as np
 import pytest
@@ -20,21 +20,24 @@ def test_steps_out_of_order_are_refused(begin, end):
         schedules.cubic_ramp(1.0, 0.1, begin_step=begin, end_step=end)
 
 
+def test_fine_tuning_starts_at_two_thirds_of_the_peak_and_ends_at_zero():
+    rate = schedules.fine_tuning(0.3, 50)
+    want = 0.2 * (1 + np.cos(np.pi * np.arange(51) / 50)) / 2
+    np.testing.assert_allclose([rate(t) for t in range(51)], want, atol=1e-7)
+    assert float(rate(99)) == 0
+    assert float(schedules.fine_tuning(0.3, 50, restart=1)(0)) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
-    ("keep_ratio", "ladder"),
+    ("arguments", "words"),
     [
-        (1.0, (1.0,)),
-        (0.7, (0.7,)),
-        (0.5, (0.5,)),
-        (0.05, (0.5, 0.25, 0.125, 0.0625, 0.05)),
-        (0.25, (0.5, 0.25)),
+        ((-0.1, 5), "peak="),
+        ((0.1, 0), "steps="),
+        ((0.1, 5, 0.0), r"restart=0\.0"),
+        ((0.1, 5, 1.5), r"restart=1\.5.*\(0, 1\]"),
     ],
 )
-def test_ladder_doubles_down_to_the_target(keep_ratio, ladder):
-    assert schedules.compression_ladder(keep_ratio) == ladder
-
-
-@pytest.mark.parametrize("keep_ratio", [0.0, -1.0, 1.1])
-def test_a_target_out_of_range_is_refused(keep_ratio):
-    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
-        schedules.compression_ladder(keep_ratio)
+def test_fine_tuning_refuses_what_is_out_of_range(arguments, words):
+    peak, steps, *rest = arguments
+    with pytest.raises(ValueError, match=rf"`fine_tuning.*{words}"):
+        schedules.fine_tuning(peak, steps, **dict(zip(["restart"], rest, strict=False)))

@@ -1,4 +1,4 @@
-"""What the proximal transformations share: checks, casts and the step itself."""
+"""What every transformation checks of its arguments."""
 
 import warnings
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune.base._checks import check_positive_int, is_static_number
 from jaxprune.prox._operators import Prox
 
 
@@ -83,68 +84,6 @@ def warn_low_precision(call: str, params: Any) -> None:
         )
 
 
-def at(value: Any, step: jax.Array) -> Any:
-    """Return a scalar, or the value of a schedule at `step`."""
-    return value(step) if callable(value) else value
-
-
-def product(*factors: Any) -> Any:
-    """Return the product of scalars and schedules, as a scalar or a schedule."""
-    if not any(callable(factor) for factor in factors):
-        result = 1.0
-        for factor in factors:
-            result = result * factor
-        return result
-
-    def schedule(step):
-        result = 1.0
-        for factor in factors:
-            result = result * at(factor, step)
-        return result
-
-    return schedule
-
-
-def next_count(count: jax.Array) -> jax.Array:
-    """Return `count + 1`, staying at the largest int32 once there."""
-    return jnp.asarray(optax.safe_increment(count))
-
-
-def wide(x: Any) -> jax.Array:
-    """Return `x` in float32, or in its own dtype where that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def wide_copy(params: Any) -> Any:
-    """Return a copy in new buffers, so that both it and `params` can be donated."""
-    return jax.tree.map(lambda x: jnp.array(wide(jnp.asarray(x)), copy=True), params)
-
-
-def moved(params: Any, updates: Any) -> Any:
-    """Return `params + updates` in the wider of the parameter's dtype and float32."""
-
-    def leaf(p, u):
-        p = wide(p)
-        return p + u.astype(p.dtype)
-
-    return jax.tree.map(leaf, params, updates)
-
-
-def updates_to(target: Any, params: Any) -> Any:
-    """Return what takes `params` to `target`, in the dtype of the parameters.
-
-    `params + (0 - params)` is exactly 0, so pruned weights are exact zeros after
-    `optax.apply_updates`; the others differ from the target by one rounding.
-    """
-    return jax.tree.map(lambda t, p: t.astype(p.dtype) - p, target, params)
-
-
-def count_zeros(params: Any) -> jax.Array:
-    """Return the number of entries that are exactly zero, int32."""
-    counts = [jnp.sum(x == 0, dtype=jnp.int32) for x in jax.tree.leaves(params)]
-    return sum(counts, jnp.zeros([], jnp.int32))
-
-
 def is_abstract(params: Any) -> bool:
     """Return whether a leaf is a shape without an array."""
     return any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
@@ -159,3 +98,33 @@ def with_extra_args(call: str, optimizer: Any) -> optax.GradientTransformationEx
             f" {type(optimizer).__name__}. Pass e.g. `optax.sgd(0.1)`."
         )
     return optax.with_extra_args_support(optimizer)
+
+
+def check_size(call: str, sparsity: Any, steps: Any) -> int:
+    """Check a size, and return the number of steps over which it is reached.
+
+    Raises:
+      ValueError: a plain `sparsity` is outside [0, 1), or `steps` no whole number >= 1.
+    """
+    if is_static_number(sparsity) and not 0 <= float(sparsity) < 1:
+        raise ValueError(
+            f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, 1)."
+            " For 95 % zeros pass 0.95."
+        )
+    if steps is None:
+        raise ValueError(
+            f"`{call}(sparsity=..., steps=None)`: the number of steps must be given."
+            " Pass the number of updates after which the size is met."
+        )
+    return check_positive_int(call, "steps", steps)
+
+
+def check_exactly_one(call: str, given: dict[str, Any]) -> None:
+    """Refuse all but exactly one argument of `given`, name to value."""
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        wanted = " or ".join(f"`{name}=`" for name in given)
+        raise ValueError(
+            f"`{call}(...)`: exactly one of {wanted} must be given, got"
+            f" {names or 'none'}. The first is a fixed schedule, the other a size."
+        )

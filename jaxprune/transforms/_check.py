@@ -1,0 +1,253 @@
+"""Checks on the host: are transformations in their places, and is their size met."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxprune import tree
+from jaxprune.base._protocols import Masks, Params
+from jaxprune.masks import _select as jmasks
+from jaxprune.transforms._accelerated import AcceleratedProximalState
+from jaxprune.transforms._freeze import FreezePrunedState
+from jaxprune.transforms._latent import LatentProximalState
+from jaxprune.transforms._preconditioned import PreconditionedProximalState
+from jaxprune.transforms._proximal import ProximalState
+from jaxprune.transforms._selection import selection
+from jaxprune.transforms._thresholds import ThresholdState
+
+_LAST = (
+    "Nothing may come behind it: put it last in the outermost `optax.chain`, not inside"
+    " `optax.lookahead` or `optax.contrib.schedule_free`"
+)
+_NEW = "after parameters are replaced make a new state with `init`"
+_CALLS = {
+    ProximalState: ("`proximal` (`ista`, `gradual_magnitude`)", f"{_LAST}; {_NEW}."),
+    PreconditionedProximalState: (
+        "`preconditioned_proximal` (`adam_ista`)",
+        f"{_LAST}; {_NEW}.",
+    ),
+    AcceleratedProximalState: (
+        "`accelerated_proximal` (`fista`)",
+        f"{_LAST}; do not edit the parameters, and {_NEW}.",
+    ),
+    LatentProximalState: (
+        "`latent_proximal` (`lats`)",
+        f"{_LAST}; do not edit the parameters, which its latent weights overwrite, and"
+        f" {_NEW}.",
+    ),
+    FreezePrunedState: (
+        "`freeze_pruned`",
+        f"{_LAST}; {_NEW}, and for other masks as well.",
+    ),
+    ThresholdState: (
+        "`reach_keep_ratio` (`follow_threshold`)",
+        f"{_LAST}; use it with `jaxprune.soft_thresholding`, whose thresholds get no"
+        " gradient, and without a penalty, which it would not follow.",
+    ),
+}
+
+
+def check(opt_state: optax.OptState) -> None:
+    """Raise if a transformation of this library is not in its place.
+
+    Every transformation compares the parameters that come back with those that it asked
+    for in the update before. They differ where something behind it in a chain changed
+    its updates, or where parameters were edited or replaced. From the next update on
+    its state says so, and this function raises.
+
+    Also raises for a transformation that follows `optax.MultiSteps(optimizer)` in a
+    chain, or wraps it: it would prune at every micro step. Wrap the whole of it:
+    `optax.MultiSteps(optax.chain(optimizer, ista(...)), every_k_schedule=4)`.
+
+    Runs on the host; call it after two steps, or wherever metrics are read.
+
+    Args:
+      opt_state: the state of any optimizer: chains, `optax.partition`,
+        `optax.MultiSteps` and so on are searched.
+
+    Raises:
+      ValueError: with the name of the transformation and the remedy.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from jaxprune.transforms import lats
+      >>> wrong = optax.chain(lats(optax.sgd(0.1), threshold=0.5), optax.scale(0.5))
+      >>> params = {"kernel": jnp.array([[1.0, 0.1]])}
+      >>> state = wrong.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = wrong.update(params, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> check(state)
+      Traceback (most recent call last):
+        ...
+      ValueError: `check(opt_state)`: the parameters that came back to ...
+    """
+    for state, behind_micro_steps in _ours(opt_state):
+        call, remedy = _CALLS[type(state)]
+        if behind_micro_steps and not isinstance(state, FreezePrunedState):
+            raise ValueError(
+                f"`check(opt_state)`: {call} acts at every micro step of the"
+                " `optax.MultiSteps` in front of it. Put `optax.MultiSteps` around the"
+                " whole chain."
+            )
+        if any(np.any(jax.device_get(x)) for x in jax.tree.leaves(state.watch[1])):
+            raise ValueError(
+                f"`check(opt_state)`: the parameters that came back to {call} are not"
+                f" those that its last update asked for. {remedy}"
+            )
+
+
+class Finalized(NamedTuple):
+    """A pruned network.
+
+    Attributes:
+      params: the parameters, exactly zero where they are pruned.
+      masks: True where a selected weight is not zero; the scalar True for leaves that
+        are not selected.
+    """
+
+    params: Params
+    masks: Masks
+
+
+def finalize(
+    params: Params, opt_state: optax.OptState, *, where: tree.Where | None = None
+) -> Finalized:
+    """Return the network and the masks at the end of training with a transformation.
+
+        w = x of FISTA, the parameters otherwise;   mask = (w != 0)
+
+    For `lats`, the family of `proximal`, and `gradual_magnitude`, whose parameters are
+    pruned already. Train on with `freeze_pruned(masks)`; after `lats`, which shrinks
+    the weights that it keeps, with a new optimizer and `schedules.fine_tuning`.
+
+    Args:
+      params: the parameters after the last step, concrete arrays.
+      opt_state: the optimizer's state after the last step.
+      where: the leaves that are pruned, as given to the transformation.
+
+    Returns:
+      The parameters and masks for `freeze_pruned`, `jaxprune.apply_masks` and
+      `jaxprune.summarize`.
+
+    Raises:
+      ValueError: a transformation is not in its place (see `check`), the state holds
+        none that prunes, or a selected leaf is not finite.
+
+    Warns:
+      UserWarning: the number of weights that are left is not the one that was given
+        as a `sparsity`: training ended before `steps` updates, or other leaves were
+        selected.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from jaxprune import schedules
+      >>> from jaxprune.transforms import freeze_pruned, lats
+      >>> def train(params, tx, steps):
+      ...     state = tx.init(params)
+      ...     for _ in range(steps):
+      ...         grads = {"kernel": params["kernel"] - target}
+      ...         updates, state = tx.update(grads, state, params)
+      ...         params = optax.apply_updates(params, updates)
+      ...     return params, state
+      >>> target = jnp.array([[1.0, -3.0, 0.5, 2.0]])
+      >>> params = {"kernel": jnp.zeros((1, 4))}
+      >>> params, state = train(params, lats(optax.sgd(1.0), sparsity=0.5, steps=9), 9)
+      >>> params, masks = finalize(params, state)
+      >>> masks["kernel"].tolist()
+      [[False, True, False, True]]
+      >>> rate = schedules.fine_tuning(peak=1.0, steps=9)
+      >>> tx = optax.chain(optax.sgd(rate), freeze_pruned(masks))
+      >>> params, _ = train(params, tx, 9)
+      >>> params["kernel"].round(1).tolist()
+      [[0.0, -3.0, 0.0, 2.0]]
+    """
+    check(opt_state)
+    states = [s for s, _ in _ours(opt_state)]
+    states = [s for s in states if not isinstance(s, FreezePrunedState)]
+    if not states or any(isinstance(s, ThresholdState) for s in states):
+        raise ValueError(
+            "`finalize(params, opt_state)`: the state must be that of a transformation"
+            " that prunes the parameters. Where a `Pruner` prunes, make the masks with"
+            " `pruner.masks`."
+        )
+    for state in states:
+        if isinstance(state, AcceleratedProximalState):
+            params = _with_iterate(params, state.iterate)
+    chosen = selection("finalize", params, where)
+    named = tree.named_leaves(params)
+    names = [n for n, c in zip(named, jax.tree.leaves(chosen), strict=True) if c]
+    masks = {}
+    for name in names:
+        leaf = named[name]
+        if not bool(np.all(jax.device_get(jax.numpy.isfinite(leaf)))):
+            raise ValueError(
+                f"`finalize(params, opt_state)`: leaf {name!r} must be finite, it holds"
+                " NaN or infinity. Lower the learning rate, or start from an earlier"
+                " checkpoint."
+            )
+        masks[name] = leaf != 0
+    _warn_of_another_size(states, masks)
+    return Finalized(params, jmasks.fill(params, masks))
+
+
+def _with_iterate(params: Params, iterate: Any) -> Params:
+    """Return the parameters with the leaves of the iterate in their places."""
+    named = tree.named_leaves(params)
+    return tree.replace(
+        params,
+        {n: x.astype(named[n].dtype) for n, x in tree.named_leaves(iterate).items()},
+    )
+
+
+def _warn_of_another_size(states: list[Any], masks: dict[str, jax.Array]) -> None:
+    """Warn where a single transformation was given a size that is not the present."""
+    if len(states) != 1:
+        return
+    ratio = np.asarray(jax.device_get(states[0].watch.keep_ratio))
+    if ratio.ndim or np.isnan(ratio):
+        return
+    size = sum(m.size for m in masks.values())
+    kept = sum(int(jax.numpy.sum(m)) for m in masks.values())
+    wanted = float(ratio) * size
+    if abs(kept - wanted) > 1 + 1e-6 * size:
+        warnings.warn(
+            f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
+            f" left, where a sparsity of {1 - float(ratio):.6g} keeps {round(wanted)}."
+            " Train for all of its `steps`, and pass the same `where`.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _ours(node: Any, behind: bool = False) -> Iterator[tuple[Any, bool]]:
+    """Find our states, and whether each of them sees micro steps.
+
+    Args:
+      node: any part of a state.
+      behind: whether a `MultiSteps` lies in front of it in a chain.
+    """
+    if type(node) in _CALLS:
+        inner = getattr(node, "inner_state", ())
+        yield node, behind or _has_micro_steps(inner)
+    for child in _children(node):
+        yield from _ours(child, behind)
+        # The state of a chain is a plain tuple, in the order of the chain.
+        if type(node) is tuple:
+            behind = behind or _has_micro_steps(child)
+
+
+def _has_micro_steps(node: Any) -> bool:
+    if isinstance(node, optax.MultiStepsState):
+        return True
+    return any(_has_micro_steps(child) for child in _children(node))
+
+
+def _children(node: Any) -> list[Any]:
+    """Return the nodes directly below one, none for a leaf."""
+    children = jax.tree.leaves(node, is_leaf=lambda x: x is not node)
+    return [child for child in children if child is not node]

@@ -1,0 +1,87 @@
+"""Whether the parameters that come back are those that a transformation asked for."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Watch(NamedTuple):
+    """What a transformation expects of the parameters at its next update.
+
+    Attributes:
+      expected: a checksum of the parameters that the last update asked for (uint32
+        scalar), the number of their exact zeros (int32 scalar), or whether an update
+        was made (bool scalar).
+      misplaced: bool scalar, True once the parameters came back changed: something
+        behind the transformation changed its updates, or the parameters were edited
+        or replaced without a new `init`. It stays True; `check` raises for it.
+      keep_ratio: the fraction of the selected weights that is to be reached, float32
+        scalar; NaN where no size was given.
+    """
+
+    expected: jax.Array
+    misplaced: jax.Array
+    keep_ratio: jax.Array
+
+
+def begin(expected: jax.Array, keep_ratio: Any = np.nan) -> Watch:
+    """Return the watch of a new state."""
+    # Comparing makes the flag vary over devices as the parameters do (`shard_map`).
+    return Watch(expected, expected != expected, jnp.asarray(keep_ratio, jnp.float32))
+
+
+def proceed(watch: Watch, misplaced: jax.Array, expected: jax.Array) -> Watch:
+    """Return the watch after an update."""
+    return watch._replace(expected=expected, misplaced=watch.misplaced | misplaced)
+
+
+def count_zeros(params: Any) -> jax.Array:
+    """Return the number of entries that are exactly zero, int32."""
+    counts = [jnp.sum(x == 0, dtype=jnp.int32) for x in jax.tree.leaves(params)]
+    return sum(counts, jnp.zeros([], jnp.int32))
+
+
+def begin_zeros(params: Any, keep_ratio: Any = np.nan) -> Watch:
+    """Return a watch of zeros that expects none yet."""
+    return begin(jnp.zeros_like(count_zeros(params)), keep_ratio)
+
+
+def proceed_zeros(watch: Watch, params: Any, target: Any) -> Watch:
+    """Compare the zeros of `params` with those expected; expect those of `target`."""
+    # The difference, not the order, survives int32 wrapping around.
+    lost = count_zeros(params) - watch.expected < 0
+    return proceed(watch, lost, count_zeros(target))
+
+
+def checksum(params: Any) -> jax.Array:
+    """Return the sum of the bits of all entries, modulo 2^32.
+
+    Integers are summed in any order with the same result, so the checksum does not
+    depend on fusion, on the number of devices or on the way the leaves are sharded.
+    """
+    total = jnp.zeros([], jnp.uint32)
+    for x in jax.tree.leaves(params):
+        x = jnp.asarray(x)
+        # Zeros of both signs are equal, and the payload of a NaN means nothing.
+        x = jnp.where(x == 0, jnp.zeros_like(x), x)
+        x = jnp.where(jnp.isnan(x), jnp.full_like(x, jnp.nan), x)
+        bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+        if x.dtype.itemsize == 8:
+            bits = bits ^ (bits >> np.uint64(32))
+        total = total + jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+    return total
+
+
+def proceed_exactly(watch: Watch, params: Any, updates: Any) -> tuple[Any, Watch]:
+    """Compare `params` with the expected bits; expect those of `params + updates`.
+
+    Returns:
+      The updates, to be used in the place of those given, and the new watch.
+    """
+    # Computed twice, in two fusions, the updates could differ in their last bit.
+    updates = jax.lax.optimization_barrier(updates)
+    after = jax.tree.map(lambda p, u: jnp.asarray(p + u, p.dtype), params, updates)
+    changed = checksum(params) != watch.expected
+    return updates, proceed(watch, changed, checksum(after))
