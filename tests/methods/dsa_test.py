@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import jaxprune
-from experiments.models import ResNet
 from jaxprune import channels, costs
 from jaxprune.channels import apply_gates, plan_gates
+from tests.support.networks import ResNet
 
 
 @functools.cache
