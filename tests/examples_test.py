@@ -1,30 +1,16 @@
-"""Every example that is shown runs: doctests, and the code of the README."""
+"""The examples of the library run: those of docstrings, and the code of the README."""
 
 import ast
-import doctest
-import importlib
-import pkgutil
 import re
 from pathlib import Path
 
-import jax
 import pytest
 
-import experiments
 import jaxprune
+from tests.support import doctests
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _modules():
-    for package in (jaxprune, experiments):
-        yield package.__name__
-        prefix = f"{package.__name__}."
-        for module in pkgutil.walk_packages(package.__path__, prefix):
-            yield module.name
-
-
-MODULES = list(_modules())
+MODULES = doctests.modules(jaxprune)
 
 
 def _blocks():
@@ -39,33 +25,18 @@ BLOCKS = dict(_blocks())
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_run(name):
-    module = importlib.import_module(name)
-    # Examples are a user's code, which may add a bias of one axis to rows of two.
-    with jax.numpy_rank_promotion("allow"):
-        results = doctest.testmod(module, report=True)
-    assert results.failed == 0
-    # Every example of the source is one that was attempted.
-    tree = ast.parse(Path(module.__file__).read_text())
-    shown = sum(
-        len(doctest.DocTestParser().get_examples(ast.get_docstring(node) or ""))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-    )
-    assert results.attempted == shown
+    doctests.run(name)
 
 
 def test_there_are_examples_in_docstrings():
-    finder, parser = doctest.DocTestFinder(), doctest.DocTestParser()
-    found = {
-        name: sum(
-            len(parser.get_examples(test.docstring or ""))
-            for test in finder.find(importlib.import_module(name))
-        )
-        for name in MODULES
-    }
-    assert sum(found.values()) > 40
-    assert found["jaxprune.masks"] > 0
-    assert found["jaxprune.methods"] > 0
+    sources = [path.read_text() for path in (ROOT / "jaxprune").rglob("*.py")]
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
+    assert sum(">>> " in text for text in docstrings) > 40
 
 
 def test_the_readme_has_python_code():

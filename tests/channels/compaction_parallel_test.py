@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments import models
 from jaxprune.channels import random_channel_masks, trace_channels
 from tests.support import architectures
 from tests.support.channel_checks import quick_jit, relative_difference
+from tests.support.networks import CNN
 
 MESH = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
 BATCH, EVERYWHERE = PartitionSpec("batch"), PartitionSpec()
@@ -19,10 +19,9 @@ BATCH, EVERYWHERE = PartitionSpec("batch"), PartitionSpec()
 
 @functools.cache
 def small_network():
-    """The `cnn` of the experiments, half of its channels removed, and 16 images."""
-    model = models.create("cnn", 10)
+    """A network, half of its channels removed, and 16 images."""
     x = architectures.images(8, channels=1, batch=16)
-    function, variables, _ = architectures.linen(model, x, train=False)
+    function, variables, _ = architectures.linen(CNN(), x, train=False)
     graph = trace_channels(function, variables, x[:1])
     masks = random_channel_masks(jax.random.key(0), graph, 0.5)
     small = graph.compact(masks, variables)
@@ -84,8 +83,8 @@ def test_gradients_averaged_over_devices_are_those_of_the_whole_batch(kind):
 def test_statistics_over_a_mapped_axis_survive(kind):
     """A function that names an axis is traced and compacted where the axis is."""
     x = architectures.images(8, channels=1, batch=16)
-    plain = architectures.linen(models.create("cnn", 10), x, train=True)
-    model = models.create("cnn", 10, axis_name="batch")
+    plain = architectures.linen(CNN(), x, train=True)
+    model = CNN(axis_name="batch")
 
     def function(variables, x):
         return model.apply(variables, x, train=True, mutable=["batch_stats"])

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.models import create
 from jaxprune.channels import (
     consumer_masks,
     fold_constants,
@@ -15,7 +14,7 @@ from jaxprune.channels import (
 )
 from jaxprune.channels._flow.atoms import Atoms
 from jaxprune.channels._flow.flow import Flow
-from tests.support import architectures
+from tests.support import architectures, networks
 
 ALL = architectures.architectures()
 
@@ -23,15 +22,6 @@ ALL = architectures.architectures()
 def groups_of(name):
     function, variables, inputs = ALL[name]()
     return trace_channels(function, variables, *inputs)
-
-
-def abstract_model(name, batch=1):
-    model = create(name, 10)
-    x = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros(x.shape), train=False)
-    )
-    return model, variables, x
 
 
 def trace_plain(function, x=(2, 3), **shapes):
@@ -51,10 +41,12 @@ def reason(graph, leaf, axis):
     return pin.reason
 
 
-@pytest.mark.parametrize(("name", "count"), [("resnet20", 12), ("resnet56", 30)])
+@pytest.mark.parametrize(("blocks", "count"), [(3, 12), (9, 30)])
 @pytest.mark.parametrize("train", [False, True])
-def test_residual_networks_have_the_groups_of_the_literature(name, count, train):
-    model, variables, x = abstract_model(name)
+def test_residual_networks_have_the_groups_of_the_literature(blocks, count, train):
+    """ResNet-20 and ResNet-56."""
+    model = networks.ResNet(blocks_per_stage=blocks)
+    variables, x = networks.abstract(model, train=False)
 
     def apply_fn(variables, x):
         mutable = ["batch_stats"] if train else False
@@ -65,7 +57,7 @@ def test_residual_networks_have_the_groups_of_the_literature(name, count, train)
     assert sorted({group.size for group in graph.groups.values()}) == [16, 32, 64]
     assert not graph.unknown
     (stem,) = [g for g in graph.groups.values() if "params/conv0/kernel" in g.producers]
-    assert len(stem.producers) == (4 if name == "resnet20" else 10)
+    assert len(stem.producers) == blocks + 1
     assert ("batch_stats/bn0/mean", 0) in {(m.leaf, m.axis) for m in stem.members}
 
 

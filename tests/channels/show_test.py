@@ -9,11 +9,13 @@ import pytest
 
 from jaxprune.channels import trace_channels
 from jaxprune.channels._show import drawing
-from tests.channels.graph_test import abstract_model, groups_of, trace_plain
+from tests.channels.graph_test import groups_of, trace_plain
+from tests.support import networks
 
 
 def resnet20():
-    model, variables, x = abstract_model("resnet20")
+    model = networks.ResNet(blocks_per_stage=3)
+    variables, x = networks.abstract(model, train=False)
     return trace_channels(lambda v, x: model.apply(v, x, train=False), variables, x)
 
 

@@ -12,11 +12,11 @@ import optax
 import pytest
 
 import jaxprune
-from experiments.models import ResNet
 from jaxprune import channels, costs
 from jaxprune.base import Limit
 from jaxprune.channels import apply_gates, plan_gates
 from jaxprune.methods import bernoulli_mask, concrete_mask, deterministic_mask
+from tests.support.networks import ResNet
 
 
 @functools.cache

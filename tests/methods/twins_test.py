@@ -2,15 +2,13 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 
 import jaxprune
-from experiments import models
-from experiments.models import cnn_nnx
+from tests.support import networks
 
 STEPS = 20
 
@@ -18,20 +16,15 @@ STEPS = 20
 @pytest.fixture(scope="module")
 def twins():
     """Parameters, statistics and `(params, stats, x) -> logits, stats` of both."""
-    linen = models.create("cnn", 10)
-    image = jnp.zeros((1, 8, 8, 1))
-    network = linen.init(jax.random.key(0), image, train=False)
+    (linen, network), (graph, params, stats) = networks.twins(
+        (8, 8, 1), jax.random.key(0)
+    )
 
     def apply_linen(params, stats, x):
         logits, updated = linen.apply(
             {"params": params, "batch_stats": stats}, x, train=True, mutable=True
         )
         return logits, updated["batch_stats"]
-
-    twin = cnn_nnx.CNN((8, 8, 1), 10, rngs=nnx.Rngs(0))
-    graph, params, stats = nnx.split(twin, nnx.Param, nnx.BatchStat)
-    params = _given(params, network["params"])
-    stats = _given(stats, network["batch_stats"])
 
     def apply_nnx(params, stats, x):
         model = nnx.merge(graph, params, stats, copy=True)
@@ -42,13 +35,6 @@ def twins():
         (network["params"], network["batch_stats"], apply_linen),
         (params, stats, apply_nnx),
     ]
-
-
-def _given(state, arrays):
-    """The state with the arrays of the same names."""
-    arrays = jaxprune.tree.named_leaves(arrays)
-    assert arrays.keys() == jaxprune.tree.named_leaves(state).keys()
-    return jaxprune.tree.replace(state, arrays)
 
 
 def _prune(params, stats, apply, images, labels):

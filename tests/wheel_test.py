@@ -1,0 +1,66 @@
+"""The wheel works alone, away from the repository and without a network."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _run(*command, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    _run("-m", "hatchling", "build", "--target", "wheel", "-d", str(folder), cwd=ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(wheel):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    inside = {name for name in names if name.startswith("jaxprune/")}
+    source = (ROOT / "jaxprune").rglob("*.py")
+    assert inside == {
+        "jaxprune/py.typed",
+        *(path.relative_to(ROOT).as_posix() for path in source),
+    }
+    metadata = f"jaxprune-{version}.dist-info"
+    assert names - inside == {
+        f"{metadata}/{name}"
+        for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")
+    }
+
+
+def test_the_library_runs_from_its_wheel(wheel, tmp_path):
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    code = (
+        "import doctest, importlib, jaxprune\n"
+        "print(jaxprune.__file__)\n"
+        "module = importlib.import_module('jaxprune.masks._select')\n"
+        "print(doctest.testmod(module).failed)"
+    )
+    # The folder alone: neither the repository nor what it installed as editable.
+    out = _run("-W", "error", "-c", code, cwd=elsewhere, PYTHONPATH=str(installed))
+    assert out.splitlines() == [str(installed / "jaxprune/__init__.py"), "0"]
