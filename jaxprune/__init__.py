@@ -4,6 +4,8 @@ Say the size, get it: a `Pruner` decides what the network sees, an optax optimiz
 its weights move, a `Budget` what it may cost. See the README for a first run.
 """
 
+from importlib.metadata import version as _version
+
 from jaxprune import base as base
 from jaxprune import budgets as budgets
 from jaxprune import channels as channels
@@ -45,7 +47,9 @@ from jaxprune.methods import ltp_as_published as ltp_as_published
 from jaxprune.methods import magnitude as magnitude
 from jaxprune.methods import random_erk as random_erk
 from jaxprune.methods import snip as snip
-from jaxprune.methods import soft_threshold_reparameterization as soft_threshold_reparameterization
+from jaxprune.methods import (
+    soft_threshold_reparameterization as soft_threshold_reparameterization,
+)
 from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
@@ -60,6 +64,8 @@ from jaxprune.transforms import lats as lats
 from jaxprune.transforms import reach_keep_ratio as reach_keep_ratio
 from jaxprune.tree import by_name as by_name
 from jaxprune.tree import kernels as kernels
+
+__version__ = _version("jaxprune")
 
 __all__ = [
     "Budget",

@@ -108,7 +108,9 @@ def project(
     def improve(carry):
         at, _, iteration = carry
         new, length = _newton(log_costs, constraints, target, at)
-        fine = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new)]))
+        fine = jnp.all(
+            jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new)])
+        )
         new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, at)
         return new, length, iteration + 1
 

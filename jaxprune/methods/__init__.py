@@ -9,10 +9,16 @@ from jaxprune.methods._identity import identity as identity
 from jaxprune.methods._keep_probabilities import Sampler as Sampler
 from jaxprune.methods._keep_probabilities import bernoulli_mask as bernoulli_mask
 from jaxprune.methods._keep_probabilities import concrete_mask as concrete_mask
-from jaxprune.methods._keep_probabilities import deterministic_mask as deterministic_mask
-from jaxprune.methods._keep_probabilities import keep_probabilities as keep_probabilities
+from jaxprune.methods._keep_probabilities import (
+    deterministic_mask as deterministic_mask,
+)
+from jaxprune.methods._keep_probabilities import (
+    keep_probabilities as keep_probabilities,
+)
 from jaxprune.methods._lats import soft_thresholding as soft_thresholding
-from jaxprune.methods._lats import straight_through_soft_threshold as straight_through_soft_threshold
+from jaxprune.methods._lats import (
+    straight_through_soft_threshold as straight_through_soft_threshold,
+)
 from jaxprune.methods._ltp import ltp as ltp
 from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
 from jaxprune.methods._magnitude import global_magnitude as global_magnitude
@@ -22,7 +28,9 @@ from jaxprune.methods._random_erk import erk_counts as erk_counts
 from jaxprune.methods._random_erk import random_erk as random_erk
 from jaxprune.methods._snip import snip as snip
 from jaxprune.methods._snip import snip_scores as snip_scores
-from jaxprune.methods._str import soft_threshold_reparameterization as soft_threshold_reparameterization
+from jaxprune.methods._str import (
+    soft_threshold_reparameterization as soft_threshold_reparameterization,
+)
 
 __all__ = [
     "LossFn",

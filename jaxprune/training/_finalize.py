@@ -171,7 +171,7 @@ def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
         masks = masks_at(keep_ratio)
     elif limits:
         fits = lambda r: all(_met(x, ratios(masks_at(r))) for x in limits)  # noqa: E731
-        first = min(x.at_most for x in limits)
+        first = min(_bound(x) for x in limits)
         masks = masks_at(_largest(fits, first, 1 / sum(sizes.values())))
     own_ratio = None if own is None else _overall(sizes, ratios(own))
     final = pruner.finalize(params, variables, masks)
@@ -180,14 +180,12 @@ def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
 
 def final_limits(limits: Sequence[Limit]) -> list[Limit]:
     """Return the limits with the bounds at which their schedules end."""
-    return [
-        limit._replace(
-            at_most=float(limit.at_most(jnp.int32(_END)))
-            if callable(limit.at_most)
-            else float(limit.at_most)
-        )
-        for limit in limits
-    ]
+    return [limit._replace(at_most=_bound(limit)) for limit in limits]
+
+
+def _bound(limit: Limit) -> float:
+    bound: Any = limit.at_most
+    return float(bound(jnp.int32(_END)) if callable(bound) else bound)
 
 
 def report_on(
@@ -201,7 +199,7 @@ def report_on(
         keep_ratio=_overall(decision.sizes, decision.keep_ratios),
         own_keep_ratio=decision.own_keep_ratio,
         costs={x.name: float(x.cost(decision.keep_ratios)) for x in limits},
-        limits={x.name: float(x.at_most) for x in limits},
+        limits={x.name: _bound(x) for x in limits},
         result=result,
         emptied=tuple(
             name
@@ -243,8 +241,9 @@ def check_trained(params: Params, variables: Any, step: int, limited: bool) -> N
 
 
 def _disagreements(report: FinalReport):
-    if report.result in (Result.MULTIPLIER_AT_BOUND, Result.INFEASIBLE):
-        yield f"`finalize`: {report.result.message}"
+    result = report.result
+    if result is Result.MULTIPLIER_AT_BOUND or result is Result.INFEASIBLE:
+        yield f"`finalize`: {result.message}"
     own, kept = report.own_keep_ratio, report.keep_ratio
     if own is not None and not kept / _FAR <= own <= kept * _FAR:
         yield (
@@ -280,7 +279,7 @@ def _overall(sizes: Mapping[str, int], keep_ratios: Mapping[str, Any]) -> float:
 
 
 def _met(limit: Limit, keep_ratios: Mapping[str, Any]) -> bool:
-    return float(limit.cost(keep_ratios)) <= limit.at_most * (1 + _ROUNDING)
+    return float(limit.cost(keep_ratios)) <= _bound(limit) * (1 + _ROUNDING)
 
 
 def _largest(fits: Callable[[float], bool], first: float, one: float) -> float:

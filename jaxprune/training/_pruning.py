@@ -182,15 +182,22 @@ class Pruning:
             "variables": optax.with_extra_args_support(moved),
         }
 
-        def init(trainable):
-            given = {name: _part_or_placeholder(trainable, name) for name in inner}
+        def init(params):
+            given = {name: _part_or_placeholder(params, name) for name in inner}
             return PruningState(**{n: t.init(given[n]) for n, t in inner.items()})
 
         def update(updates, state, params=None, **extra_args):
-            grads = dict(zip(PARTS, _parts("update", updates), strict=True))
-            values: dict[str, Any] = dict.fromkeys(PARTS)
+            grads: dict[str, Any] = dict(
+                zip(
+                    PARTS,
+                    _parts("update(updates, state, params)", updates),
+                    strict=True,
+                )
+            )
+            given = (None,) * len(PARTS)
             if params is not None:
-                values = dict(zip(PARTS, _parts("update", params), strict=True))
+                given = _parts("update(updates, state, params)", params)
+            values: dict[str, Any] = dict(zip(PARTS, given, strict=True))
             moves, states = {"budget": _recovered(grads["budget"])}, {}
             for name, transformation in inner.items():
                 moves[name], states[name] = transformation.update(
@@ -371,7 +378,7 @@ def _observe(budget: Any, change: Any) -> jax.Array:
         budget,
         change,
     )
-    return sum(jax.tree.leaves(terms), jnp.float32(0))
+    return jnp.sum(jnp.stack(jax.tree.leaves(terms)))
 
 
 def _recovered(gradients: Any) -> Any:

@@ -50,7 +50,7 @@ def _weights():
 
 
 def _optimizer(weights=None):
-    # Plain SGD for the thresholds: it does not magnify the rounding of sums over devices.
+    # Plain SGD for the thresholds: it does not magnify the rounding of sums.
     return PRUNING.optimizer(weights or _weights(), variables=optax.sgd(0.05))
 
 
