@@ -11,12 +11,9 @@ import pytest
 
 import jaxprune
 from jaxprune import schedules
-from jaxprune.methods import (
-    inverse_soft_threshold,
-    lats,
-    straight_through_soft_threshold,
-)
-from jaxprune.prox import soft_threshold
+from jaxprune.methods import straight_through_soft_threshold
+from jaxprune.prox import inverse_soft_threshold, soft_threshold
+from jaxprune.transforms import lats
 
 GOLDEN = json.loads(
     (pathlib.Path(__file__).parent.parent / "golden" / "lats.json").read_text()
@@ -96,7 +93,7 @@ def train_with_forward_pass(optimizer, threshold, theta, batches):
 def train_with_pruner(optimizer, threshold, theta, batches):
     """The same through the step that serves all methods: pruner, optimizer, budget."""
     pruner = jaxprune.soft_thresholding()
-    wrapped = jaxprune.follow_threshold(optimizer, threshold=threshold)
+    wrapped = jaxprune.follow_threshold(optimizer, pruner, threshold=threshold)
 
     def step(carry, batch):
         both, state = carry
@@ -219,7 +216,7 @@ def test_the_straight_through_function_takes_trees_and_keeps_dtypes():
 
 
 def test_a_weight_that_starts_at_zero_learns():
-    optimizer = lats(optax.sgd(1.0), threshold=0.25)
+    optimizer = lats(optax.sgd(1.0), threshold=0.25, where=True)
     w = jnp.zeros(2)
     updates, _ = optimizer.update(jnp.array([-1.0, 0.1]), optimizer.init(w), w)
     np.testing.assert_array_equal(optax.apply_updates(w, updates), [0.75, 0.0])

@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import Lasso
 
 from jaxprune import prox, transforms
-from jaxprune.methods import lats
+from jaxprune.transforms import lats
 from tests.support import soft_reference as reference
 
 RATE = optax.cosine_decay_schedule(0.1, 20)
@@ -21,15 +21,23 @@ channels = functools.partial(prox.group_soft_threshold, group_axes=-1)
 
 # Complete optimizers, each a function of nothing: optax factories hold no state.
 OPTIMIZERS = {
-    "proximal": optax.chain(optax.sgd(0.1), transforms.proximal(soft, 0.01)),
-    "channels": optax.chain(optax.sgd(0.1), transforms.proximal(channels, 0.01)),
-    "ista": optax.chain(
-        optax.sgd(RATE, 0.9), transforms.ista(0.01, RATE, momentum=0.9)
+    "proximal": optax.chain(
+        optax.sgd(0.1), transforms.proximal(soft, 0.01, where=True)
     ),
-    "fista": optax.chain(optax.sgd(RATE), transforms.fista(0.1, RATE)),
-    "latent_proximal": transforms.latent_proximal(optax.adamw(0.1), channels, 0.01),
-    "adam_ista": transforms.adam_ista(0.01, RATE),
-    "lats": lats(optax.sgd(RATE, 0.9), threshold=optax.linear_schedule(0.0, 0.1, 20)),
+    "channels": optax.chain(
+        optax.sgd(0.1), transforms.proximal(channels, 0.01, where=True)
+    ),
+    "ista": optax.chain(
+        optax.sgd(RATE, 0.9), transforms.ista(0.01, RATE, momentum=0.9, where=True)
+    ),
+    "fista": optax.chain(optax.sgd(RATE), transforms.fista(0.1, RATE, where=True)),
+    "latent_proximal": transforms.latent_proximal(
+        optax.adamw(0.1), channels, 0.01, where=True
+    ),
+    "adam_ista": transforms.adam_ista(0.01, RATE, where=True),
+    "lats": lats(
+        optax.sgd(RATE, 0.9), threshold=optax.linear_schedule(0.0, 0.1, 20), where=True
+    ),
 }
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
@@ -126,18 +134,25 @@ def minimisers(problem):
     cosine = optax.cosine_decay_schedule(0.05, 3000)
     small = 0.1 * rate
     return {
-        "ista": (optax.chain(optax.sgd(rate), transforms.ista(s, rate)), 1500, None),
+        "ista": (
+            optax.chain(optax.sgd(rate), transforms.ista(s, rate, where=True)),
+            1500,
+            None,
+        ),
         "ista with momentum": (
-            optax.chain(optax.sgd(small, 0.9), transforms.ista(s, small, momentum=0.9)),
+            optax.chain(
+                optax.sgd(small, 0.9),
+                transforms.ista(s, small, momentum=0.9, where=True),
+            ),
             1500,
             None,
         ),
         "fista": (
-            optax.chain(optax.sgd(rate), transforms.fista(s, rate)),
+            optax.chain(optax.sgd(rate), transforms.fista(s, rate, where=True)),
             200,
             "iterate",
         ),
-        "adam_ista": (transforms.adam_ista(s, cosine), 3000, None),
+        "adam_ista": (transforms.adam_ista(s, cosine, where=True), 3000, None),
     }
 
 
@@ -153,7 +168,9 @@ def test_fixed_point_is_the_lasso_of_scikit_learn(problem, name, dtype):
 
 def test_adam_before_a_plain_soft_threshold_misses_the_minimum(problem):
     cosine = optax.cosine_decay_schedule(0.05, 3000)
-    naive = optax.chain(optax.adam(cosine), transforms.ista(problem.strength, cosine))
+    naive = optax.chain(
+        optax.adam(cosine), transforms.ista(problem.strength, cosine, where=True)
+    )
     with jax.enable_x64(True):
         w = problem.path(naive, 3000)[-1]
     assert problem.excess(w) > 0.3  # 31 % above, and not one weight is zero
@@ -162,7 +179,9 @@ def test_adam_before_a_plain_soft_threshold_misses_the_minimum(problem):
 
 def test_momentum_without_its_factor_weakens_the_penalty_ten_times(problem):
     small = 0.1 * problem.rate
-    plain = optax.chain(optax.sgd(small, 0.9), transforms.ista(problem.strength, small))
+    plain = optax.chain(
+        optax.sgd(small, 0.9), transforms.ista(problem.strength, small, where=True)
+    )
     with jax.enable_x64(True):
         w = problem.path(plain, 2000)[-1]
         weak = Lasso(0.1 * problem.strength, fit_intercept=False, tol=1e-12)
@@ -186,7 +205,7 @@ def test_trajectories_equal_the_loops_of_the_reference(problem):
     s, rate, w0 = problem.strength, problem.rate, problem.start
     small, steps = 0.1 * rate, 100
     momentum = optax.chain(
-        optax.sgd(small, 0.9), transforms.ista(s, small, momentum=0.9)
+        optax.sgd(small, 0.9), transforms.ista(s, small, momentum=0.9, where=True)
     )
     theirs = reference.ista(problem.gradient, w0, s, [small] * steps, 0.9)
     fista, restarts = reference.fista(problem.gradient, w0, s, rate, steps)
@@ -195,7 +214,7 @@ def test_trajectories_equal_the_loops_of_the_reference(problem):
         np.testing.assert_allclose(problem.path(momentum, steps), theirs, atol=1e-12)
         ours = problem.path(minimisers(problem)["fista"][0], steps, field="iterate")
         np.testing.assert_allclose(ours, fista, atol=1e-7)  # t is float32
-        ours = problem.path(transforms.adam_ista(s, 0.05), steps)
+        ours = problem.path(transforms.adam_ista(s, 0.05, where=True), steps)
         np.testing.assert_allclose(ours, adam, atol=1e-12)
     assert restarts > 0
 
@@ -207,12 +226,20 @@ def test_trajectories_equal_the_loops_of_the_reference(problem):
 @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "fista"])
 def test_pruned_weights_are_exact_zeros_after_every_step(name, dtype):
     strong = {
-        "proximal": optax.chain(optax.sgd(0.1), transforms.proximal(soft, 0.3)),
-        "channels": optax.chain(optax.sgd(0.1), transforms.proximal(channels, 0.2)),
-        "ista": optax.chain(optax.sgd(0.1), transforms.ista(3.0, 0.1)),
-        "latent_proximal": transforms.latent_proximal(optax.adamw(0.1), channels, 1.2),
-        "adam_ista": transforms.adam_ista(3.0, 0.1),
-        "lats": lats(optax.sgd(0.1), threshold=optax.linear_schedule(0.0, 1.0, 4)),
+        "proximal": optax.chain(
+            optax.sgd(0.1), transforms.proximal(soft, 0.3, where=True)
+        ),
+        "channels": optax.chain(
+            optax.sgd(0.1), transforms.proximal(channels, 0.2, where=True)
+        ),
+        "ista": optax.chain(optax.sgd(0.1), transforms.ista(3.0, 0.1, where=True)),
+        "latent_proximal": transforms.latent_proximal(
+            optax.adamw(0.1), channels, 1.2, where=True
+        ),
+        "adam_ista": transforms.adam_ista(3.0, 0.1, where=True),
+        "lats": lats(
+            optax.sgd(0.1), threshold=optax.linear_schedule(0.0, 1.0, 4), where=True
+        ),
     }[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -220,8 +247,8 @@ def test_pruned_weights_are_exact_zeros_after_every_step(name, dtype):
     zeros = sum(int(jnp.sum(x == 0)) for x in jax.tree.leaves(params))
     assert 0 < zeros < 16
     assert all(x.dtype == dtype for x in jax.tree.leaves(params))
-    if name in ("proximal", "channels", "ista"):
-        assert int(optax.tree.get(state, "zeros")) == zeros
+    if name in ("proximal", "channels", "ista", "adam_ista"):
+        assert int(optax.tree.get(state, "expected")) == zeros
 
 
 SGD = optax.sgd(0.1, 0.9, nesterov=True)
@@ -231,15 +258,27 @@ LEVEL = optax.linear_schedule(0.3, 1.5, 30)
 @pytest.mark.parametrize(
     ("optimizer", "scaling", "latent"),
     [
-        (optax.chain(SGD, transforms.proximal(soft, 0.1)), lambda t: 0.1, False),
         (
-            optax.chain(SGD, transforms.ista(0.1, 0.1, momentum=0.9)),
+            optax.chain(SGD, transforms.proximal(soft, 0.1, where=True)),
             lambda t: 0.1,
             False,
         ),
-        (optax.chain(SGD, transforms.fista(1.0, 0.1)), lambda t: 0.1, False),
-        (transforms.latent_proximal(SGD, soft, LEVEL), lambda t: LEVEL(t + 1), True),
-        (lats(SGD, threshold=LEVEL), lambda t: LEVEL(t + 1), True),
+        (
+            optax.chain(SGD, transforms.ista(0.1, 0.1, momentum=0.9, where=True)),
+            lambda t: 0.1,
+            False,
+        ),
+        (
+            optax.chain(SGD, transforms.fista(1.0, 0.1, where=True)),
+            lambda t: 0.1,
+            False,
+        ),
+        (
+            transforms.latent_proximal(SGD, soft, LEVEL, where=True),
+            lambda t: LEVEL(t + 1),
+            True,
+        ),
+        (lats(SGD, threshold=LEVEL, where=True), lambda t: LEVEL(t + 1), True),
     ],
     ids=["proximal", "ista", "fista", "latent_proximal", "lats"],
 )
@@ -275,8 +314,8 @@ def test_latent_weights_of_a_bfloat16_network_lose_no_small_steps():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     sgd = optax.sgd(1e-4)
     with pytest.warns(UserWarning, match="21 % off"):
-        transforms.proximal(soft, 0.0).init(params)
-    latent = transforms.latent_proximal(sgd, soft, 0.0)
+        transforms.proximal(soft, 0.0, where=True).init(params)
+    latent = transforms.latent_proximal(sgd, soft, 0.0, where=True)
 
     def thousand(optimizer):
         def step(carry, _):
@@ -295,7 +334,7 @@ def test_latent_weights_of_a_bfloat16_network_lose_no_small_steps():
 
 
 def test_a_pruned_latent_weight_learns_and_returns():
-    optimizer = transforms.latent_proximal(optax.sgd(1.0), soft, 0.5)
+    optimizer = transforms.latent_proximal(optax.sgd(1.0), soft, 0.5, where=True)
     params = jnp.array([0.4, 2.0])
     state = optimizer.init(params)
     seen = []
@@ -312,6 +351,7 @@ def test_a_schedule_may_drive_the_keep_ratio_of_top_k():
     pruned = transforms.proximal(
         lambda params, keep: prox.top_k(params, keep_ratio=keep),
         optax.linear_schedule(1.0, 0.25, 3),
+        where=True,
     )
     params, state = jnp.arange(1.0, 9.0), None
     state, counts = pruned.init(params), []
@@ -324,8 +364,8 @@ def test_a_schedule_may_drive_the_keep_ratio_of_top_k():
 
 
 def test_a_proximal_step_before_the_optimizer_is_noticed():
-    right = optax.chain(optax.sgd(0.1), transforms.ista(3.0, 0.1))
-    wrong = optax.chain(transforms.ista(3.0, 0.1), optax.sgd(0.1))
+    right = optax.chain(optax.sgd(0.1), transforms.ista(3.0, 0.1, where=True))
+    wrong = optax.chain(transforms.ista(3.0, 0.1, where=True), optax.sgd(0.1))
     wrapped = optax.MultiSteps(right, 2)
     assert not optax.tree.get(run(right, sample_params())[1], "misplaced")
     assert not optax.tree.get(run(wrapped, sample_params())[1], "misplaced")
@@ -394,24 +434,26 @@ def test_inject_hyperparams_gives_the_same_steps(name):
     start = sample_params()
     plain, injected = {
         "proximal": (
-            transforms.proximal(soft, schedule),
-            inject(transforms.proximal, static_args="prox")(soft, schedule),
+            transforms.proximal(soft, schedule, where=True),
+            inject(transforms.proximal, static_args="prox")(soft, schedule, where=True),
         ),
         "ista": (
-            transforms.ista(schedule, 0.1, momentum=0.5),
-            inject(transforms.ista)(schedule, 0.1, momentum=0.5),
+            transforms.ista(schedule, 0.1, momentum=0.5, where=True),
+            inject(transforms.ista)(schedule, 0.1, momentum=0.5, where=True),
         ),
         "fista": (
-            transforms.fista(schedule, 0.1),
-            inject(transforms.fista)(schedule, 0.1),
+            transforms.fista(schedule, 0.1, where=True),
+            inject(transforms.fista)(schedule, 0.1, where=True),
         ),
         "adam_ista": (
-            transforms.adam_ista(schedule, 0.1),
-            inject(transforms.adam_ista)(schedule, 0.1),
+            transforms.adam_ista(schedule, 0.1, where=True),
+            inject(transforms.adam_ista)(schedule, 0.1, where=True),
         ),
         "lats": (  # a level: what is injected at step t must be the threshold of t + 1
-            lats(optax.sgd(0.1), threshold=schedule),
-            inject(lats)(optax.sgd(0.1), threshold=lambda t: schedule(t + 1)),
+            lats(optax.sgd(0.1), threshold=schedule, where=True),
+            inject(lats)(
+                optax.sgd(0.1), threshold=lambda t: schedule(t + 1), where=True
+            ),
         ),
     }[name]
     if name == "lats":  # the inverse map of 0 is 0, whatever the first threshold
@@ -479,11 +521,11 @@ def test_extra_arguments_reach_the_wrapped_optimizer(name):
     )
     ones = lambda state: {"w": jnp.ones(2)}
     optimizer = {
-        "latent_proximal": transforms.latent_proximal(spy, soft, 0.1),
+        "latent_proximal": transforms.latent_proximal(spy, soft, 0.1, where=True),
         "preconditioned_proximal": transforms.preconditioned_proximal(
-            spy, soft, 0.1, preconditioner=ones
+            spy, soft, 0.1, preconditioner=ones, where=True
         ),
-        "lats": lats(spy, threshold=0.1),
+        "lats": lats(spy, threshold=0.1, where=True),
     }[name]
     params = {"w": jnp.ones(2)}
     optimizer.update(params, optimizer.init(params), params, value="loss", other=1)
@@ -494,7 +536,7 @@ def test_the_preconditioned_step_is_the_prox_in_adams_metric():
     params, b2 = sample_params(), 0.9
     adam = optax.adam(0.1, b2=b2)
     optimizer = transforms.preconditioned_proximal(
-        adam, soft, 0.02, preconditioner=transforms.adam_preconditioner(b2)
+        adam, soft, 0.02, preconditioner=transforms.adam_preconditioner(b2), where=True
     )
     grads = sample_grads(params)
     ours, _ = optimizer.update(grads, optimizer.init(params), params)
@@ -517,46 +559,62 @@ missing = functools.partial(prox.group_soft_threshold, group_axes=5)
     ("call", "error", "words"),
     [
         (
-            lambda: transforms.ista(-1e-4, 0.1),
+            lambda: transforms.ista(-1e-4, 0.1, where=True),
             ValueError,
             "strength=.*at least 0, got -0",
         ),
-        (lambda: transforms.ista(1e-4, -0.1), ValueError, "learning_rate="),
-        (lambda: transforms.ista("1", 0.1), TypeError, "strength="),
+        (lambda: transforms.ista(1e-4, -0.1, where=True), ValueError, "learning_rate="),
+        (lambda: transforms.ista("1", 0.1, where=True), TypeError, "strength="),
         (
-            lambda: transforms.ista(1e-4, 0.1, momentum=1.0),
+            lambda: transforms.ista(1e-4, 0.1, momentum=1.0, where=True),
             ValueError,
             r"\[0, 1\), got 1",
         ),
-        (lambda: transforms.fista(-1.0, 0.1), ValueError, "`fista"),
-        (lambda: transforms.adam_ista(float("nan"), 0.1), ValueError, "finite"),
-        (lambda: transforms.proximal(soft, -1.0), ValueError, "scaling="),
-        (lambda: transforms.proximal(0.1), TypeError, "functools.partial"),
-        (lambda: transforms.latent_proximal(0.1, soft), TypeError, "optax.sgd"),
-        (lambda: lats(optax.sgd(0.1), threshold=-1), ValueError, "threshold="),
+        (lambda: transforms.fista(-1.0, 0.1, where=True), ValueError, "`fista"),
         (
-            lambda: transforms.proximal(missing).init(PARAMS),
+            lambda: transforms.adam_ista(float("nan"), 0.1, where=True),
+            ValueError,
+            "finite",
+        ),
+        (lambda: transforms.proximal(soft, -1.0, where=True), ValueError, "scaling="),
+        (lambda: transforms.proximal(0.1, where=True), TypeError, "functools.partial"),
+        (
+            lambda: transforms.latent_proximal(0.1, soft, where=True),
+            TypeError,
+            "optax.sgd",
+        ),
+        (
+            lambda: lats(optax.sgd(0.1), threshold=-1, where=True),
+            ValueError,
+            "threshold=",
+        ),
+        (
+            lambda: transforms.proximal(missing, where=True).init(PARAMS),
             ValueError,
             r"leaf 'k'.*\(2, 3\)",
         ),
         (
-            lambda: transforms.latent_proximal(optax.sgd(0.1), missing).init(PARAMS),
+            lambda: transforms.latent_proximal(
+                optax.sgd(0.1), missing, where=True
+            ).init(PARAMS),
             ValueError,
             "group_axes",
         ),
         (
-            lambda: transforms.proximal(lambda p, s: p["k"]).init(PARAMS),
+            lambda: transforms.proximal(lambda p, s: p["k"], where=True).init(PARAMS),
             ValueError,
             "returns the structure",
         ),
         (
-            lambda: transforms.proximal(lambda p, s: {"k": p["k"][0]}).init(PARAMS),
+            lambda: transforms.proximal(lambda p, s: {"k": p["k"][0]}, where=True).init(
+                PARAMS
+            ),
             ValueError,
             "keeps shapes",
         ),
         (
             lambda: transforms.preconditioned_proximal(
-                optax.sgd(0.1), soft, preconditioner=None
+                optax.sgd(0.1), soft, preconditioner=None, where=True
             ),
             TypeError,
             "adam_preconditioner",
@@ -583,8 +641,8 @@ def test_an_update_without_parameters_is_refused(name):
 def test_a_preconditioner_of_another_structure_is_refused():
     masked = optax.masked(optax.adam(0.1), {"kernel": True, "scale": False})
     optimizer = transforms.preconditioned_proximal(
-        masked, soft, 0.1, preconditioner=transforms.adam_preconditioner()
+        masked, soft, 0.1, preconditioner=transforms.adam_preconditioner(), where=True
     )
     params = sample_params()
-    with pytest.raises(ValueError, match=r"Wrap the whole"):
+    with pytest.raises(ValueError, match="Select leaves with `where`"):
         optimizer.update(params, optimizer.init(params), params)

@@ -11,6 +11,7 @@ from jaxprune import schedules
 from jaxprune.masks import keep_count
 
 STEPS = 60
+PRUNER = jaxprune.soft_thresholding()
 RATE = optax.warmup_cosine_decay_schedule(0.0, 0.1, 6, STEPS, 0.01)
 SHAPES = {
     "any learning rate": schedules.from_learning_rate(RATE, 1.0, STEPS),
@@ -59,6 +60,10 @@ def _train(params, optimizer, steps, noise=0.0):
     return both, *jax.tree.map(np.asarray, path)
 
 
+def _all(params, threshold):
+    return jax.tree.map(lambda _: jnp.float32(threshold), PRUNER.init(params))
+
+
 def _final(params, keep_ratio):
     """The threshold that keeps this fraction of the kernels, by sorting."""
     flat = np.sort(np.abs(np.concatenate([params[x]["kernel"].ravel() for x in "ab"])))
@@ -68,7 +73,7 @@ def _final(params, keep_ratio):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weights_that_stand_still_are_thresholded_along_the_shape(shape, params):
     optimizer = jaxprune.reach_keep_ratio(
-        optax.set_to_zero(), keep_ratio=0.1, shape=SHAPES[shape]
+        optax.set_to_zero(), PRUNER, keep_ratio=0.1, shape=SHAPES[shape]
     )
     _, thresholds, kept, _ = _train(params, optimizer, STEPS + 5)
     due = np.asarray(jax.vmap(SHAPES[shape])(jnp.arange(1, STEPS + 6)))
@@ -79,7 +84,7 @@ def test_weights_that_stand_still_are_thresholded_along_the_shape(shape, params)
 
 def test_increments_are_proportional_to_the_learning_rate(params):
     optimizer = jaxprune.reach_keep_ratio(
-        optax.sgd(RATE, 0.9), keep_ratio=0.05, shape=SHAPES["any learning rate"]
+        optax.sgd(RATE, 0.9), PRUNER, keep_ratio=0.05, shape=SHAPES["any learning rate"]
     )
     _, thresholds, *_ = _train(params, optimizer, STEPS, noise=0.0)
     path = np.concatenate([[0], thresholds["a/kernel"]]).astype(float)
@@ -93,7 +98,7 @@ def test_increments_are_proportional_to_the_learning_rate(params):
 )
 def test_the_asked_fraction_is_met_though_weights_grow_back(shape, keep_ratio, params):
     optimizer = jaxprune.reach_keep_ratio(
-        optax.sgd(0.05), keep_ratio=keep_ratio, shape=SHAPES[shape]
+        optax.sgd(0.05), PRUNER, keep_ratio=keep_ratio, shape=SHAPES[shape]
     )
     both, _, kept, there = _train(params, optimizer, STEPS + 10, noise=1.0)
     # One weight may be lost or won where the threshold is rounded.
@@ -113,9 +118,9 @@ def test_the_asked_fraction_is_met_though_weights_grow_back(shape, keep_ratio, p
 
 def test_a_threshold_that_is_too_high_comes_down_again(params):
     optimizer = jaxprune.reach_keep_ratio(
-        optax.set_to_zero(), keep_ratio=0.5, shape=SHAPES["linear"]
+        optax.set_to_zero(), PRUNER, keep_ratio=0.5, shape=SHAPES["linear"]
     )
-    both = {"params": params, "variables": {"a/kernel": jnp.float32(9.0)}}
+    both = {"params": params, "variables": _all(params, 9.0)}
     state, update = optimizer.init(both), jax.jit(optimizer.update)
     for _ in range(STEPS):
         updates, state = update(both, state, both)
@@ -127,16 +132,16 @@ def test_a_threshold_that_is_too_high_comes_down_again(params):
 
 def test_a_given_schedule_is_followed_to_a_rounding(params):
     schedule = schedules.s_lats(0.7, STEPS)
-    optimizer = jaxprune.follow_threshold(optax.sgd(0.1), threshold=schedule)
+    optimizer = jaxprune.follow_threshold(optax.sgd(0.1), PRUNER, threshold=schedule)
     _, thresholds, *_ = _train(params, optimizer, STEPS, noise=1.0)
     want = jax.vmap(schedule)(jnp.arange(1, STEPS + 1))
     np.testing.assert_allclose(thresholds["b/kernel"], want, atol=1e-7)
 
 
 OPTIMIZERS = {
-    "follow": lambda: jaxprune.follow_threshold(optax.adam(0.1), threshold=0.5),
+    "follow": lambda: jaxprune.follow_threshold(optax.adam(0.1), PRUNER, threshold=0.5),
     "reach": lambda: jaxprune.reach_keep_ratio(
-        optax.adam(0.1), keep_ratio=0.1, shape=SHAPES["linear"]
+        optax.adam(0.1), PRUNER, keep_ratio=0.1, shape=SHAPES["linear"]
     ),
 }
 
@@ -171,7 +176,7 @@ def test_under_multi_steps_thresholds_move_with_the_weights(params):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_needs_the_parameters(name, params):
     optimizer = OPTIMIZERS[name]()
-    both = {"params": params, "variables": {}}
+    both = {"params": params, "variables": PRUNER.init(params)}
     with pytest.raises(ValueError, match="params=None"):
         optimizer.update(both, optimizer.init(both))
 
@@ -180,10 +185,61 @@ def test_bad_input_is_refused():
     sgd, shape = optax.sgd(0.1), SHAPES["linear"]
     for keep_ratio in (0.0, 1.5, -0.1):
         with pytest.raises(ValueError, match=f"keep_ratio={keep_ratio}"):
-            jaxprune.reach_keep_ratio(sgd, keep_ratio=keep_ratio, shape=shape)
+            jaxprune.reach_keep_ratio(sgd, PRUNER, keep_ratio=keep_ratio, shape=shape)
     with pytest.raises(TypeError, match=r"shape=0\.5.*schedule"):
-        jaxprune.reach_keep_ratio(sgd, keep_ratio=0.5, shape=0.5)
+        jaxprune.reach_keep_ratio(sgd, PRUNER, keep_ratio=0.5, shape=0.5)
     with pytest.raises(TypeError, match=r"`reach_keep_ratio\(optimizer.*optax\.sgd"):
-        jaxprune.reach_keep_ratio(0.1, keep_ratio=0.5, shape=shape)
+        jaxprune.reach_keep_ratio(0.1, PRUNER, keep_ratio=0.5, shape=shape)
     with pytest.raises(ValueError, match=r"threshold=.*got -1"):
-        jaxprune.follow_threshold(sgd, threshold=-1.0)
+        jaxprune.follow_threshold(sgd, PRUNER, threshold=-1.0)
+    with pytest.raises(
+        TypeError, match=r"`follow_threshold\(optimizer, pruner.*Pruner"
+    ):
+        jaxprune.follow_threshold(sgd, {}, threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        jaxprune.ltp(),
+        jaxprune.ltp_as_published(temperature=0.01, init_threshold=0.2),
+        jaxprune.soft_threshold_reparameterization(),
+    ],
+    ids=["ltp", "ltp_as_published", "str"],
+)
+def test_variables_of_another_method_are_refused(other, params):
+    optimizer = jaxprune.reach_keep_ratio(
+        optax.sgd(0.1), other, keep_ratio=0.2, shape=SHAPES["linear"]
+    )
+    with pytest.raises(ValueError, match=r"`reach_keep_ratio.*dual_ascent"):
+        optimizer.init({"params": params, "variables": other.init(params)})
+
+
+def test_the_leaves_that_count_are_those_of_the_pruner(params):
+    """Another selection than the kernels meets the keep ratio in its own leaves."""
+    pruner = jaxprune.soft_thresholding(where=jaxprune.by_name("a/kernel"))
+    optimizer = jaxprune.reach_keep_ratio(
+        optax.set_to_zero(), pruner, keep_ratio=0.2, shape=schedules.linear(1.0, 2)
+    )
+    both = {"params": params, "variables": pruner.init(params)}
+    state, zero = optimizer.init(both), jax.tree.map(jnp.zeros_like, both)
+    for _ in range(2):
+        updates, state = optimizer.update(zero, state, both)
+        both = optax.apply_updates(both, updates)
+    seen = pruner.apply(*both.values()).params
+    assert int(jnp.sum(seen["a"]["kernel"] != 0)) == keep_count(0.2, 1200)
+    with pytest.raises(ValueError, match="must be those of"):
+        optimizer.init({**both, "variables": PRUNER.init(params)})
+
+
+def test_variables_that_get_gradients_are_noticed(params):
+    """A penalty on thresholds that follow a schedule would be without effect."""
+    optimizer = jaxprune.follow_threshold(optax.sgd(0.1), PRUNER, threshold=0.5)
+    both = {"params": params, "variables": PRUNER.init(params)}
+    zero = jax.tree.map(jnp.zeros_like, both)
+    _, state = optimizer.update(zero, optimizer.init(both), both)
+    jaxprune.check(state)
+    grads = {**zero, "variables": _all(params, 0.1)}
+    _, state = optimizer.update(grads, optimizer.init(both), both)
+    with pytest.raises(ValueError, match=r"`reach_keep_ratio`.*without a penalty"):
+        jaxprune.check(state)
