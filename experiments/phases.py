@@ -121,8 +121,12 @@ def add_point(
     state: TrainState,
     record: trail.Record,
     keep_ratio: float | None,
-) -> None:
-    """Finalizes a copy of the network to a rung, measures it and saves it."""
+) -> Any:
+    """Finalizes a copy of the network to a rung, measures and saves it.
+
+    Returns:
+      Its masks.
+    """
     masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
     hard = plan.pruner.finalize(state.params, state.variables, masks)
     point = trail.point_of(
@@ -134,6 +138,7 @@ def add_point(
     )
     trail.save_network(setting.workdir, point["step"], hard, state.batch_stats, point)
     record.points.append(point)
+    return masks
 
 
 def close(setting, phase, plan, see, state, record) -> dict[str, Any]:
@@ -151,9 +156,8 @@ def close(setting, phase, plan, see, state, record) -> dict[str, Any]:
         network = state.params, state.batch_stats
         return _close_compact(setting, phase, *network, state, record)
     if phase.name == "prune":
-        add_point(setting, plan, see, state, record, setting.keep_ratio)
+        masks = add_point(setting, plan, see, state, record, setting.keep_ratio)
         record.result = _result(state)
-        masks = _hard_masks(setting, state.params, state)
         final = record.points[-1]
     else:
         masks = nonzero_masks(state.params)

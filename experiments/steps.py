@@ -257,6 +257,9 @@ def make_loss(
     """Returns `params, temperature=1.0 -> float32`, for scores of weights.
 
     It is the mean cross-entropy of a sample, its logits divided by the temperature.
+    It is compiled, and so are its derivatives: run op by op over several devices they
+    would be many small programs that wait for each other, and on a busy machine XLA
+    gives up on them.
 
     Args:
       model: a module called as `model(image, train=True)`.
@@ -264,8 +267,8 @@ def make_loss(
       sample: `() -> batch`, called when the loss is.
     """
 
-    def loss(params, temperature=1.0):
-        batch = sample()
+    @jax.jit
+    def loss_of(params, batch, temperature):
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
             batch["image"],
@@ -277,6 +280,9 @@ def make_loss(
                 logits / temperature, batch["label"]
             )
         )
+
+    def loss(params, temperature=1.0):
+        return loss_of(params, sample(), temperature)
 
     return loss
 

@@ -20,7 +20,7 @@ from experiments.models.mobilenet import MobileNetV1 as MobileNetV1
 from experiments.models.resnet import ResNet as ResNet
 from experiments.models.vgg import VGG16 as VGG16
 
-_MODELS = {
+MODELS = {
     "mlp": lambda num_classes, axis_name: MLP(num_classes),
     "cnn": CNN,
     "resnet20": functools.partial(ResNet, blocks_per_stage=3),
@@ -57,11 +57,11 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
     Raises:
         ValueError: If no model has this name.
     """
-    if name not in _MODELS:
-        close = difflib.get_close_matches(name, _MODELS, n=1)
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"`create(name, ...)` requires one of {', '.join(_MODELS)}; "
+            f"`create(name, ...)` requires one of {', '.join(MODELS)}; "
             f"got {name!r}.{hint}"
         )
-    return _MODELS[name](num_classes=num_classes, axis_name=axis_name)
+    return MODELS[name](num_classes=num_classes, axis_name=axis_name)

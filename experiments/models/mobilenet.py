@@ -11,6 +11,8 @@ References:
     is read as 1, since the table's own map stays 7x7 there).
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,10 +60,12 @@ class MobileNetV1(nn.Module):
     Attributes:
         num_classes: Number of logits.
         axis_name: Mapped axis over which batch statistics are averaged.
+        blocks: Filters and stride of every block.
     """
 
     num_classes: int
     axis_name: str | None = None
+    blocks: Sequence[tuple[int, int]] = _BLOCKS
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -77,7 +81,7 @@ class MobileNetV1(nn.Module):
         """
         x = convolution(32, 3, stride=2, name="conv0")(x)
         x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
-        for index, (filters, stride) in enumerate(_BLOCKS, start=1):
+        for index, (filters, stride) in enumerate(self.blocks, start=1):
             x = Separable(filters, stride, self.axis_name, name=f"block{index}")(
                 x, train=train
             )

@@ -16,14 +16,13 @@ References:
     ConvNets, ICLR 2017, arXiv:1608.08710, section 4.1.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from experiments.models.layers import convolution, norm
-
-# Filters and number of convolutions of every stage.
-_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class VGG16(nn.Module):
@@ -32,10 +31,18 @@ class VGG16(nn.Module):
     Attributes:
         num_classes: Number of logits.
         axis_name: Mapped axis over which batch statistics are averaged.
+        stages: Filters and number of convolutions of every stage.
     """
 
     num_classes: int
     axis_name: str | None = None
+    stages: Sequence[tuple[int, int]] = (
+        (64, 2),
+        (128, 2),
+        (256, 3),
+        (512, 3),
+        (512, 3),
+    )
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -49,7 +56,7 @@ class VGG16(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        for stage, (filters, depth) in enumerate(_STAGES, start=1):
+        for stage, (filters, depth) in enumerate(self.stages, start=1):
             for layer in range(1, depth + 1):
                 name = f"{stage}_{layer}"
                 # A map smaller than the kernel gets its zeros by hand, and a barrier

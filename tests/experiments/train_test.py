@@ -27,6 +27,7 @@ from experiments import (
     parallel,
     phases,
     plans,
+    report,
     train,
 )
 from experiments.configs import default, dsa_digits
@@ -72,6 +73,25 @@ def _config(data_dir, **changes):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Trains on one device: that more give the same is tested once, below.
+
+    Eight virtual devices on two busy cores wait for each other, and every program
+    takes longer to compile.
+    """
+    create, one = parallel.create, parallel.by_jit(jax.devices()[:1])
+    monkeypatch.setattr(
+        parallel, "create", lambda name: one if name == "jit" else create(name)
+    )
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leaves the report out, which other tests read."""
+    monkeypatch.setattr(report, "write_report", lambda workdir: None)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +158,7 @@ def test_a_workdir_of_another_config_is_refused_by_the_first_difference(
         )
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_network_of_the_trail_can_be_pruned_further(finished, data_dir, tmp_path):
     _, workdir, summary = finished
     config = _config(data_dir, pretrained=str(workdir), dense_epochs=0.0, sparsity=0.97)
@@ -152,6 +173,7 @@ def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
     config = _config(data_dir, price=30.0, threshold_learning_rate=0.5)
     summary = train.train_and_evaluate(config, tmp_path)
@@ -165,6 +187,7 @@ def _networks_of_the_trail(config, workdir):
     return [(e.metadata, io.load(e, like)["params"]) for e in entries]
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("rewind", [False, True])
 def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
     rewind, data_dir, tmp_path
@@ -190,6 +213,7 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
     assert count - 1 <= summary["final"]["kept_weights"] <= count
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
 def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
     config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
@@ -206,6 +230,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
         )
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
 def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     changes, data_dir, tmp_path
@@ -216,6 +241,7 @@ def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     assert 0 < summary["final"]["keep_ratio"] < 0.5
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("plan", [plans.ltp, plans.lats])
 @pytest.mark.parametrize("solver", ["dual_ascent", "admm"])
 def test_learned_and_soft_thresholds_are_driven_by_either_solver(
@@ -253,6 +279,7 @@ def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_p
         train.train_and_evaluate(_config(data_dir, **changes), tmp_path)
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_search_that_is_not_finite_is_noticed(data_dir):
     config = dsa_digits.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
@@ -270,6 +297,7 @@ def test_a_search_that_is_not_finite_is_noticed(data_dir):
     assert int(search(state, batch)[0].bad_step) == 4  # the step before
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch):
     config = dsa_digits.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
@@ -355,15 +383,65 @@ def test_a_budget_that_cannot_be_met_is_refused(changes, message, data_dir, tmp_
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-@pytest.mark.usefixtures("compiles_fast")
+# Fewer layers of the same kinds, for runs that only have to run.
+_STAND_INS = {
+    **dict.fromkeys(
+        ("resnet20", "resnet32", "resnet56"),
+        functools.partial(models.ResNet, blocks_per_stage=1),
+    ),
+    **dict.fromkeys(
+        ("resnet18", "resnet18_cifar"),
+        functools.partial(models.ImageNetResNet, block=models.Basic, blocks=(1, 1)),
+    ),
+    "resnet50": functools.partial(
+        models.ImageNetResNet, block=models.Bottleneck, blocks=(1, 1)
+    ),
+    "vgg16": functools.partial(models.VGG16, stages=((64, 1), (128, 2))),
+    "mobilenetv1": functools.partial(
+        models.MobileNetV1, blocks=((64, 1), (128, 2), (128, 1))
+    ),
+}
+
+
+@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
-    """Of its pruning phase, where it has one: the others are the same for all."""
+    """Of a network with fewer layers, where its own takes long to compile."""
+    for model, stand_in in _STAND_INS.items():
+        monkeypatch.setitem(models.MODELS, model, stand_in)
+    _run_two_steps(_two_steps(name, data_dir, monkeypatch), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiles_fast", "one_device")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs_two_steps_of_its_own_network(
+    name, data_dir, tmp_path, monkeypatch
+):
+    _run_two_steps(_two_steps(name, data_dir, monkeypatch), tmp_path)
+
+
+# Of the networks that are not run above in their own size.
+_LARGE = (
+    "dsa_resnet18_cifar10",
+    "dsa_resnet18_imagenet",
+    "dsa_resnet50_imagenet",
+    "dsa_resnet56_cifar10",
+    "dsa_vgg16_cifar10",
+)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("name", _LARGE)
+def test_the_steps_of_large_networks_trace_and_their_widths_meet_the_budget(
+    name, data_dir, monkeypatch
+):
+    _trace_two_steps(_two_steps(name, data_dir, monkeypatch))
+
+
+def _two_steps(name, data_dir, monkeypatch):
+    """A config with two steps of its pruning phase, where it has one."""
     config = importlib.import_module(f"experiments.configs.{name}").get_config()
-    # One device: eight virtual ones on two busy cores make a large network wait for
-    # itself so long that XLA gives up.
-    one = parallel.by_jit(jax.devices()[:1])
-    monkeypatch.setattr(parallel, "create", lambda name: one)
     examples = 1437
     if config.dataset != "digits":
         # Images of noise in the shape of the data set: nothing is downloaded.
@@ -386,25 +464,17 @@ def test_every_config_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
             f"{names[0]}_epochs": 2 / (examples // 8),
         }
     )
-    if name in _LARGE and "JAXPRUNE_LARGE_NETWORKS" not in os.environ:
-        _trace_two_steps(config)
-        return
-    summary = train.train_and_evaluate(config, tmp_path)
+    return config
+
+
+def _run_two_steps(config, workdir):
+    summary = train.train_and_evaluate(config, workdir)
     assert summary["final"]["step"] == 2
     if plans.channel_budget(config):
         for cost, limit in summary["budget"].items():
             assert summary["costs"][cost] <= limit
-    elif names[0] == "prune":
+    elif config.prune_epochs:
         assert summary["final"]["keep_ratio"] <= 1 - config.sparsity + 1e-9
-
-
-# Minutes of compiling; what they have of their own is the network and the recipe.
-_LARGE = (
-    "dsa_resnet18_cifar10",
-    "dsa_resnet18_imagenet",
-    "dsa_resnet50_imagenet",
-    "dsa_resnet56_cifar10",
-)
 
 
 def _trace_two_steps(config):
@@ -601,6 +671,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
 # ------------------------------------------------------------------- bad input
 
 
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     data_dir, tmp_path, monkeypatch
 ):
