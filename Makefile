@@ -5,30 +5,46 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test lint bench results clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-newest test-mutants docs-check lint bench clean
 
-install: $(STAMP)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# A full environment for development; constraints.txt holds what was tested.
+install: $(STAMP) ## make .venv with everything that development needs
+
+# constraints.txt holds what was tested.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'jaxprune needs Python 3.11 or newer; try: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
 	touch $@
 
-demo: install
+demo: install ## prune a small network on digits; the report is in runs/ltp_digits
 	$(BIN)/python -m experiments.main --config=experiments/configs/ltp_digits.py --workdir=runs/ltp_digits
 
-test: install
+test: install ## run the tests; less than 9 minutes on 2 cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: install
+test-slow: install ## run what `test` does in a smaller form: full networks, 300 random ones
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+test-newest: ## run a broad part of the tests on a newer Python with the newest jax
+	.ci/newest
+
+test-mutants: install ## plant faults in the core modules, and list those that no test sees
+	$(BIN)/python -m tests.mutation
+
+docs-check: install ## print what share of the public functions documents what
+	$(BIN)/python -m tests.support.docstrings
+
+lint: install ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-bench: install
+bench: install ## time a training step with and without each method
 	$(BIN)/python -m experiments.benchmarks.training_step
 
-clean:
-	rm -rf $(VENV) runs data
+clean: ## remove the environments, and what runs and downloads left
+	rm -rf $(VENV) .venv-newest runs data

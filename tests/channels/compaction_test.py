@@ -1,7 +1,6 @@
 """Compact networks equal masked ones."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,10 @@ from tests.support.channel_checks import (
 )
 
 ARCHITECTURES = architectures.architectures() | architectures_nnx.architectures()
-RANDOM_NETWORKS = int(os.environ.get("JAXPRUNE_RANDOM_NETWORKS", "12"))
+# The first are always run; the others by `make test-slow`.
+SEEDS = [
+    pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 12)) for seed in range(300)
+]
 
 
 @functools.cache
@@ -60,7 +62,7 @@ def test_small_channels_removed_in_single_precision(name):
     check(architecture, graph, masks, jnp.float32, 1e-5)
 
 
-@pytest.mark.parametrize("seed", range(RANDOM_NETWORKS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_networks(seed):
     keep = float(np.random.default_rng(seed).choice([0.3, 0.5, 0.7]))
     architecture = random_networks.draw_network(seed)
