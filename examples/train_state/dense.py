@@ -1,7 +1,7 @@
 """Train a convolutional network with batch normalisation on handwritten digits.
 
-A training script as users of Flax Linen write it: a `TrainState` with batch statistics,
-one step that runs under `jit` or under `pmap`. The other scripts of this folder are this
+A training script as users of Flax Linen write it: a `TrainState` with batch statistics
+and one step that runs under `jit` or `pmap`. The other scripts of this folder are this
 one with the lines that prune changed.
 
     python examples/train_state/dense.py --parallel=pmap

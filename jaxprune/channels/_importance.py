@@ -28,7 +28,9 @@ from jaxprune.channels._graph import ChannelGraph, Group
 Importance = Callable[[Params], dict[str, jax.Array]]
 
 
-def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
+def norm_scales(
+    graph: ChannelGraph, *, name: str = "scale", otherwise: Importance | None = None
+) -> Importance:
     """The size of the scale of the first norm that the channels pass through.
 
         b_c = |gamma_c|                                [DSA] Sec. 4, [Slimming] Eq. (1)
@@ -39,9 +41,13 @@ def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
     Args:
       graph: the channel graph.
       name: the last part of the names of scales.
+      otherwise: the importance of the groups that pass through no norm, such as
+        `filter_norms(graph)`. The channels of one group are compared with each other
+        only, so groups may be ranked by different importances.
 
     Raises:
-      ValueError: if a group has no member of that name, naming the group.
+      ValueError: if a group has no member of that name and `otherwise` is not given,
+        naming the group.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.channels import trace_channels
@@ -59,6 +65,8 @@ def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
     firsts = {}
     for group in graph.groups.values():
         scales = [m for m in group.members if m.leaf.split("/")[-1] == name]
+        if not scales and otherwise is not None:
+            continue
         if not scales:
             raise ValueError(
                 f"`norm_scales(graph, name={name!r})`: group {group.name!r} has no "
@@ -69,10 +77,13 @@ def norm_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
 
     def importance(params):
         leaves = _leaves(params, graph)
-        return {
+        scales = {
             group: member.sums(jnp.abs(leaves[member.leaf].astype(jnp.float32)))
             for group, member in firsts.items()
         }
+        if len(scales) == len(graph.groups) or otherwise is None:
+            return scales
+        return {**otherwise(params), **scales}
 
     return importance
 

@@ -32,7 +32,7 @@ from jaxprune.channels._choice import (
 )
 from jaxprune.channels._gates import GatePlan, apply_gates, plan_gates
 from jaxprune.channels._graph import ChannelGraph
-from jaxprune.channels._importance import Importance, norm_scales
+from jaxprune.channels._importance import Importance, filter_norms, norm_scales
 from jaxprune.methods._keep_probabilities import (
     Sampler,
     bernoulli_mask,
@@ -59,7 +59,7 @@ def dsa(
     Args:
       graph: channels of the network, from `trace_channels`.
       importance: b, `params -> {group: (channels,)}`; the scales of norms if not given,
-        as published.
+        as published, and filter norms for groups without a norm.
       sharpness: beta_2 > 0, a number or a schedule of the step, as
         `sharpness_schedule` makes: how surely the more important of two channels stays.
         With 8 a channel twice as important as another has 2^8 times its odds.
@@ -125,7 +125,7 @@ def dsa(
         graph=graph,
         plan=plan,
         layout=_Layout(tuple(plan.sizes), tuple(plan.sizes.values())),
-        importance=norm_scales(graph) if importance is None else importance,
+        importance=_published(graph) if importance is None else importance,
         sharpness=sharpness if callable(sharpness) else lambda step: sharpness,
         sampler=sampler,
         floor=floor,
@@ -248,6 +248,11 @@ def _check(floor, sharpness) -> None:
             f"`dsa(sharpness={sharpness})`: must be positive and finite. Leave it out, "
             "or pass `sharpness_schedule(steps)`."
         )
+
+
+def _published(graph: ChannelGraph) -> Importance:
+    """The importance of the paper, and one for the groups that it does not cover."""
+    return norm_scales(graph, otherwise=filter_norms(graph))
 
 
 def sharpness_schedule(

@@ -33,6 +33,7 @@ global norms, and is exact in floating point.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ from jaxprune.budgets._admm import admm
 from jaxprune.budgets._dual_ascent import dual_ascent
 from jaxprune.budgets._penalty import unlimited
 from jaxprune.budgets._result import Result
+from jaxprune.channels._compaction import Compacted
 from jaxprune.costs._weights import density
 from jaxprune.training._finalize import (
     Final,
@@ -83,11 +85,13 @@ class Pruning:
       pruner: the method.
       limits: what the network may cost.
       solver: `limits -> Budget`.
+      seed: of the keys with which a method draws its masks.
     """
 
     pruner: Pruner | ChannelPruner
     limits: tuple[Limit, ...]
     solver: Solver
+    seed: int = 0
 
     def init(self, params: Params) -> dict[str, Any]:
         """Return everything that trains, of which `params` is one part.
@@ -120,8 +124,9 @@ class Pruning:
 
         Args:
           trainable: as `init` returns it.
-          key: a typed PRNG key, a new one for every step; needed by methods that draw
-            their masks (`dsa`).
+          key: a typed PRNG key for methods that draw their masks (`dsa`); if not
+            given, `fold_in(key(seed), step)`, the same on all devices and after a
+            restart.
 
         Returns:
           The pruned weights, a tree like `trainable["params"]`, and a float32 scalar.
@@ -130,6 +135,7 @@ class Pruning:
         """
         params, variables, budget = self._read("pruning(trainable)", trainable)
         step = _step(budget)
+        key = self._key(step) if key is None else key
         pruned = self.pruner.apply(params, variables, key=key, step=step)
         held = self._budget(params, pruned.keep_ratios)
         floats = jax.lax.stop_gradient(budget["state"])
@@ -214,8 +220,8 @@ class Pruning:
         ratios on a held-out one. The sum of the two losses has both gradients:
 
             weights, ratios = pruning.split(trainable)
-            params, _ = pruning(weights, key=key)
-            held_out_params, penalty = pruning(ratios, key=key)
+            params, _ = pruning(weights)
+            held_out_params, penalty = pruning(ratios)
             loss = f(params, batch) + f(held_out_params, held_out) + penalty
 
         Args:
@@ -286,7 +292,7 @@ class Pruning:
         params, variables, _ = self._read("finalize(trainable)", trainable)
         step = self.step(trainable)
         check_trained(params, variables, int(step), bool(self.limits))
-        pruned = self.pruner.apply(params, variables, key=jax.random.key(0), step=step)
+        pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
         decision = decide(self.pruner, params, variables, limits, keep_ratio)
         state = self.budget_state(trainable)
@@ -296,6 +302,38 @@ class Pruning:
             scores = float(evaluate(pruned.params)), float(evaluate(decision.params))
         report = report_on(decision, limits, result, scores)
         return Final(decision.params, decision.masks, report)
+
+    def compact(self, trainable: Any, **collections: Any) -> tuple[Compacted, Final]:
+        """Return the small network of a method that removes channels.
+
+        `finalize`, then `pruner.graph.compact` of the final masks.
+
+        Args:
+          trainable: as it was trained, with concrete arrays.
+          **collections: what was traced beside `params`, such as `batch_stats=...`: the
+            graph is that of `{"params": params, **collections}`; without any, that of
+            the parameters alone.
+
+        Returns:
+          The compact functions and trees, of which `trees[0]` is the whole of
+          `{"params": ..., **collections}`, and the `Final` with its report.
+
+        Raises:
+          TypeError: if the method prunes single weights.
+          ValueError: as `finalize` and `ChannelGraph.compact`.
+        """
+        if not isinstance(self.pruner, ChannelPruner):
+            raise TypeError(
+                "`compact(trainable)`: the method prunes single weights, which leaves "
+                "shapes as they are. Use `finalize`; `jaxprune.live_channels` finds "
+                "the channels that its zeros leave without a reader."
+            )
+        final = self.finalize(trainable)
+        tree = {"params": final.params, **collections} if collections else final.params
+        return self.pruner.graph.compact(final.masks, tree), final
+
+    def _key(self, step: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.seed), step)
 
     def _bound(self, params: Params, keep_ratios: Any) -> tuple[Limit, ...]:
         """The limits, with `density` bound to the weights that are pruned."""
@@ -330,7 +368,10 @@ class Pruning:
 
 
 def pruning(
-    pruner: Pruner | ChannelPruner, *limits: Limit, solver: Solver | None = None
+    pruner: Pruner | ChannelPruner,
+    *limits: Limit,
+    solver: Solver | None = None,
+    seed: int = 0,
 ) -> Pruning:
     """Join a method and limits into one value for a training loop.
 
@@ -342,6 +383,7 @@ def pruning(
       solver: `limits -> Budget`: `dual_ascent` for weights and `admm` for channels if
         not given; `functools.partial` binds its configuration. For the fixed penalty
         weight of a paper: `lambda limits: weighted(cost, weight)`.
+      seed: of the keys with which a method draws its masks.
 
     Returns:
       A `Pruning`.
@@ -354,7 +396,8 @@ def pruning(
       >>> target = jaxprune.at_most(jaxprune.density, 0.05, ramp=(0, 5_000))
       >>> pruning = jaxprune.pruning(jaxprune.ltp(), target)
     """
-    if not isinstance(pruner, Pruner | ChannelPruner):
+    channels = isinstance(pruner, ChannelPruner)
+    if not channels and not isinstance(pruner, Pruner):
         raise TypeError(
             f"`pruning(pruner={pruner!r})`: must be a `Pruner` or a `ChannelPruner`. "
             "Call the factory: `jaxprune.ltp()`. Optimizer forms such as "
@@ -367,8 +410,15 @@ def pruning(
                 "`jaxprune.at_most(cost, limit)`."
             )
     if solver is None:
-        solver = admm if isinstance(pruner, ChannelPruner) else dual_ascent
-    return Pruning(pruner=pruner, limits=limits, solver=solver)
+        solver = _channel_solver(pruner) if channels else dual_ascent
+    return Pruning(pruner=pruner, limits=limits, solver=solver, seed=seed)
+
+
+def _channel_solver(pruner: ChannelPruner) -> Solver:
+    """ADMM under which every group keeps at least one channel."""
+    groups = pruner.graph.groups
+    minimum = {name: 1 / group.size for name, group in groups.items()}
+    return functools.partial(admm, min_keep_ratio=minimum)
 
 
 def _observe(budget: Any, change: Any) -> jax.Array:
