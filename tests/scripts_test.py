@@ -1,4 +1,4 @@
-"""The training scripts of `examples/`: how many lines pruning changes, and that they run."""
+"""The training scripts of `examples/`: the lines that pruning changes; they run."""
 
 import difflib
 import importlib.util
