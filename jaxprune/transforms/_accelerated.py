@@ -13,7 +13,7 @@ from jaxprune.transforms import _checks as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_
-from jaxprune.transforms._selection import merge, only, selection
+from jaxprune.transforms._selection import hold, merge, only, selection
 
 
 class AcceleratedProximalState(NamedTuple):
@@ -103,13 +103,14 @@ def _accelerated(call, prox, scaling, where):
     def init(params):
         if checks.is_abstract(params):
             return jax.eval_shape(init, params)
+        whole = params
         params = only(selection(call, params, where), params)
         checks.check_result(call, prox, params)
         checks.warn_low_precision(call, params)
         varying = size_.zero_like(jax.tree.leaves(params))
         return AcceleratedProximalState(
             count=jnp.zeros([], jnp.int32),
-            iterate=step_.wide_copy(params),
+            iterate=hold(whole, where, step_.wide_copy(params)),
             momentum=jnp.ones_like(varying, jnp.float32),
             watch=watch_.begin(watch_.checksum(params)),
         )
@@ -117,9 +118,9 @@ def _accelerated(call, prox, scaling, where):
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = checks.require_params(call, params)
-        chosen = selection(call, params, where)
+        chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
-        moved = step_.moved(params, only(chosen, updates))
+        moved = hold(whole, where, step_.moved(params, only(chosen, updates)))
         y, x = jax.tree.map(step_.wide, params), state.iterate
         x_next = prox(moved, step_.at(scaling, state.count))
         step = jax.tree.map(jnp.subtract, x_next, x)
