@@ -211,6 +211,9 @@ def non_negative_soft_threshold(params: Any, scaling: Any = 1.0) -> Any:
       >>> import jax.numpy as jnp
       >>> non_negative_soft_threshold(jnp.array([-2.0, 0.5, 3.0]), 1.0).tolist()
       [0.0, 0.0, 2.0]
+
+    References:
+      Parikh and Boyd, 2014, section 6.5.2.
     """
     return map_leaves(
         "non_negative_soft_threshold",
@@ -244,6 +247,9 @@ def hard_threshold(params: Any, scaling: Any = 1.0) -> Any:
       >>> import jax.numpy as jnp
       >>> hard_threshold(jnp.array([-2.0, 1.0, 3.0]), 0.5).tolist()
       [-2.0, 0.0, 3.0]
+
+    References:
+      Blumensath and Davies, Iterative Thresholding for Sparse Approximations, 2008.
     """
 
     def rule(x, s, _):

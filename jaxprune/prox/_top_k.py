@@ -44,11 +44,14 @@ def top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
       >>> import jax.numpy as jnp
       >>> top_k(jnp.array([-2.0, 0.5, 2.0, 3.0]), keep_ratio=0.5).tolist()
       [-2.0, 0.0, 0.0, 3.0]
+
+    References:
+      Blumensath and Davies, Iterative Hard Thresholding for Compressed Sensing, 2009.
     """
     check_fraction("top_k", "keep_ratio", keep_ratio, closed=True)
 
     def rule(x, *_):
-        (kept,) = largest([_magnitudes(x)], _count(keep_ratio, x.size))
+        (kept,) = largest([magnitudes(x)], _count(keep_ratio, x.size))
         return jnp.where(kept, x, 0)
 
     return map_leaves("top_k", rule, params, scaling)
@@ -79,6 +82,9 @@ def global_top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
       >>> kept = global_top_k(params, keep_ratio=0.5)
       >>> kept["a"].tolist(), kept["b"].tolist()
       ([0.0, 5.0], [0.0, -4.0])
+
+    References:
+      Blumensath and Davies, Iterative Hard Thresholding for Compressed Sensing, 2009.
     """
     check_fraction("global_top_k", "keep_ratio", keep_ratio, closed=True)
     broadcast_scaling("global_top_k", params, scaling)
@@ -89,13 +95,16 @@ def global_top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
     if not leaves:
         return params
     size = sum(x.size for x in leaves)
-    masks = largest([_magnitudes(x) for x in leaves], _count(keep_ratio, size))
+    masks = largest([magnitudes(x) for x in leaves], _count(keep_ratio, size))
     seen = [jnp.where(mask, x, 0) for x, mask in zip(leaves, masks, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(params), seen)
 
 
-def _magnitudes(x: jax.Array) -> jax.Array:
-    """Return the magnitudes by which entries are ranked, NaN as infinity."""
+def magnitudes(x: jax.Array) -> jax.Array:
+    """Return the magnitudes by which entries are ranked, NaN as infinity.
+
+    A NaN ranks highest and stays, so that it is not pruned without notice.
+    """
     return jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
 
 

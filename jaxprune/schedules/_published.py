@@ -132,7 +132,9 @@ def pgh(final: Any, steps: int, *, beta: float) -> optax.Schedule:
 
 
 def linear(final: Any, steps: int) -> optax.Schedule:
-    """Raise the threshold evenly: D_t = D t / N.
+    """Raise the threshold evenly.
+
+        D_t = D t / N
 
     The L1 coefficient is inversely proportional to the learning rate, so it grows
     without bound as a cosine ends.
@@ -183,7 +185,9 @@ def sine(final: Any, steps: int) -> optax.Schedule:
 
 
 def constant(threshold: Any) -> optax.Schedule:
-    """Keep the threshold where it is: D_t = D, from step 0 on.
+    """Keep the threshold where it is, from step 0 on.
+
+        D_t = D
 
     The L1 coefficient is 0: a weight that has learned to pass the threshold is not
     pulled back.

@@ -10,9 +10,10 @@ from jaxprune import tree
 from jaxprune.base._checks import check_scalar_or_schedule
 from jaxprune.prox._operators import Prox, soft_threshold
 from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_
-from jaxprune.transforms._selection import merge, only, selection
+from jaxprune.transforms._selection import hold, merge, only, selection
 
 
 class AcceleratedProximalState(NamedTuple):
@@ -102,27 +103,31 @@ def _accelerated(call, prox, scaling, where):
     def init(params):
         if checks.is_abstract(params):
             return jax.eval_shape(init, params)
+        whole = params
         params = only(selection(call, params, where), params)
         checks.check_result(call, prox, params)
         checks.warn_low_precision(call, params)
+        varying = size_.zero_like(jax.tree.leaves(params))
         return AcceleratedProximalState(
             count=jnp.zeros([], jnp.int32),
-            iterate=step_.wide_copy(params),
-            momentum=jnp.ones([], jnp.float32),
+            iterate=hold(whole, where, step_.wide_copy(params)),
+            momentum=jnp.ones_like(varying, jnp.float32),
             watch=watch_.begin(watch_.checksum(params)),
         )
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = checks.require_params(call, params)
-        chosen = selection(call, params, where)
+        chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
-        moved = step_.moved(params, only(chosen, updates))
+        moved = hold(whole, where, step_.moved(params, only(chosen, updates)))
         y, x = jax.tree.map(step_.wide, params), state.iterate
         x_next = prox(moved, step_.at(scaling, state.count))
         step = jax.tree.map(jnp.subtract, x_next, x)
-        turn = optax.tree.vdot(jax.tree.map(jnp.subtract, y, x_next), step)
-        t = jnp.where(jnp.asarray(turn) > 0, 1.0, state.momentum)
+        # Not a dot product: leaves may be sharded over explicit axes.
+        turns = jax.tree.map(lambda a, b, d: jnp.sum((a - b) * d), y, x_next, step)
+        turn = sum(jax.tree.leaves(turns), jnp.zeros([], jnp.float32))
+        t = jnp.where(turn > 0, 1.0, state.momentum)
         t_next = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
         weight = (t - 1) / t_next
         y_next = jax.tree.map(lambda a, d: a + weight.astype(a.dtype) * d, x_next, step)

@@ -66,8 +66,8 @@ def check(opt_state: optax.OptState) -> None:
     Runs on the host; call it after two steps, or wherever metrics are read.
 
     Args:
-      opt_state: the state of any optimizer: chains, `optax.partition`,
-        `optax.MultiSteps` and so on are searched.
+      opt_state: the state of any optimizer, of arrays of any shape (a batch of states
+        too); chains, `optax.partition`, `optax.MultiSteps` and so on are searched.
 
     Raises:
       ValueError: with the name of the transformation and the remedy.
@@ -126,7 +126,7 @@ def finalize(
     the weights that it keeps, with a new optimizer and `schedules.fine_tuning`.
 
     Args:
-      params: the parameters after the last step, concrete arrays.
+      params: the parameters after the last step, concrete arrays of any shape.
       opt_state: the optimizer's state after the last step.
       where: the leaves that are pruned, as given to the transformation.
 
@@ -165,6 +165,10 @@ def finalize(
       >>> params, _ = train(params, tx, 9)
       >>> params["kernel"].round(1).tolist()
       [[0.0, -3.0, 0.0, 2.0]]
+
+    References:
+      Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
+      2023, for `lats`; the second phase with a restarted rate is ours.
     """
     check(opt_state)
     states = [s for s, _ in _ours(opt_state)]

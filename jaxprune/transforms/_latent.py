@@ -34,7 +34,7 @@ from jaxprune.transforms import _checks as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_
-from jaxprune.transforms._selection import merge, only, selection
+from jaxprune.transforms._selection import hold, merge, only, selection
 
 
 class LatentProximalState(NamedTuple):
@@ -299,6 +299,7 @@ def _latent(
         level = rule.begin(latent)
         if rule.initialize is not None:
             latent = rule.initialize(latent, level)
+        latent = hold(params, where, latent)
         return LatentProximalState(
             count=jnp.zeros([], jnp.int32),
             latent=latent,
@@ -321,6 +322,7 @@ def _latent(
             **extra_args,
         )
         latent = optax.apply_updates(state.latent, only(chosen, moves))
+        latent = hold(params, where, latent)
         target, level = rule.proceed(latent, selected, state.scaling, state.count)
         steps, watch = watch_.proceed_exactly(
             state.watch, selected, step_.updates_to(target, selected)

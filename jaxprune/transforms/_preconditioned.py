@@ -15,7 +15,7 @@ from jaxprune.transforms import _checks as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_
-from jaxprune.transforms._selection import merge, only, selection
+from jaxprune.transforms._selection import hold, merge, only, selection
 
 
 class PreconditionedProximalState(NamedTuple):
@@ -159,9 +159,9 @@ def _preconditioned(
                 f" {jax.tree.structure(metric)}. Select leaves with `where`, not with"
                 " `optax.masked` around the optimizer."
             )
-        chosen = selection(call, params, where)
+        chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
-        moved = step_.moved(params, only(chosen, updates))
+        moved = hold(whole, where, step_.moved(params, only(chosen, updates)))
         target = rule(state.count, params, moved, only(chosen, metric))
         target = jax.tree.map(lambda t, p: t.astype(p.dtype), target, params)
         updates = merge(chosen, step_.updates_to(target, params), updates)
@@ -189,8 +189,11 @@ def adam_preconditioner(
       eps_root: as given to the optimizer.
 
     Returns:
-      `state -> P_t`, a tree like the optimizer's parameters; unit: 1 / gradient. It
-      raises ValueError unless the state holds exactly one `optax.ScaleByAdamState`.
+      `state -> P_t`, a tree like the optimizer's parameters; unit: 1 / gradient.
+
+    Raises:
+      ValueError: when applied, if the state does not hold exactly one
+        `optax.ScaleByAdamState`.
 
     Examples:
       >>> import jax.numpy as jnp

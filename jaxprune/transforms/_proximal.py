@@ -54,7 +54,7 @@ from jaxprune.transforms import _checks as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_
-from jaxprune.transforms._selection import merge, only, selection
+from jaxprune.transforms._selection import hold, merge, only, selection
 
 # The number of the step, the selected parameters and where the optimizer would move
 # them, to where they move instead.
@@ -163,9 +163,10 @@ def _proximal(
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = checks.require_params(call, params)
-        chosen = selection(call, params, where)
+        chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
-        target = rule(state.count, params, step_.moved(params, only(chosen, updates)))
+        moved = hold(whole, where, step_.moved(params, only(chosen, updates)))
+        target = rule(state.count, params, moved)
         target = jax.tree.map(lambda t, p: t.astype(p.dtype), target, params)
         updates = merge(chosen, step_.updates_to(target, params), updates)
         return updates, ProximalState(

@@ -7,9 +7,11 @@ inside `optax.masked`, so that `optax.tree.map_params` finds it in a state.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
+from jaxprune.tree._selection import held_masks
 
 
 def selection(call: str, params: Any, where: tree.Where | None) -> Any:
@@ -31,10 +33,7 @@ def selection(call: str, params: Any, where: tree.Where | None) -> Any:
         # optax's placeholder for parameters, or all leaves are masked.
         return params
     chosen = tree.kernels if where is None else where
-    try:
-        tree.select(params, chosen)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"`{call}(..., where=...)`: {error}") from error
+    tree.select(params, chosen, call=f"{call}(..., where=...)")
     return jax.tree.map(bool, tree.resolve(params, chosen))
 
 
@@ -46,3 +45,25 @@ def only(chosen: Any, whole: Any) -> Any:
 def merge(chosen: Any, selected: Any, others: Any) -> Any:
     """Return the leaves of `selected` where they are chosen, else those of `others`."""
     return jax.tree.map(lambda c, x, y: x if c else y, chosen, selected, others)
+
+
+def hold(params: Any, where: tree.Where | None, selected: Any) -> Any:
+    """Return selected leaves with zeros where the masks of a selection prune already.
+
+    A weight at zero is kept by no prox and ranks last, so what was pruned stays so.
+
+    Args:
+      params: all parameters.
+      where: see `tree.selection`; only its `masks` are used.
+      selected: a tree from `only`, like the parameters.
+    """
+    if where is None or not jax.tree.leaves(params):
+        return selected
+    held = held_masks(params, where)
+    if not held:
+        return selected
+    leaves = tree.named_leaves(selected)
+    return tree.replace(
+        selected,
+        {n: jnp.where(held[n], x, 0) for n, x in leaves.items() if n in held},
+    )

@@ -9,13 +9,8 @@ import numpy as np
 from jaxprune.base._checks import is_static_number
 from jaxprune.masks._ranking import keep_count, kth_largest, largest, traced_count
 from jaxprune.masks._select import keep_ratio_of
+from jaxprune.prox._top_k import magnitudes as magnitudes
 from jaxprune.schedules._ramps import cubic_ramp
-
-
-def magnitudes(x: jax.Array) -> jax.Array:
-    """Return the magnitudes by which entries are ranked, NaN as infinity."""
-    # A NaN ranks highest and stays, so that it is not pruned without notice.
-    return jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
 
 
 def keep_ratio(sparsity: Any) -> Any:

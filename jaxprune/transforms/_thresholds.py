@@ -26,6 +26,7 @@ References:
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -60,7 +61,9 @@ def follow_threshold(
     *,
     threshold: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
-    """Move the thresholds along a schedule: D_{t+1} = d(t + 1).
+    """Move the thresholds along a schedule.
+
+        D_{t+1} = d(t + 1)
 
     With `jaxprune.soft_thresholding` this is the forward form of `jaxprune.lats`, with
     the same trajectory. A schedule that does not start at 0 needs the same

@@ -372,7 +372,8 @@ def test_partition_and_masked_run_it_on_their_part(name):
 def test_inject_hyperparams_gives_the_same_steps(name):
     row = ROWS[name]
     after, state = _run(row.inject(), row.trains(_params()))
-    _same(after, _plain(name)[0])
+    # Decay rates become float32, which moves Adam's steps in the fifth digit.
+    _same(after, _plain(name)[0], rtol=1e-4, atol=1e-5)
     jaxprune.check(state)
 
 
@@ -393,7 +394,8 @@ def test_vmap_over_a_hyper_parameter_equals_one_run_for_each(name):
 def test_scan_and_vmap_over_seeds_equal_one_run_for_each(name):
     row = ROWS[name]
     tx = row.make(_params())
-    starts = [row.trains(jax.tree.map(lambda x: s * x, _params())) for s in (1.0, 0.5)]
+    half = jax.tree.map(lambda x: 0.5 * x, _params())
+    starts = [row.trains(_params()), row.trains(half)]
     stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
     grads = stack([stack([_grads(s, i) for i in range(STEPS)]) for s in starts])
 
@@ -553,15 +555,17 @@ def test_map_params_finds_the_trees_like_the_parameters(name):
     start = row.trains(_params())
     tx = row.make(_params())
     state = tx.init(start)
+    hidden = lambda x: isinstance(x, optax.MaskedNode)
     marked = optax.tree.map_params(
         tx,
         lambda _: "P",
         state,
         transform_non_params=lambda _: "-",
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+        is_leaf=hidden,
     )
-    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(marked), strict=False):
-        assert new == "P" or not old.ndim
+    leaves = jax.tree.leaves(state, is_leaf=hidden), jax.tree.leaves(marked)
+    for old, new in zip(*leaves, strict=True):
+        assert new == "P" or not (hidden(old) or old.ndim)
     if name in ("latent_proximal", "lats", "lats-size"):
         assert marked.latent == jax.tree.map(lambda _: "P", start)
     if name in ("accelerated_proximal", "fista"):

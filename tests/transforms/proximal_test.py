@@ -3,7 +3,6 @@
 import functools
 import warnings
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -375,139 +374,6 @@ def test_a_proximal_step_before_the_optimizer_is_noticed():
 # --- optax's contract --------------------------------------------------------------
 
 
-@each_optimizer
-def test_steps_trace_once_and_keep_structure_and_dtype(name):
-    optimizer, params = OPTIMIZERS[name], sample_params()
-    counted = functools.partial(chex.assert_max_traces, n=1)
-    after, state = run(optimizer, params, jit=lambda f: jax.jit(counted(f)))
-    chex.assert_trees_all_equal_shapes_and_dtypes(after, params)
-    chex.assert_trees_all_equal_shapes_and_dtypes(state, optimizer.init(params))
-    chex.assert_tree_all_finite(after)
-    chex.clear_trace_counter()
-
-
-@pytest.mark.parametrize("name", ["ista", "lats"])
-def test_eager_steps_equal_jitted_steps(name):
-    ours = run(OPTIMIZERS[name], sample_params(), 2, jit=lambda f: f)
-    theirs = run(OPTIMIZERS[name], sample_params(), 2)
-    chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
-
-
-@each_optimizer
-def test_masked_leaves_the_other_leaves_alone(name):
-    params = sample_params()
-    optimizer = optax.masked(OPTIMIZERS[name], {"kernel": True, "scale": False})
-    after, _ = run(optimizer, params, 2)
-    alone, _ = run(OPTIMIZERS[name], params, 2, leaf="kernel")
-    chex.assert_trees_all_close(after["kernel"], alone["kernel"], rtol=1e-6)
-    expected = params["scale"] + sum(sample_grads(params, i)["scale"] for i in range(2))
-    np.testing.assert_allclose(after["scale"], expected, rtol=1e-6)
-
-
-@each_optimizer
-def test_partition_runs_it_beside_another_optimizer(name):
-    params = sample_params()
-    optimizer = optax.partition(
-        {"pruned": OPTIMIZERS[name], "dense": optax.sgd(0.1)},
-        {"kernel": "pruned", "scale": "dense"},
-    )
-    after, _ = run(optimizer, params, 2)
-    alone, _ = run(OPTIMIZERS[name], params, 2, leaf="kernel")
-    dense, _ = run(optax.sgd(0.1), params, 2, leaf="scale")
-    chex.assert_trees_all_close(after, {**alone, **dense}, rtol=1e-6)
-
-
-@each_optimizer
-def test_multi_steps_takes_one_step_for_two_gradients(name):
-    params = sample_params()
-    after, _ = run(optax.MultiSteps(OPTIMIZERS[name], 2), params, 2)
-    grads = [sample_grads(params, seed) for seed in range(2)]
-    mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
-    update = jax.jit(OPTIMIZERS[name].update)
-    updates, _ = update(mean, OPTIMIZERS[name].init(params), params)
-    chex.assert_trees_all_close(after, optax.apply_updates(params, updates), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["proximal", "ista", "fista", "adam_ista", "lats"])
-def test_inject_hyperparams_gives_the_same_steps(name):
-    schedule, inject = optax.linear_schedule(0.01, 0.05, 4), optax.inject_hyperparams
-    start = sample_params()
-    plain, injected = {
-        "proximal": (
-            transforms.proximal(soft, schedule, where=True),
-            inject(transforms.proximal, static_args="prox")(soft, schedule, where=True),
-        ),
-        "ista": (
-            transforms.ista(schedule, 0.1, momentum=0.5, where=True),
-            inject(transforms.ista)(schedule, 0.1, momentum=0.5, where=True),
-        ),
-        "fista": (
-            transforms.fista(schedule, 0.1, where=True),
-            inject(transforms.fista)(schedule, 0.1, where=True),
-        ),
-        "adam_ista": (
-            transforms.adam_ista(schedule, 0.1, where=True),
-            inject(transforms.adam_ista)(schedule, 0.1, where=True),
-        ),
-        "lats": (  # a level: what is injected at step t must be the threshold of t + 1
-            lats(optax.sgd(0.1), threshold=schedule, where=True),
-            inject(lats)(
-                optax.sgd(0.1), threshold=lambda t: schedule(t + 1), where=True
-            ),
-        ),
-    }[name]
-    if name == "lats":  # the inverse map of 0 is 0, whatever the first threshold
-        start = jax.tree.map(jnp.zeros_like, start)
-    ours, state = run(injected, start)
-    chex.assert_trees_all_close(ours, run(plain, start)[0], atol=1e-5)
-    assert "hyperparams" in state._fields
-
-
-@each_optimizer
-def test_map_params_reaches_every_parameter_shaped_tree(name):
-    optimizer, params = OPTIMIZERS[name], sample_params()
-    state = optimizer.init(params)
-    mapped = optax.tree.map_params(
-        optimizer, lambda x, p: jnp.full(p.shape, 7.0), state, params
-    )
-    chex.assert_trees_all_equal_shapes(mapped, state)
-    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(mapped), strict=True):
-        if old.ndim:
-            np.testing.assert_array_equal(new, 7.0)
-
-
-@each_optimizer
-def test_parameters_and_state_can_be_donated_together(name):
-    params = sample_params()
-    expected, _ = run(OPTIMIZERS[name], params, 2)
-    copy = jax.tree.map(jnp.copy, params)
-    ours, _ = run(
-        OPTIMIZERS[name], copy, 2, functools.partial(jax.jit, donate_argnums=(0, 1))
-    )
-    chex.assert_trees_all_equal(ours, expected)
-
-
-@each_optimizer
-def test_init_takes_shapes_instead_of_arrays(name):
-    optimizer, params = OPTIMIZERS[name], sample_params()
-    shapes = jax.eval_shape(lambda: params)
-    chex.assert_trees_all_equal_shapes_and_dtypes(
-        optimizer.init(shapes), optimizer.init(params)
-    )
-    chex.assert_trees_all_equal_shapes_and_dtypes(
-        jax.eval_shape(optimizer.init, params), optimizer.init(params)
-    )
-
-
-@each_optimizer
-def test_unknown_extra_arguments_are_tolerated(name):
-    optimizer, params = OPTIMIZERS[name], sample_params()
-    grads, state = sample_grads(params), optimizer.init(params)
-    update = jax.jit(optimizer.update)
-    ours, _ = update(grads, state, params, value=1.0, anything=None)
-    chex.assert_trees_all_equal(ours, update(grads, state, params)[0])
-
-
 @pytest.mark.parametrize("name", ["latent_proximal", "preconditioned_proximal", "lats"])
 def test_extra_arguments_reach_the_wrapped_optimizer(name):
     seen = []
@@ -629,13 +495,6 @@ missing = functools.partial(prox.group_soft_threshold, group_axes=5)
 def test_bad_input_is_refused_with_its_name_and_value(call, error, words):
     with pytest.raises(error, match=words):
         call()
-
-
-@each_optimizer
-def test_an_update_without_parameters_is_refused(name):
-    optimizer, params = OPTIMIZERS[name], sample_params()
-    with pytest.raises(ValueError, match="must be given the parameters"):
-        optimizer.update(sample_grads(params), optimizer.init(params))
 
 
 def test_a_preconditioner_of_another_structure_is_refused():

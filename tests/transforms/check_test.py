@@ -1,0 +1,219 @@
+"""Transformations that are not in their place are noticed, and finalize acts on it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprune
+from jaxprune import schedules, transforms
+
+ISTA = transforms.ista(3.0, 0.1)
+
+
+@pytest.fixture
+def params(rng):
+    return {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(20, 15)), jnp.float32)},
+        "b": {"bias": jnp.ones(4), "kernel": jnp.asarray(rng.normal(size=(15, 4)))},
+    }
+
+
+def _lats(rate=0.1):
+    return jaxprune.lats(optax.sgd(rate), threshold=0.2)
+
+
+def _frozen(params):
+    masks = jaxprune.global_magnitude(sparsity=0.5).masks(params, {})
+    return jaxprune.freeze_pruned(masks)
+
+
+def _run(tx, params, steps=2, edit=lambda params: params):
+    state, update = tx.init(params), jax.jit(tx.update)
+    for i in range(steps):
+        grads = jax.tree.map(lambda w, i=i: w - 0.1 * i, params)
+        updates, state = update(grads, state, params)
+        params = edit(optax.apply_updates(params, updates))
+    return params, state
+
+
+WRONG = {
+    "lats, scale": lambda _: optax.chain(_lats(), optax.scale(0.5)),
+    "lats, clip": lambda _: optax.chain(_lats(), optax.clip(1e-3)),
+    "lats, lats": lambda _: optax.chain(
+        _lats(), jaxprune.lats(optax.sgd(1.0), threshold=0.1)
+    ),
+    "lats, ema": lambda _: optax.chain(_lats(), optax.ema(0.9)),
+    "schedule_free": lambda _: optax.contrib.schedule_free(_lats(), 0.1),
+    "ista, sgd": lambda _: optax.chain(ISTA, optax.sgd(0.1)),
+    "sgd, ista, clip": lambda _: optax.chain(optax.sgd(0.1), ISTA, optax.clip(0.01)),
+    "fista, scale": lambda _: optax.chain(
+        optax.sgd(0.1), transforms.fista(1.0, 0.1), optax.scale(0.9)
+    ),
+    "adam_ista, scale": lambda _: optax.chain(
+        transforms.adam_ista(5.0, 0.1), optax.scale(0.5)
+    ),
+    "gradual_magnitude, scale": lambda _: optax.chain(
+        jaxprune.gradual_magnitude(optax.sgd(0.1), sparsity=0.5, steps=2),
+        optax.scale(0.5),
+    ),
+    "freeze, adam": lambda p: optax.chain(_frozen(p), optax.adam(0.1)),
+    "freeze, decay": lambda p: optax.chain(_frozen(p), optax.scale(0.5)),
+    "ista behind MultiSteps": lambda _: optax.chain(
+        optax.MultiSteps(optax.sgd(0.1), 4), ISTA
+    ),
+    "lats around MultiSteps": lambda _: jaxprune.lats(
+        optax.MultiSteps(optax.sgd(0.1), 4), threshold=0.2
+    ),
+    "inside partition": lambda _: optax.partition(
+        {"all": optax.chain(_lats(), optax.scale(0.5))},
+        lambda p: jax.tree.map(lambda _: "all", p),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_transformation_in_the_wrong_place_is_noticed_at_the_next_update(
+    name, params
+):
+    trained, state = _run(WRONG[name](params), params)
+    with pytest.raises(ValueError, match=r"`check\(opt_state\)`"):
+        jaxprune.check(state)
+    with pytest.raises(ValueError, match=r"`check\(opt_state\)`"):
+        jaxprune.finalize(trained, state)
+
+
+def test_a_synchronised_lookahead_is_noticed(params):
+    tx = optax.lookahead(_lats(), sync_period=1, slow_step_size=0.5)
+    both = optax.LookaheadParams.init_synced(params)
+    state = tx.init(both)
+    for _ in range(2):
+        grads = both.fast
+        updates, state = tx.update(grads, state, both)
+        both = optax.apply_updates(both, updates)
+    with pytest.raises(ValueError, match=r"optax\.lookahead"):
+        jaxprune.check(state)
+
+
+RIGHT = {
+    "lats": lambda _: _lats(),
+    "clip, lats": lambda _: optax.chain(optax.clip_by_global_norm(1.0), _lats()),
+    "MultiSteps around": lambda _: optax.MultiSteps(
+        optax.chain(optax.sgd(0.1), ISTA), 2
+    ),
+    "adam, freeze": lambda p: optax.chain(optax.adam(0.1), _frozen(p)),
+    "MultiSteps, freeze": lambda p: optax.chain(
+        optax.MultiSteps(optax.adam(0.1), 2), _frozen(p)
+    ),
+    "nothing of ours": lambda _: optax.adam(0.1),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_transformation_in_its_place_is_not(name, params):
+    jaxprune.check(_run(RIGHT[name](params), params, 5)[1])
+
+
+EDITS = {
+    "masks": lambda p: jax.tree.map(lambda w: jnp.where(jnp.abs(w) > 1, w, 0), p),
+    "one weight": lambda p: {
+        **p,
+        "a": {"kernel": p["a"]["kernel"].at[2, 3].add(1e-3)},
+    },
+    "precision": lambda p: jax.tree.map(
+        lambda w: w.astype("bfloat16").astype(w.dtype), p
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("sized", [False, True])
+def test_parameters_edited_under_lats_are_noticed(edit, sized, params):
+    tx = jaxprune.lats(optax.sgd(0.1), sparsity=0.9, steps=9) if sized else _lats()
+    _, state = _run(tx, params, 3, EDITS[edit])
+    with pytest.raises(ValueError, match=r"`lats`.*do not edit the parameters"):
+        jaxprune.check(state)
+
+
+def test_parameters_that_are_replaced_without_a_new_state_are_noticed(params):
+    trained, state = _run(_lats(), params)
+    _, state = _lats().update(params, state, params)
+    with pytest.raises(ValueError, match="new state with `init`"):
+        jaxprune.check(state)
+    jaxprune.check(_run(_lats(), trained)[1])
+
+
+def test_leaves_that_are_not_selected_may_be_edited(params):
+    edit = lambda p: {**p, "b": {**p["b"], "bias": jnp.zeros(4)}}
+    jaxprune.check(_run(_lats(), params, 3, edit)[1])
+
+
+def test_zeros_of_either_sign_and_nan_are_no_edits(params):
+    zero = jax.tree.map(lambda w: w.at[0].set(-0.0), params)
+    jaxprune.check(_run(optax.MultiSteps(_lats(), 3), zero, 5)[1])
+    broken = jax.tree.map(lambda w: w.at[0].set(jnp.nan), params)
+    jaxprune.check(_run(_lats(), broken, 3)[1])
+
+
+# --- finalize --------------------------------------------------------------------
+
+
+SIZED = {
+    "lats": lambda: jaxprune.lats(optax.adam(0.1), sparsity=0.9, steps=4),
+    "ista": lambda: optax.chain(optax.sgd(0.1), transforms.ista(sparsity=0.9, steps=4)),
+    "adam_ista": lambda: transforms.adam_ista(learning_rate=0.1, sparsity=0.9, steps=4),
+    "gradual_magnitude": lambda: jaxprune.gradual_magnitude(
+        optax.adam(0.1), sparsity=0.9, steps=4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_finalize_gives_the_exact_size_and_dense_biases(name, params):
+    trained, state = _run(SIZED[name](), params, 5)
+    final = jaxprune.finalize(trained, state)
+    assert jaxprune.summarize(*final).kept == 36
+    assert final.masks["b"]["bias"].shape == ()
+    assert bool(final.masks["b"]["bias"])
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_finalize_warns_where_training_ended_early(name, params):
+    trained, state = _run(SIZED[name](), params, 2)
+    with pytest.warns(UserWarning, match="of 360 selected weights.*keeps 36"):
+        jaxprune.finalize(trained, state)
+
+
+def test_finalize_returns_the_sparse_sequence_of_fista(params):
+    tx = optax.chain(optax.sgd(0.1), transforms.fista(2.0, 0.1))
+    trained, state = _run(tx, params, 4)
+    final = jaxprune.finalize(trained, state)
+    iterate = optax.tree.get(state, "iterate")
+    np.testing.assert_array_equal(final.params["a"]["kernel"], iterate["a"]["kernel"])
+    np.testing.assert_array_equal(final.params["b"]["bias"], trained["b"]["bias"])
+    assert not bool(jnp.all(final.masks["a"]["kernel"]))
+
+
+def test_finalize_refuses_nan_and_states_without_a_pruning_transformation(params):
+    trained, state = _run(_lats(), params)
+    trained["a"]["kernel"] = trained["a"]["kernel"].at[0, 0].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"`finalize.*'a/kernel' must be finite"):
+        jaxprune.finalize(trained, state)
+    for tx in (optax.adam(0.1), optax.chain(optax.sgd(0.1), _frozen(params))):
+        with pytest.raises(ValueError, match=r"`finalize.*that prunes"):
+            jaxprune.finalize(params, tx.init(params))
+
+
+def test_biases_that_start_at_zero_learn_in_fine_tuning(params):
+    params["b"]["bias"] = jnp.zeros(4)
+    trained, state = _run(optax.chain(_lats(0.0)), params)
+    final = jaxprune.finalize(trained, state)
+    rate = schedules.fine_tuning(0.3, 10)
+    tx = optax.chain(optax.sgd(rate), jaxprune.freeze_pruned(final.masks))
+    tuned, state = _run(tx, final.params, 2)
+    assert bool(jnp.all(tuned["b"]["bias"] != 0))
+    np.testing.assert_array_equal(
+        tuned["a"]["kernel"] == 0, ~final.masks["a"]["kernel"]
+    )
+    jaxprune.check(state)
