@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -198,7 +199,7 @@ def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
         scores,
         parts.sharpness(0 if step is None else step),
         floor=parts.floor,
-        valid=layout.valid,
+        valid=jnp.asarray(layout.valid),
     )
     sizes = jnp.array(layout.sizes)
     kept = most_important(scores, _counts(stacked, sizes), layout.valid)
@@ -206,7 +207,7 @@ def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
     return Pruned(apply_gates(parts.plan, params, gates), ratios)
 
 
-def _masks(parts: _Parts, params, variables, counts) -> dict[str, Any]:
+def _masks(parts: _Parts, params, variables, counts: Any) -> dict[str, Any]:
     sizes = {name: group.size for name, group in parts.graph.groups.items()}
     if counts is None:
         counts = {n: rounded_down(r, sizes[n], 1) for n, r in parts.held.items()}
