@@ -28,6 +28,7 @@ from experiments import (
     phases,
     plans,
     report,
+    trail,
     train,
 )
 from experiments.configs import default, dsa_digits
@@ -129,7 +130,7 @@ def test_the_trail_gets_sparser_and_its_networks_are_as_sparse_as_they_say(finis
             for leaf in jaxprune.tree.select(params, jaxprune.kernels).values()
         )
         assert kept <= entry.metadata["kept_weights"]
-    smallest = io.smallest(entries, accuracy=0.0)
+    smallest = trail.smallest(entries, accuracy=0.0)
     assert smallest.metadata["keep_ratio"] <= 0.05
 
 
