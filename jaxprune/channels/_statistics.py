@@ -77,8 +77,8 @@ def renew_statistics(
         weights.append(jax.tree.leaves(inputs)[0].shape[0])
     if measure is None:
         raise ValueError(
-            "`renew_statistics(batches=...)`: must hold at least one batch. An iterator "
-            "that was used up has none left."
+            "`renew_statistics(batches=...)`: must hold at least one batch. A used-up "
+            "iterator has none left."
         )
     return jtree.replace(params, _averaged(params, found, np.array(weights, float)))
 

@@ -20,7 +20,7 @@ import pathlib
 import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -350,7 +350,7 @@ def _shape(call, path, name: str, shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _are_sizes(values: Any) -> bool:
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(
         isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63
         for n in values

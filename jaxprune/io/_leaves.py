@@ -166,7 +166,8 @@ def restored(found: Any, leaf: Any, record: Record) -> Any:
     elif record["dtype"] in _AS_BYTES:
         found = np.asarray(found).view(jnp.dtype(record["dtype"]))
     if isinstance(leaf, numbers.Number) and not isinstance(leaf, np.generic):
-        return type(leaf)(found.item())
+        kind: Any = type(leaf)
+        return kind(found.item())
     if isinstance(leaf, np.ndarray | np.generic):
         return _as(np.asarray(found), leaf.dtype)[()]
     if isinstance(found, jax.Array):

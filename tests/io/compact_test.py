@@ -111,7 +111,7 @@ def test_what_is_no_compact_network_of_this_graph_is_refused(tmp_path):
     mlp = lambda p, x: jnp.tanh(x @ p["w1"] + p["b1"][None]) @ p["w2"]
     wider = {"w1": jnp.ones((3, 20)), "b1": jnp.ones(20), "w2": jnp.ones((20, 2))}
     other = trace_channels(mlp, wider, jnp.ones((1, 3)))
-    with pytest.raises(ValueError, match="'w1:1' has 16 channels in the .*, 20"):
+    with pytest.raises(ValueError, match=r"'w1:1' has 16 channels in the .*, 20"):
         io.load_compact(path, other, wider)
     with pytest.raises(ValueError, match="does not fit"):
         io.load_compact(path, graph, params, optax.adam(1.0).init(params))
