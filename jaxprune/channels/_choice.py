@@ -219,10 +219,10 @@ def random_channel_masks(
 ) -> dict[str, np.ndarray]:
     """Return channel masks that keep a random fraction of every group.
 
-    Of a group `channel_counts` many channels stay, all sets of them equally likely.
+        mask = one of all masks of `channel_counts` channels, each equally likely
 
     Args:
-      key: a typed PRNG key.
+      key: a typed PRNG key, shape ().
       graph: the channel graph.
       keep_ratio: as for `channel_counts`.
       multiple_of: as for `channel_counts`.

@@ -126,7 +126,21 @@ def save(
 
 
 def entries(directory: str | Path) -> tuple[Entry, ...]:
-    """List the finished checkpoints of a directory, by step."""
+    """Return the finished checkpoints of a directory, by step.
+
+    Args:
+      directory: the directory of checkpoints.
+
+    Returns:
+      Their entries; none if there is no such directory.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     _ = save(directory, 20, {}), save(directory, 3, {})
+      ...     [entry.step for entry in entries(directory)]
+      [3, 20]
+    """
     directory = Path(directory).resolve()
     if not directory.is_dir():
         return ()
@@ -160,7 +174,18 @@ def _entry(path: Path, step: int) -> Entry:
 
 
 def latest(directory: str | Path) -> Entry | None:
-    """Return the finished checkpoint of the highest step, or None."""
+    """Return the finished checkpoint of the highest step.
+
+    Args:
+      directory: the directory of checkpoints.
+
+    Returns:
+      Its entry, or None if there is none; `load(None)` says so.
+
+    Examples:
+      >>> latest("no such directory") is None
+      True
+    """
     found = entries(directory)
     return found[-1] if found else None
 
@@ -185,6 +210,7 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
 
     Examples:
       >>> import tempfile
+      >>> import jax.numpy as jnp
       >>> state = {"w": jnp.ones(3), "key": jax.random.key(0), "step": 7}
       >>> with tempfile.TemporaryDirectory() as directory:
       ...     entry = save(directory, 7, state)
@@ -269,7 +295,21 @@ def _check_fits(where: str, stored, wanted) -> None:
 
 
 def discard(path: str | Path) -> None:
-    """Remove a checkpoint: first its name, at once, then what it holds."""
+    """Remove a checkpoint: first its name, at once, then what it holds.
+
+    Args:
+      path: its folder.
+
+    Raises:
+      FileNotFoundError: if there is none.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     discard(save(directory, 3, {}))
+      ...     entries(directory)
+      ()
+    """
     shutil.rmtree(_hide(Path(path)))
 
 
@@ -293,6 +333,14 @@ def tidy(
       directory: the directory of checkpoints.
       keep_last: keep only this many of the highest steps.
       up_to: remove the checkpoints of later steps.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     folders = [save(directory, step, {}) for step in (1, 2, 3)]
+      ...     tidy(directory, keep_last=1)
+      ...     [entry.step for entry in entries(directory)]
+      [3]
     """
     directory = Path(directory).resolve()
     if not directory.is_dir():

@@ -107,7 +107,18 @@ def load_compact(
         or as `load`.
 
     Examples:
-      See `save_compact`.
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> small = graph.compact({"w1:1": np.arange(4) < 3}, params)
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     folder = save_compact(directory, 1, small.masks, *small.trees)
+      ...     again = load_compact(folder, graph, params)
+      >>> again.apply_fn(again.trees[0], jnp.ones((5, 3))).shape
+      (5, 2)
     """
     entry = read_entry("load_compact", checkpoint)
     masks = _masks(entry, graph)

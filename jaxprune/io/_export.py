@@ -71,6 +71,13 @@ def export_program(
     Raises:
       ValueError: if an input has no first axis, or `apply_fn` needs to know its size.
       ImportError: if `flatbuffers` is missing (`pip install jaxprune[export]`).
+
+    Examples:
+      >>> program = export_program(
+      ...     lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((1, 3))
+      ... )
+      >>> jax_export.deserialize(program).call(jnp.ones((5, 3))).shape
+      (5, 2)
     """
     (examples,) = jax_export.symbolic_shape("examples")
 
@@ -123,7 +130,9 @@ def _runs(kept):
     """Return index lists, null for an axis of which nothing went."""
     return {
         name: [
-            None if np.array_equal(left, np.arange(len(left))) else left.tolist()
+            None
+            if np.array_equal(left, np.arange(len(left)))
+            else np.asarray(left).tolist()
             for left in axes
         ]
         for name, axes in kept.items()
@@ -145,7 +154,12 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       ValueError: if the file is no safetensors file, naming the file.
 
     Examples:
-      See `save_weights`.
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/weights.safetensors"
+      >>> size = save_weights(path, {"w": jnp.ones((2, 2))}, {"w": ([0, 5], [0, 1])})
+      >>> load_weights(path)[1]
+      {'w': [[0, 5], None]}
+      >>> directory.cleanup()
     """
     arrays, metadata = _read("load_weights", path)
     return arrays, _json("load_weights", path, metadata.get("kept", "{}"))
@@ -212,7 +226,12 @@ def load_sparse(path: Path) -> dict[str, np.ndarray]:
       ValueError: if the file is no file of `save_sparse`, naming the file.
 
     Examples:
-      See `save_sparse`.
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/sparse.safetensors"
+      >>> size = save_sparse(path, {"w": jnp.zeros(100).at[7].set(-0.0)})
+      >>> load_sparse(path)["w"][7]
+      np.float32(-0.0)
+      >>> directory.cleanup()
     """
     call = "load_sparse"
     stored, metadata = _read(call, path)

@@ -98,7 +98,7 @@ def dsa(
       >>> pruner = dsa(graph, importance=filter_norms(graph))
       >>> variables = pruner.init(params)
       >>> seen, ratios = pruner.apply(params, variables, key=jax.random.key(0), step=0)
-      >>> float(ratios["w1:1"].round(3))
+      >>> round(float(ratios["w1:1"]), 3)
       0.993
       >>> limit = Limit(costs.macs(graph), 0.5)
       >>> counts = round_to_limits(graph, jax.device_get(ratios), limit)
@@ -143,7 +143,8 @@ def dsa(
     def masks(params, variables, /, *, counts=None):
         return _masks(parts, params, variables, counts)
 
-    return ChannelPruner(init, apply, masks, graph, optax.adam(0.1, b2=0.99))
+    optimizer = optax.adam(0.1, b2=0.99)
+    return ChannelPruner(init, apply, masks, graph, optimizer, given)
 
 
 class _Layout(NamedTuple):
