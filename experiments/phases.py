@@ -67,7 +67,7 @@ def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
     """The masks in which the pruning phase ends; nothing is pruned without one."""
     for phase in setting.phases:
         if phase.name == "prune" and state is not None:
-            pruner = setting.plan(phase).pruner
+            pruner: Any = setting.plan(phase).pruner
             return pruner.masks(params, state.variables, keep_ratio=setting.keep_ratio)
     return nonzero_masks(params)
 
@@ -76,7 +76,7 @@ def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
     """What is left of the network when the pruning phase ends in these masks."""
     for phase in setting.phases:
         if phase.name == "prune":
-            pruner = setting.plan(phase).pruner
+            pruner: Any = setting.plan(phase).pruner
             return pruner.finalize(state.params, state.variables, masks)
     return jaxprune.apply_masks(state.params, masks)
 
@@ -127,8 +127,9 @@ def add_point(
     Returns:
       Its masks.
     """
-    masks = plan.pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
-    hard = plan.pruner.finalize(state.params, state.variables, masks)
+    pruner: Any = plan.pruner
+    masks = pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
+    hard = pruner.finalize(state.params, state.variables, masks)
     point = trail.point_of(
         state.params,
         masks,

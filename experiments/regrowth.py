@@ -18,7 +18,7 @@ Zeros = dict[str, jax.Array]
 
 
 def make_zeros(
-    pruner: jaxprune.Pruner, *, first_step: int = 0
+    pruner: jaxprune.Pruner | jaxprune.ChannelPruner, *, first_step: int = 0
 ) -> Callable[[Any, Any, jax.Array], Zeros]:
     """Returns `(params, variables, step) -> zeros`, where the network sees exact zeros.
 

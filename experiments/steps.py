@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         when the pruning phase ends.
     """
 
-    pruner: jaxprune.Pruner
+    pruner: jaxprune.Pruner | jaxprune.ChannelPruner
     budget: jaxprune.Budget
     optimizer: optax.GradientTransformation
     search: Search | None = None

@@ -41,7 +41,6 @@ def main(_: Sequence[str]) -> None:
     apply_fn = functools.partial(model.apply, train=False)
     graph = trace_channels(apply_fn, variables, x)
     measured = costs.measure(
-        apply_fn,
         graph,
         variables,
         x,

@@ -165,6 +165,8 @@ class ChannelPruner(NamedTuple):
         of channels, it keeps exactly so many, in its own order.
       graph: the `ChannelGraph` of the network.
       optimizer: what the variables are trained with if nothing else is given.
+      fixed: keep ratios that are given and not learned, by group name, for
+        `round_to_limits`; None if there are none.
     """
 
     init: _Init
@@ -172,6 +174,7 @@ class ChannelPruner(NamedTuple):
     masks: _ChannelMasks
     graph: Any
     optimizer: optax.GradientTransformation = optax.identity()
+    fixed: Mapping[str, float] | None = None
 
 
 class _BudgetInit(Protocol):

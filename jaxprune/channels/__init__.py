@@ -28,6 +28,7 @@ from jaxprune.channels._importance import taylor as taylor
 from jaxprune.channels._liveness import live_channels as live_channels
 from jaxprune.channels._masks import channel_masks as channel_masks
 from jaxprune.channels._masks import consumer_masks as consumer_masks
+from jaxprune.channels._statistics import renew_statistics as renew_statistics
 
 __all__ = [
     "ChannelGraph",
@@ -52,6 +53,7 @@ __all__ = [
     "norm_scales",
     "plan_gates",
     "random_channel_masks",
+    "renew_statistics",
     "round_to_limits",
     "taylor",
     "trace_channels",

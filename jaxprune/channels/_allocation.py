@@ -8,8 +8,8 @@ together.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxprune.base._checks import is_static_number, round_up
-from jaxprune.base._protocols import Limit
+from jaxprune.base._checks import round_up
+from jaxprune.base._protocols import Cost, Limit
 from jaxprune.channels._choice import (
     Fixed,
     check_groups,
@@ -78,7 +78,7 @@ def round_to_limits(
     call = "round_to_limits"
     fewest = _fewest(call, graph, multiple_of, fixed)
     wanted = _targets(call, graph, keep_ratios)
-    limits = _checked(call, graph, limits, fewest)
+    bounds = _bounds(call, graph, limits, fewest)
     sizes, steps = _sizes(graph), units(graph, multiple_of)
     free = [name for name in sizes if name not in fixed_ratios(call, graph, fixed)]
 
@@ -88,7 +88,7 @@ def round_to_limits(
         return {**fewest, **counts}
 
     def fits(counts: Mapping[str, int]) -> bool:
-        return _within({n: count / sizes[n] for n, count in counts.items()}, limits)
+        return _within({n: count / sizes[n] for n, count in counts.items()}, bounds)
 
     most = _most({name: wanted[name] for name in free})
     counts = rounded(largest(lambda factor: fits(rounded(factor)), 0.0, most))
@@ -147,10 +147,10 @@ def uniform_ratio(
     call = "uniform_ratio"
     check_groups(call, graph)
     given = fixed_ratios(call, graph, fixed)
-    limits = _checked(call, graph, limits, _fewest(call, graph, 1, fixed))
+    bounds = _bounds(call, graph, limits, _fewest(call, graph, 1, fixed))
 
     def fits(ratio: float) -> bool:
-        return _within({**dict.fromkeys(graph.groups, ratio), **given}, limits)
+        return _within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
 
     return largest(fits, 0.0, 1.0)
 
@@ -193,30 +193,32 @@ def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
     return targets
 
 
-def _checked(call, graph, limits: Limits, fewest) -> list[Limit]:
-    """Return the limits as a list; refuse those that cannot be met."""
-    limits = [limits] if isinstance(limits, Limit) else list(limits)
+def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:
+    """Return costs with their bounds; refuse those that cannot be met."""
     ratios = {n: count / graph.groups[n].size for n, count in fewest.items()}
-    for i, limit in enumerate(limits):
+    bounds = []
+    for i, limit in enumerate([limits] if isinstance(limits, Limit) else limits):
         if not isinstance(limit, Limit):
             raise TypeError(
-                f"`{call}(limits)`: limits[{i}] must be a `Limit(cost, at_most, name)`,"
-                f" got {limit!r}."
+                f"`{call}(limits)`: limits[{i}] must be a `Limit`, got {limit!r}. "
+                "`at_most(cost, 0.5)` makes one."
             )
         where = f"`{call}(limits)`: `at_most` of {limit.name!r}"
-        if not is_static_number(limit.at_most):
+        if callable(limit.at_most):
             raise TypeError(
-                f"{where} must be a number, channels are counted once; got "
-                f"{limit.at_most!r}. Pass its last value, as in "
-                "`limit._replace(at_most=float(limit.at_most(last_step)))`."
+                f"{where} must be a number, channels are counted once; got the "
+                f"schedule {limit.at_most!r}. Pass its last value, as in "
+                "`limit._replace(at_most=limit.at_most(last_step))`."
             )
-        if not 0 < limit.at_most <= 1 or not _within(ratios, [limit]):
+        most = float(limit.at_most)
+        if not 0 < most <= 1 or not _within(ratios, [(limit.cost, most)]):
             raise ValueError(
-                f"{where}, {limit.at_most}, must be between "
+                f"{where}, {most}, must be between "
                 f"{round_up(float(limit.cost(ratios)))}, the smallest reachable cost "
                 "(the fewest channels in every group), and 1, the dense cost."
             )
-    return limits
+        bounds.append((limit.cost, most))
+    return bounds
 
 
 def _most(targets: Mapping[str, float]) -> float:
@@ -225,12 +227,12 @@ def _most(targets: Mapping[str, float]) -> float:
     return 1 / min(positive, default=1.0)
 
 
-def _within(ratios: Mapping[str, float], limits: Sequence[Limit]) -> bool:
-    """Return whether costs meet their limits, to the rounding of sums of fractions."""
-    for limit in limits:
-        value = limit.cost(ratios)
+def _within(ratios: Mapping[str, float], bounds: Sequence[tuple[Cost, float]]) -> bool:
+    """Return whether costs meet their bounds, to the rounding of sums of fractions."""
+    for cost, most in bounds:
+        value = cost(ratios)
         rounding = 1e-12 if isinstance(value, float) else 1e-6
-        # A comparison with NaN is false: an undefined cost meets no limit.
-        if not float(value) <= float(limit.at_most) * (1 + rounding):
+        # A comparison with NaN is false: an undefined cost meets no bound.
+        if not float(value) <= most * (1 + rounding):
             return False
     return True

@@ -12,20 +12,20 @@ Groups that are left out of a choice, or have a keep ratio of their own, are giv
 patterns everywhere: `fixed={"*/head/*": 1.0, "stem/kernel:3": 0.5}`.
 """
 
-import difflib
-import fnmatch
 import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group
 from jaxprune.masks._select import keep_count
+from jaxprune.tree._names import matched, near
 
 KeepRatio = float | Mapping[str, Any]
 """The fraction kept of every group, or of each by name; groups not named stay whole."""
@@ -48,10 +48,9 @@ def check_known(call: str, graph: ChannelGraph, names: Any) -> None:
     """Refuse names that are not those of groups."""
     for name in names:
         if name not in graph.groups:
-            near = difflib.get_close_matches(str(name), list(graph.groups), n=3)
             raise ValueError(
-                f"`{call}`: {name!r} must be the name of a group, it is none. Near "
-                f"matches: {near}. The groups are {list(graph.groups)}."
+                f"`{call}`: {name!r} must be the name of a group, it is none. "
+                + near(str(name), graph.groups)
             )
 
 
@@ -75,21 +74,15 @@ def fixed_ratios(
                 f"`{call}(fixed={{{pattern!r}: {ratio!r}}})`: must be a keep ratio in "
                 "(0, 1]; 1.0 leaves the group whole."
             )
-        names = [n for n in graph.groups if n == pattern or _matches(n, pattern)]
+        names = matched(pattern, graph.groups)
         if not names:
-            near = difflib.get_close_matches(pattern, list(graph.groups), n=3)
             raise ValueError(
                 f"`{call}(fixed={{{pattern!r}: ...}})`: the pattern must match a "
-                f"group, it matches none. Near matches: {near}. The groups are "
-                f"{list(graph.groups)}."
+                f"group, it matches none. {near(pattern, graph.groups)}"
             )
         for name in names:
             found.setdefault(name, float(ratio))
     return found
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern)
 
 
 def units(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
@@ -226,10 +219,10 @@ def random_channel_masks(
 ) -> dict[str, np.ndarray]:
     """Return channel masks that keep a random fraction of every group.
 
-    Of a group `channel_counts` many channels stay, all sets of them equally likely.
+        mask = one of all masks of `channel_counts` channels, each equally likely
 
     Args:
-      key: a typed PRNG key.
+      key: a typed PRNG key, shape ().
       graph: the channel graph.
       keep_ratio: as for `channel_counts`.
       multiple_of: as for `channel_counts`.
@@ -354,7 +347,7 @@ def largest_channels(
     *,
     multiple_of: int = 1,
     fixed: Fixed | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Return channel masks that keep the channels with the largest weights.
 
         importance_c = sum over producers of sum w[..., c, ...]^2

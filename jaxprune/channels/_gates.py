@@ -41,7 +41,7 @@ class GatePlan(NamedTuple):
 
 
 def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> GatePlan:
-    """Finds the weights that read each channel of a graph.
+    """Find the weights that read each channel of a graph.
 
     Args:
       graph: the channel graph.
@@ -51,8 +51,18 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
       What `apply_gates` works from.
 
     Raises:
-      ValueError: if two activations meet over channels of a group, and neither needs to
-        be zero when its parameters are: no gate on parameters would be exact.
+      ValueError: if a name is that of no group; if two activations meet over channels
+        of a group, and neither needs to be zero when its parameters are: no gate on
+        parameters would be exact.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> plan = plan_gates(graph)
+      >>> plan.sizes, [(leaf, places[0][0]) for leaf, places in plan.places.items()]
+      ({'w1:1': 2}, [('w2', 0)])
     """
     flow = graph._traced.program.flow
     names = list(graph.groups if groups is None else groups)
@@ -79,7 +89,7 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
                 f"`plan_gates(graph)`: {where} multiplies two activations over "
                 "channels that may go, and neither is zero when its parameters are, so "
                 "no mask of parameters is exact. Mask the program, with "
-                "`compaction.masked`, or prune by `compact`."
+                "`graph.masked`, or remove the channels, with `graph.compact`."
             )
     exposed = np.zeros(flow.atoms.count, bool)
     for axis in flow.unguarded:
@@ -104,7 +114,9 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
 def apply_gates(
     plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]
 ) -> Params:
-    """Multiplies the weights that read each channel by its gate.
+    """Multiply the weights that read each channel by its gate.
+
+        w'[c, ...] = m_c w[c, ...]   for every kernel w that contracts over channel c
 
     Args:
       plan: `plan_gates(graph)`.
@@ -120,14 +132,14 @@ def apply_gates(
       ValueError: if a group is unknown or of another size, or a leaf that reads
         channels is missing.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxprune.channels import trace_channels
-    >>> def mlp(params, x):
-    ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
-    >>> params = {"w1": jnp.ones((3, 2)), "w2": jnp.ones((2, 1))}
-    >>> plan = plan_gates(trace_channels(mlp, params, jnp.ones((1, 3))))
-    >>> apply_gates(plan, params, {"w1:1": jnp.array([1.0, 0.25])})["w2"].tolist()
-    [[1.0], [0.25]]
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> def mlp(params, x):
+      ...     return jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 2)), "w2": jnp.ones((2, 1))}
+      >>> plan = plan_gates(trace_channels(mlp, params, jnp.ones((1, 3))))
+      >>> apply_gates(plan, params, {"w1:1": jnp.array([1.0, 0.25])})["w2"].tolist()
+      [[1.0], [0.25]]
     """
     leaves, gated = jtree.named_leaves(params), {}
     for name, axis, factor in _factors(plan, leaves, gates):
@@ -138,12 +150,15 @@ def apply_gates(
 
 
 def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -> Masks:
-    """Masks the weights that read channels whose gate is zero.
+    """Return masks of the weights that read channels whose gate is not zero.
+
+        mask[c, ...] = (m_c != 0)   for every kernel that contracts over channel c
 
     Args:
       plan: `plan_gates(graph)`.
       params: as for `apply_gates`, possibly abstract.
-      gates: as for `apply_gates`.
+      gates: group name to gates, shape (channels,), any dtype; groups that are not
+        named are open.
 
     Returns:
       A tree of bool arrays of the structure of `params`: of the parameter's shape where
@@ -151,6 +166,15 @@ def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -
 
     Raises:
       ValueError: as `apply_gates`.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> gates = {"w1:1": jnp.array([1.0, 0.0])}
+      >>> gate_masks(plan_gates(graph), params, gates)["w2"].tolist()
+      [[True], [False]]
     """
     leaves = jtree.named_leaves(params)
     masks = {name: jnp.asarray(True) for name in leaves}
@@ -163,7 +187,7 @@ def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -
 
 
 def _factors(plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
-    """What multiplies each index of each axis on which channels are read."""
+    """Yield what multiplies each index of each axis on which channels are read."""
     _check_gates(plan, gates)
     dtype = jnp.result_type(jnp.float32, *gates.values())
     whole = [
@@ -193,7 +217,7 @@ def _check_gates(plan, gates: Mapping[str, Any]) -> None:
 
 
 def _present(name, leaves) -> str:
-    """The name of a leaf of the graph in a tree that may be its part `params`."""
+    """Return the name of a leaf of the graph in a tree, or in its part `params`."""
     if name in leaves:
         return name
     short = name.removeprefix("params/")

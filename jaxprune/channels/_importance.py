@@ -31,7 +31,7 @@ Importance = Callable[[Params], dict[str, jax.Array]]
 def norm_scales(
     graph: ChannelGraph, *, name: str = "scale", otherwise: Importance | None = None
 ) -> Importance:
-    """The size of the scale of the first norm that the channels pass through.
+    """Return the importance by the scale of the first norm on the way of a channel.
 
         b_c = |gamma_c|                                [DSA] Sec. 4, [Slimming] Eq. (1)
 
@@ -45,22 +45,26 @@ def norm_scales(
         `filter_norms(graph)`. The channels of one group are compared with each other
         only, so groups may be ranked by different importances.
 
+    Returns:
+      `params -> {group: (channels,)}`, float32; of the whole tree that was traced, or
+      of its part `params`.
+
     Raises:
       ValueError: if a group has no member of that name and `otherwise` is not given,
         naming the group.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxprune.channels import trace_channels
-    >>> def apply_fn(params, x):
-    ...     return jnp.tanh((x @ params["w1"]) * params["scale"]) @ params["w2"]
-    >>> params = {
-    ...     "w1": jnp.ones((3, 2)),
-    ...     "scale": jnp.array([1.0, -2.0]),
-    ...     "w2": jnp.ones((2, 1)),
-    ... }
-    >>> graph = trace_channels(apply_fn, params, jnp.ones((1, 3)))
-    >>> norm_scales(graph)(params)["w1:1"].tolist()
-    [1.0, 2.0]
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> def apply_fn(params, x):
+      ...     return jnp.tanh((x @ params["w1"]) * params["scale"]) @ params["w2"]
+      >>> params = {
+      ...     "w1": jnp.ones((3, 2)),
+      ...     "scale": jnp.array([1.0, -2.0]),
+      ...     "w2": jnp.ones((2, 1)),
+      ... }
+      >>> graph = trace_channels(apply_fn, params, jnp.ones((1, 3)))
+      >>> norm_scales(graph)(params)["w1:1"].tolist()
+      [1.0, 2.0]
     """
     firsts = {}
     for group in graph.groups.values():
@@ -89,7 +93,7 @@ def norm_scales(
 
 
 def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
-    """The norm of the weights that make a channel, averaged over their number.
+    """Return the importance by the norm of the weights that make a channel.
 
         b_c = (mean |w|^order)^(1 / order)  over all producers      [PFEC] Sec. 3.1
 
@@ -100,8 +104,19 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
       graph: the channel graph.
       order: 1 or 2.
 
+    Returns:
+      `params -> {group: (channels,)}`, float32.
+
     Raises:
       ValueError: if `order` is neither.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> filter_norms(graph)(params)["w1:1"].tolist()
+      [1.0, 3.0]
     """
     if order not in (1, 2):
         raise ValueError(f"`filter_norms(order={order})`: must be 1 or 2.")
@@ -117,7 +132,9 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
 
 
 def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Importance:
-    """The product of `filter_norms` and `norm_scales`.
+    """Return the importance by the product of `filter_norms` and `norm_scales`.
+
+        b_c = |gamma_c| mean |w|   over all producers                  [DSA] Sec. 4
 
     The scale acts on normalised outputs, so the product is not the size of anything
     that is computed; it is one of the authors' choices.
@@ -126,8 +143,24 @@ def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Impo
       graph: the channel graph.
       name: the last part of the names of scales.
 
+    Returns:
+      `params -> {group: (channels,)}`, float32.
+
     Raises:
       ValueError: if a group has no member of that name.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> def apply_fn(params, x):
+      ...     return jnp.tanh((x @ params["w1"]) * params["scale"]) @ params["w2"]
+      >>> params = {
+      ...     "w1": jnp.array([[1.0, -3.0]]),
+      ...     "scale": jnp.array([1.0, -2.0]),
+      ...     "w2": jnp.ones((2, 1)),
+      ... }
+      >>> graph = trace_channels(apply_fn, params, jnp.ones((1, 1)))
+      >>> filter_norms_and_scales(graph)(params)["w1:1"].tolist()
+      [1.0, 6.0]
     """
     filters, scales = filter_norms(graph), norm_scales(graph, name=name)
 
@@ -139,7 +172,7 @@ def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Impo
 
 
 def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importance:
-    """The first-order change of the loss when a channel goes.
+    """Return the importance by the first-order change of the loss without a channel.
 
         b_c = |dL / dm_c| at m = 1,  m the gates of `apply_gates`     [Taylor] Eq. (8)
 
@@ -149,6 +182,21 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
       graph: the channel graph.
       loss: `params -> scalar`, on a sample of the training data; its gradient is
         taken whenever the importance is asked for.
+
+    Returns:
+      `params -> {group: (channels,)}`, float32.
+
+    Raises:
+      ValueError: as `plan_gates`.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> loss = lambda params: jnp.sum(mlp(params, jnp.ones((1, 1))))
+      >>> [round(x, 3) for x in taylor(graph, loss)(params)["w1:1"].tolist()]
+      [1.523, 0.995]
     """
     plan = plan_gates(graph)
 
@@ -161,7 +209,7 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
 
 
 def _leaves(params, graph) -> Mapping[str, Any]:
-    """Leaves by their names in the graph, of the tree or of its part `params`."""
+    """Return leaves by their names in the graph, of the tree or its part `params`."""
     leaves = jtree.named_leaves(params)
     if leaves.keys() & graph.leaves.keys():
         return leaves

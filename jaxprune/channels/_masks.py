@@ -19,7 +19,7 @@ from jaxprune.channels._graph import ChannelGraph, Group
 def channel_masks(
     graph: ChannelGraph, masks: Mapping[str, Any] | Masks
 ) -> dict[str, np.ndarray]:
-    """Reads channel masks, from themselves or off a mask tree.
+    """Return channel masks, given as such or read off a mask tree.
 
     Of a mask tree, an index of an axis counts as removed if everything there is False.
     A channel is removed if some members say so; members that remove nothing of the
@@ -37,6 +37,16 @@ def channel_masks(
       TypeError: if a mask is not boolean.
       ValueError: if a group or a leaf is unknown or of another size, if a whole group
         is removed, if members of one group disagree, or if what is pinned is removed.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> left = np.array([[True, False]])
+      >>> channel_masks(graph, {"w1": left, "w2": np.True_})["w1:1"].tolist()
+      [True, False]
     """
     by_name = is_by_name(graph, masks)
     if not by_name and isinstance(masks, Mapping) and not _is_tree(graph, masks):
@@ -96,7 +106,7 @@ def _from_tree(graph, masks) -> dict[str, np.ndarray]:
 
 
 def _gone(graph, name, mask) -> list[np.ndarray]:
-    """For every axis of a leaf the indices at which everything is masked."""
+    """Return for every axis of a leaf the indices at which everything is masked."""
     shape, mask = graph.leaves[name].shape, np.asarray(mask)
     if mask.dtype != np.bool_:
         raise TypeError(
@@ -126,7 +136,7 @@ def _check_pinned(pin, gone):
 
 
 def _vote(group: Group, gone) -> np.ndarray:
-    """Returns the channels that the members remove; those that speak must agree."""
+    """Return the channels that the members remove; those that do must agree."""
     said: tuple[Any, np.ndarray] | None = None
     for member in group.members:
         here = member.channels >= 0
@@ -153,7 +163,7 @@ def _say(member, removed) -> str:
 
 
 def _check_whole(graph, gone, removed) -> None:
-    """Checks that what the leaves remove is removed channels, and nothing else."""
+    """Check that what the leaves remove is removed channels, and nothing else."""
     lost: dict[tuple[str, int], np.ndarray] = {}
     for name, group in graph.groups.items():
         for member in group.members:
@@ -176,7 +186,7 @@ def _check_whole(graph, gone, removed) -> None:
 
 
 def removed_atoms(graph: ChannelGraph, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns which identities the channel masks remove, as booleans."""
+    """Return which identities the channel masks remove, as booleans."""
     removed = np.zeros(graph._traced.program.flow.atoms.count, bool)
     for name, mask in masks.items():
         removed[graph.groups[name]._atoms[~mask]] = True
@@ -186,7 +196,9 @@ def removed_atoms(graph: ChannelGraph, masks: Mapping[str, np.ndarray]) -> np.nd
 def consumer_masks(
     graph: ChannelGraph, params: Any, masks: Mapping[str, Any] | Masks
 ) -> Masks:
-    """Returns a mask tree under which nobody reads the removed channels.
+    """Return a mask tree under which nobody reads the removed channels.
+
+        mask[c, ...] = False   for every kernel that contracts over a removed channel c
 
     Masked are the weights that read a removed channel: the input rows of every kernel
     that contracts over it. This equals removing it, whatever its bias or norm. Where
@@ -205,9 +217,19 @@ def consumer_masks(
 
     Raises:
       ValueError: if two activations meet over removed channels, and neither needs to be
-        zero when its parameters are; `compaction.masked` masks there too. If names or
+        zero when its parameters are; `graph.masked` masks there too. If names or
         shapes of the parameters are not those that were traced.
       TypeError: as `channel_masks`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> masks = {"w1:1": np.array([True, False])}
+      >>> consumer_masks(graph, params, masks)["w2"].tolist()
+      [[True], [False]]
     """
     leaves_of(graph, params, "consumer_masks(graph, params, masks)")
     gates = {n: m for n, m in channel_masks(graph, masks).items() if not m.all()}

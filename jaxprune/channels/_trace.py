@@ -149,3 +149,33 @@ def _replaced(path, aval, numbers, named) -> int | None:
         if name in numbers and named[name].shape == aval.shape:
             return numbers[name]
     return None
+
+
+def updated_leaves(
+    apply_fn: Callable[..., Any], params: Any, inputs: Sequence[Any]
+) -> dict[str, int]:
+    """Return the leaves that a function returns updated, by name.
+
+    Args:
+      apply_fn: the function.
+      params: its parameters.
+      inputs: its inputs.
+
+    Returns:
+      Leaf name to the number of the output. Leaves that are returned as they came are
+      not updated.
+    """
+    avals = jax.tree.map(abstract, (params, *inputs))
+    closed, out = jax.make_jaxpr(apply_fn, return_shape=True)(*avals)
+    named = tree.named_leaves(avals[0])
+    numbers = {name: i for i, name in enumerate(named)}
+    given, names = closed.jaxpr.invars, list(named)
+    found = {}
+    outs = jax.tree_util.tree_leaves_with_path(out)
+    for i, ((path, aval), var) in enumerate(
+        zip(outs, closed.jaxpr.outvars, strict=True)
+    ):
+        leaf = _replaced(path, aval, numbers, named)
+        if leaf is not None and var is not given[leaf]:
+            found[names[leaf]] = i
+    return found

@@ -1,4 +1,7 @@
-"""Cutting trees that belong to traced parameters: statistics, optimizer states."""
+"""Cutting trees that belong to traced parameters: statistics, optimizer states.
+
+Leaves may be abstract (`jax.ShapeDtypeStruct`): what is cut is then their shape.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +14,7 @@ from jaxprune.channels._flow.evaluate import Kept, take
 
 
 def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
-    """Returns a tree whose leaves have lost the removed channels.
+    """Return a tree whose leaves have lost the removed channels.
 
     A leaf belongs to the leaf of the graph whose name its key path ends with; the first
     key of a name in the graph (`params/`, `batch_stats/`) may be missing.
@@ -24,24 +27,61 @@ def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
     Raises:
       ValueError: if a leaf with axes belongs to no leaf, or has another shape.
     """
-    short = _short_names(graph)
+    short, shrinking = _short_names(graph), _shrinking_sizes(graph, kept)
 
     def shrink_leaf(path, leaf):
         if not hasattr(leaf, "shape") or leaf.size <= 1:
             return leaf
         name = _owner(graph, short, path)
         if name is None:
-            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            # Of no size that an axis had that lost channels: a constant, as muon's.
+            constant = not shrinking.intersection(leaf.shape)
+            if constant or not jnp.issubdtype(leaf.dtype, jnp.inexact):
                 return leaf
             raise ValueError(_no_owner(graph, path, leaf))
         full = graph.leaves[name].shape
         if tuple(leaf.shape) == full:
-            return take(leaf, kept[name])
+            return _cut(leaf, kept[name])
         if full[: leaf.ndim] == leaf.shape and _layers_only(graph, name, leaf.ndim):
             return leaf
         raise ValueError(_other_shape(path, leaf, name, full))
 
     return jax.tree_util.tree_map_with_path(shrink_leaf, tree)
+
+
+def _cut(leaf: Any, kept: Kept) -> Any:
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return take(leaf, kept)
+    shape = tuple(
+        size if left is None else len(left)
+        for size, left in zip(leaf.shape, kept, strict=True)
+    )
+    return jax.ShapeDtypeStruct(
+        shape,
+        leaf.dtype,
+        weak_type=leaf.weak_type,
+        sharding=_fitting(leaf.sharding, shape),
+    )
+
+
+def _fitting(sharding: Any, shape: tuple[int, ...]) -> Any:
+    """Return a sharding if it divides a shape evenly, else None."""
+    try:
+        if sharding is not None:
+            sharding.shard_shape(shape)
+        return sharding
+    except ValueError:
+        return None
+
+
+def _shrinking_sizes(graph, kept: Mapping[str, Kept]) -> set[int]:
+    """Return the sizes of the axes that lose channels."""
+    return {
+        graph.leaves[name].shape[axis]
+        for name, axes in kept.items()
+        for axis, left in enumerate(axes)
+        if left is not None
+    }
 
 
 def _short_names(graph) -> dict[str, str]:
@@ -76,16 +116,17 @@ def _layers_only(graph, name, ndim) -> bool:
 
 def _no_owner(graph, path, leaf) -> str:
     return (
-        f"`compact`: leaf {jtree.name_of(path)!r} of shape {leaf.shape} belongs to no "
-        "traced leaf, so its channels are unknown. Trace the function with this tree "
-        f"among its parameters, or leave it out. Traced leaves: {list(graph.leaves)}."
+        f"`graph.compact(tree)`: leaf {jtree.name_of(path)!r} of shape {leaf.shape} "
+        "belongs to no traced leaf, so its channels are unknown. Trace the function "
+        "with this tree among its parameters, or leave it out. Traced leaves: "
+        f"{list(graph.leaves)}."
     )
 
 
 def _other_shape(path, leaf, name, full) -> str:
     return (
-        f"`compact`: leaf {jtree.name_of(path)!r} has shape {leaf.shape}, but leaf "
-        f"{name!r} has shape {full}. A statistic that is factored over axes, as "
-        "adafactor's, cannot lose channels exactly: start that optimizer anew on the "
-        "compact parameters."
+        f"`graph.compact(tree)`: leaf {jtree.name_of(path)!r} has shape {leaf.shape}, "
+        f"but leaf {name!r} has shape {full}. A statistic that is factored over axes, "
+        "as adafactor's, cannot lose channels exactly: start that optimizer anew on "
+        "the compact parameters."
     )

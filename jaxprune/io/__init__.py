@@ -7,13 +7,13 @@ from jaxprune.io._checkpoint import latest as latest
 from jaxprune.io._checkpoint import load as load
 from jaxprune.io._checkpoint import save as save
 from jaxprune.io._checkpoint import tidy as tidy
+from jaxprune.io._compact import load_compact as load_compact
+from jaxprune.io._compact import save_compact as save_compact
 from jaxprune.io._export import export_program as export_program
 from jaxprune.io._export import load_sparse as load_sparse
 from jaxprune.io._export import load_weights as load_weights
 from jaxprune.io._export import save_sparse as save_sparse
 from jaxprune.io._export import save_weights as save_weights
-from jaxprune.io._trail import most_accurate as most_accurate
-from jaxprune.io._trail import smallest as smallest
 
 __all__ = [
     "Entry",
@@ -22,12 +22,12 @@ __all__ = [
     "export_program",
     "latest",
     "load",
+    "load_compact",
     "load_sparse",
     "load_weights",
-    "most_accurate",
     "save",
+    "save_compact",
     "save_sparse",
     "save_weights",
-    "smallest",
     "tidy",
 ]

@@ -1,11 +1,10 @@
-"""Checkpoints on disk, through Orbax; nothing else in the library touches the disk.
+"""Checkpoints on disk, through Orbax.
 
 A directory of checkpoints holds one folder for each step, `DIRECTORY/<step>`. A
 checkpoint appears under its name only when it is whole, and disappears from it at once:
 whatever kills the process, a folder with a whole number for a name can be read. One
-that is saved again stays until the new one is whole beside it. Each
-carries a dictionary of metadata, so that a trail of ever sparser networks can be asked
-for the smallest that is accurate enough, or the most accurate that is small enough.
+that is saved again stays until the new one is whole beside it. Each carries a
+dictionary of metadata, such as the accuracy of what was saved.
 
 Orbax is imported on first use.
 """
@@ -15,16 +14,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import tree
-from jaxprune.io._trail import most_accurate as most_accurate
-from jaxprune.io._trail import smallest as smallest
+from jaxprune.io import _leaves as leaves
 
 _DISCARDED = ".discarded"
 # The name of a whole checkpoint that is about to take the place of an older one.
 _REPLACING = ".replacing"
+# What a checkpoint holds: arrays by name; and, as metadata, a record of every leaf.
+_ARRAYS, _LEAVES, _METADATA = "arrays", "leaves", "metadata"
 
 
 def _orbax() -> Any:
@@ -55,7 +54,7 @@ def save(
     *,
     metadata: dict[str, Any] | None = None,
 ) -> Path:
-    """Saves a pytree as `directory/<step>`, replacing a checkpoint of that step.
+    """Save a pytree as `directory/<step>`, replacing a checkpoint of that step.
 
     Returns when the checkpoint is whole on disk. With several processes, all call it.
     A checkpoint of the same step is removed only when the new one is whole; at every
@@ -64,30 +63,51 @@ def save(
     Args:
       directory: where the checkpoints are; made if needed.
       step: not negative.
-      state: a pytree of arrays.
+      state: a pytree of arrays of any dtype and shape, sharded or not, typed PRNG
+        keys, and numbers. It may be empty.
       metadata: JSON values to store beside it.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: if `step` is negative.
+      ValueError: if `step` is negative, or two leaves have one name.
+      TypeError: if a leaf is no array, typed key or number.
       OSError: if the disk is full or cannot be written; earlier checkpoints stay.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     folder = save(
+      ...         directory, 3, {"w": jnp.ones(2)}, metadata={"accuracy": 1.0}
+      ...     )
+      ...     latest(directory).metadata
+      {'loss': 1.0}
     """
     if step < 0:
         raise ValueError(f"`save(step={step})`: a step must not be negative.")
+    kept = leaves.records(f"save({str(directory)!r}, step={step})", state)
+    named = tree.named_leaves(state)
+    arrays = {
+        name: leaves.stored(named[name], record)
+        for name, record in kept.items()
+        if leaves.is_stored(record)
+    }
+    # Orbax refuses an empty tree.
+    held: Any = {_ARRAYS: arrays} if arrays else {"empty": np.zeros(1, np.int8)}
+    custom = {_LEAVES: kept, _METADATA: metadata or {}}
     directory = Path(directory).resolve()
     path = directory / str(step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Orbax writes beside the name that it is given and renames at the end.
         if not path.exists():
-            _orbax().save(path, state, custom_metadata=metadata or {})
+            _orbax().save(path, held, custom_metadata=custom)
         else:
             new = path.with_name(f"{step}{_REPLACING}")
             if new.exists():
                 discard(new)
-            _orbax().save(new, state, custom_metadata=metadata or {})
+            _orbax().save(new, held, custom_metadata=custom)
             # No system renames over a folder with something in it; between the two
             # renames readers take the new one by the name that it has.
             old = _hide(path)
@@ -106,7 +126,21 @@ def save(
 
 
 def entries(directory: str | Path) -> tuple[Entry, ...]:
-    """Lists the finished checkpoints of a directory, by step."""
+    """Return the finished checkpoints of a directory, by step.
+
+    Args:
+      directory: the directory of checkpoints.
+
+    Returns:
+      Their entries; none if there is no such directory.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     _ = save(directory, 20, {}), save(directory, 3, {})
+      ...     [entry.step for entry in entries(directory)]
+      [3, 20]
+    """
     directory = Path(directory).resolve()
     if not directory.is_dir():
         return ()
@@ -134,26 +168,37 @@ def _is_finished(path: Path) -> bool:
 
 
 def _entry(path: Path, step: int) -> Entry:
-    metadata = _orbax().metadata(path).custom_metadata
-    return Entry(
-        path=path,
-        step=step,
-        metadata=dict(metadata) if isinstance(metadata, dict) else {},
-    )
+    found = _orbax().metadata(path).custom_metadata
+    metadata = found.get(_METADATA) if isinstance(found, dict) else None
+    return Entry(path=path, step=step, metadata=dict(metadata or {}))
 
 
 def latest(directory: str | Path) -> Entry | None:
-    """Returns the finished checkpoint of the highest step, or None."""
+    """Return the finished checkpoint of the highest step.
+
+    Args:
+      directory: the directory of checkpoints.
+
+    Returns:
+      Its entry, or None if there is none; `load(None)` says so.
+
+    Examples:
+      >>> latest("no such directory") is None
+      True
+    """
     found = entries(directory)
     return found[-1] if found else None
 
 
-def load(checkpoint: Entry | str | Path, like: Any) -> Any:
-    """Loads a checkpoint into the structure, shapes, dtypes and shardings of `like`.
+def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
+    """Load a checkpoint into the structure, shapes, dtypes and shardings of `like`.
 
     Args:
       checkpoint: an `Entry`, or the path of one.
-      like: a pytree of arrays or of `jax.ShapeDtypeStruct`s.
+      like: a pytree of arrays, of `jax.ShapeDtypeStruct`s, of typed keys and numbers:
+        the saved state, or what has its structure. NumPy's arrays and numbers come
+        back as such, everything else as JAX arrays. A number fits an array of shape ()
+        of the same kind, and the reverse.
 
     Returns:
       A pytree of the structure of `like`.
@@ -161,75 +206,115 @@ def load(checkpoint: Entry | str | Path, like: Any) -> Any:
     Raises:
       FileNotFoundError: if there is no finished checkpoint.
       ValueError: if leaves, shapes or dtypes differ; the first differing leaf is named.
+      TypeError: if `like` holds something else.
+
+    Examples:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> state = {"w": jnp.ones(3), "key": jax.random.key(0), "step": 7}
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     entry = save(directory, 7, state)
+      ...     again = load(latest(directory), state)
+      >>> again["w"].tolist(), again["step"]
+      ([1.0, 1.0, 1.0], 7)
     """
+    path, found = _finished("load", checkpoint)
+    where = f"load({str(path)!r})"
+    wanted, kept = leaves.records(where, like), _records(where, found)
+    _check_fits(where, kept, wanted)
+    named = tree.named_leaves(like)
+    templates = {
+        name: leaves.template(named[name], record)
+        for name, record in kept.items()
+        if leaves.is_stored(record)
+    }
+    arrays = _orbax().load(found, {_ARRAYS: templates})[_ARRAYS] if templates else {}
+    # Names in a tree are unique, so they say where every leaf belongs.
+    return tree.replace(
+        like,
+        {
+            name: leaves.restored(arrays.get(name), named[name], record)
+            for name, record in kept.items()
+        },
+    )
+
+
+def read_entry(call: str, checkpoint: Entry | str | Path | None) -> Entry:
+    """Return the entry of a finished checkpoint, for messages of another function."""
+    path, found = _finished(call, checkpoint)
+    return _entry(found, int(path.name) if path.name.isdecimal() else 0)
+
+
+def _finished(call: str, checkpoint: Entry | str | Path | None) -> tuple[Path, Path]:
+    """Return the path of a checkpoint, and the folder that holds it."""
+    if checkpoint is None:
+        raise FileNotFoundError(
+            f"`{call}(None)`: must be a checkpoint; `latest` found no finished one in "
+            "its directory. Start anew, or look for the directory with `entries`."
+        )
     path = checkpoint.path if isinstance(checkpoint, Entry) else Path(checkpoint)
     path = path.resolve()
-    orbax = _orbax()
     found = _readable(path)
     if found is None:
         siblings = [entry.step for entry in entries(path.parent)]
         raise FileNotFoundError(
-            f"`load({str(path)!r})`: no finished checkpoint there. Steps beside it: "
+            f"`{call}({str(path)!r})`: no finished checkpoint there. Steps beside it: "
             f"{siblings}."
         )
-    abstract = jax.tree.map(_abstract, like)
-    _check_fits(path, orbax.metadata(found).metadata, abstract)
-    return orbax.load(found, abstract)
+    return path, found
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(
-        jnp.shape(leaf),
-        jnp.result_type(leaf),
-        sharding=getattr(leaf, "sharding", None) or default,
-    )
+def _records(where: str, folder: Path) -> dict[str, leaves.Record]:
+    """Return what a checkpoint says of its leaves."""
+    found = _orbax().metadata(folder).custom_metadata
+    if not isinstance(found, dict) or _LEAVES not in found:
+        raise ValueError(
+            f"`{where}`: the checkpoint must be one of `save`, which lists its leaves. "
+            "Load it with Orbax."
+        )
+    return found[_LEAVES]
 
 
-def _plain_names(state: Any) -> dict[str, Any]:
-    # Orbax stores a NamedTuple as a dict and a tuple as a list, and an NNX variable as
-    # a dict: names by the path, with the wrapper's `value` dropped, are the same.
-    return {
-        name.removesuffix("/value"): leaf
-        for name, leaf in tree.named_leaves(state).items()
-    }
-
-
-def _check_fits(path: Path, stored: Any, wanted: Any) -> None:
-    stored, wanted = _plain_names(stored), _plain_names(wanted)
-    where = f"`load({str(path)!r})`: the checkpoint does not fit. "
+def _check_fits(where: str, stored, wanted) -> None:
+    where = f"`{where}`: the checkpoint does not fit. "
     advice = " It was written by another network, method or configuration."
     for name in [*wanted, *stored]:
         if name not in stored:
-            leaf = wanted[name]
+            shape = tuple(wanted[name]["shape"])
             raise ValueError(
-                f"{where}Leaf {name!r} of shape {leaf.shape} is not in it.{advice}"
+                f"{where}Leaf {name!r} of shape {shape} is not in it.{advice}"
             )
         if name not in wanted:
             raise ValueError(
-                f"{where}It has a leaf {name!r} of shape {tuple(stored[name].shape)} "
-                f"that is not asked for.{advice}"
+                f"{where}It has a leaf {name!r} of shape "
+                f"{tuple(stored[name]['shape'])} that is not asked for.{advice}"
             )
-        ours, theirs = wanted[name], stored[name]
-        if tuple(ours.shape) != tuple(theirs.shape):
-            raise ValueError(
-                f"{where}Leaf {name!r} has shape {tuple(theirs.shape)} in the "
-                f"checkpoint, {tuple(ours.shape)} was asked for.{advice}"
-            )
-        if ours.dtype != theirs.dtype:
-            raise ValueError(
-                f"{where}Leaf {name!r} has dtype {theirs.dtype} in the checkpoint, "
-                f"{ours.dtype} was asked for.{advice}"
-            )
+        difference = leaves.differs(stored[name], wanted[name])
+        if difference is not None:
+            raise ValueError(f"{where}Leaf {name!r} {difference}.{advice}")
 
 
 def discard(path: str | Path) -> None:
-    """Removes a checkpoint: first its name, at once, then what it holds."""
+    """Remove a checkpoint: first its name, at once, then what it holds.
+
+    Args:
+      path: its folder.
+
+    Raises:
+      FileNotFoundError: if there is none.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     discard(save(directory, 3, {}))
+      ...     entries(directory)
+      ()
+    """
     shutil.rmtree(_hide(Path(path)))
 
 
 def _hide(path: Path) -> Path:
-    """Takes a checkpoint its name; returns the one under which it may be removed."""
+    """Rename a checkpoint to a name under which it may be removed; return that."""
     hidden = path.with_name(f"{path.name}{_DISCARDED}")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
@@ -239,7 +324,7 @@ def _hide(path: Path) -> Path:
 def tidy(
     directory: str | Path, *, keep_last: int | None = None, up_to: int | None = None
 ) -> None:
-    """Removes checkpoints that are no longer wanted, and remains of killed processes.
+    """Remove checkpoints that are no longer wanted, and remains of killed processes.
 
     A replacement that was whole when its process was killed takes its place first.
     Call it from one process, while none is saving.
@@ -248,6 +333,14 @@ def tidy(
       directory: the directory of checkpoints.
       keep_last: keep only this many of the highest steps.
       up_to: remove the checkpoints of later steps.
+
+    Examples:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     folders = [save(directory, step, {}) for step in (1, 2, 3)]
+      ...     tidy(directory, keep_last=1)
+      ...     [entry.step for entry in entries(directory)]
+      [3]
     """
     directory = Path(directory).resolve()
     if not directory.is_dir():

@@ -9,14 +9,18 @@
 little-endian data; https://huggingface.co/docs/safetensors), with the original indices
 of what is left. `save_sparse` writes pruned arrays as one bit for every entry and the
 values that are not zero: a fraction of 1/32 + density of the size of float32. There is
-no pickle anywhere.
+no pickle anywhere, and nothing in a file is trusted: sizes, offsets and numbers of bits
+are checked before memory is taken. Files appear under their names when they are whole.
 """
 
 import json
+import math
+import os
 import pathlib
 import struct
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +46,7 @@ _CODES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_METADATA = "__metadata__"
 _DTYPES = {code: name for name, code in _CODES.items()}
 
 
@@ -51,7 +56,7 @@ def export_program(
     *inputs: Any,
     platforms: Sequence[str] = ("cpu", "cuda"),
 ) -> bytes:
-    """Serialises `apply_fn(params, *inputs)` with its parameters inside.
+    """Return `apply_fn(params, *inputs)`, with its parameters inside, as bytes.
 
     Args:
       apply_fn: a pure function, that of `compact` for instance.
@@ -66,6 +71,13 @@ def export_program(
     Raises:
       ValueError: if an input has no first axis, or `apply_fn` needs to know its size.
       ImportError: if `flatbuffers` is missing (`pip install jaxprune[export]`).
+
+    Examples:
+      >>> program = export_program(
+      ...     lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((1, 3))
+      ... )
+      >>> jax_export.deserialize(program).call(jnp.ones((5, 3))).shape
+      (5, 2)
     """
     (examples,) = jax_export.symbolic_shape("examples")
 
@@ -86,7 +98,7 @@ def export_program(
 def save_weights(
     path: Path, tree: Any, kept: Mapping[str, Sequence[np.ndarray]] | None = None
 ) -> int:
-    """Writes the arrays of a tree by name, in the safetensors format.
+    """Write the arrays of a tree by name, in the safetensors format.
 
     Args:
       path: the file.
@@ -96,16 +108,31 @@ def save_weights(
 
     Returns:
       The size of the file in bytes.
+
+    Raises:
+      ValueError: if the format has no code for a dtype, two leaves have one name, or
+        one is called `__metadata__`.
+
+    Examples:
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/weights.safetensors"
+      >>> size = save_weights(path, {"w": jnp.arange(3.0)})
+      >>> load_weights(path)
+      ({'w': array([0., 1., 2.], dtype=float32)}, {})
+      >>> directory.cleanup()
     """
     arrays = {name: np.asarray(x) for name, x in jtree.named_leaves(tree).items()}
-    return _write(path, arrays, {"kept": json.dumps(_runs(kept or {}))})
+    metadata = {"kept": json.dumps(_runs(kept or {}))}
+    return _write("save_weights", path, arrays, metadata)
 
 
 def _runs(kept):
-    """Index lists, null for an axis that is whole."""
+    """Return index lists, null for an axis of which nothing went."""
     return {
         name: [
-            None if np.array_equal(left, np.arange(len(left))) else left.tolist()
+            None
+            if np.array_equal(left, np.arange(len(left)))
+            else np.asarray(left).tolist()
             for left in axes
         ]
         for name, axes in kept.items()
@@ -114,17 +141,34 @@ def _runs(kept):
 
 
 def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `save_weights` wrote: arrays by name, and original indices by name.
+    """Read what `save_weights` wrote, or any safetensors file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Arrays by name, and the original indices by name: for every axis a list, or None
+      for one of which nothing went.
 
     Raises:
-      ValueError: if the file is no safetensors file.
+      ValueError: if the file is no safetensors file, naming the file.
+
+    Examples:
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/weights.safetensors"
+      >>> size = save_weights(path, {"w": jnp.ones((2, 2))}, {"w": ([0, 5], [0, 1])})
+      >>> load_weights(path)[1]
+      {'w': [[0, 5], None]}
+      >>> directory.cleanup()
     """
-    arrays, header = _read(path)
-    return arrays, json.loads(header.get("kept", "{}"))
+    arrays, metadata = _read("load_weights", path)
+    return arrays, _json("load_weights", path, metadata.get("kept", "{}"))
 
 
 def save_sparse(path: Path, tree: Any) -> int:
-    """Writes the arrays of a tree, pruned ones as a bit mask and the values left.
+    """Write the arrays of a tree, pruned ones as a bit mask and the values left.
+
+        bytes of an array of n entries, v of them not zero:  n / 8 + v bytes per entry
 
     An array is written sparse where that is smaller. Every bit pattern but that of
     +0.0 counts as a value, so that loading gives the same bits.
@@ -135,36 +179,83 @@ def save_sparse(path: Path, tree: Any) -> int:
 
     Returns:
       The size of the file in bytes.
+
+    Raises:
+      ValueError: as `save_weights`.
+
+    Examples:
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/sparse.safetensors"
+      >>> size = save_sparse(path, {"w": jnp.zeros(800).at[3].set(2.0)})
+      >>> size < 800 and load_sparse(path)["w"][3]
+      np.float32(2.0)
+      >>> directory.cleanup()
     """
-    stored, shapes = {}, {}
-    for name, leaf in jtree.named_leaves(tree).items():
-        array = np.asarray(leaf)
+    named = {n: np.asarray(leaf) for n, leaf in jtree.named_leaves(tree).items()}
+    stored, sparse = {}, {}
+    for name, array in named.items():
         present = _bits(array) != 0
         size = present.size / 8 + present.sum() * array.itemsize
         if array.ndim and size < array.nbytes:
-            shapes[name] = list(array.shape)
-            stored[f"{name}.mask"] = np.packbits(present.ravel())
-            stored[f"{name}.values"] = array[present]
+            places = [_free(f"{name}.{part}", named) for part in ("mask", "values")]
+            sparse[name] = [list(array.shape), *places]
+            stored[places[0]] = np.packbits(present.ravel())
+            stored[places[1]] = array[present]
         else:
             stored[name] = array
-    return _write(path, stored, {"sparse": json.dumps(shapes)})
+    return _write("save_sparse", path, stored, {"sparse": json.dumps(sparse)})
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """Return a name that no leaf has."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def load_sparse(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `save_sparse` wrote: arrays by name, bit for bit.
+    """Read what `save_sparse` wrote, bit for bit.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Arrays by name.
 
     Raises:
-      ValueError: if the file is no safetensors file.
+      ValueError: if the file is no file of `save_sparse`, naming the file.
+
+    Examples:
+      >>> directory = tempfile.TemporaryDirectory()
+      >>> path = directory.name + "/sparse.safetensors"
+      >>> size = save_sparse(path, {"w": jnp.zeros(100).at[7].set(-0.0)})
+      >>> load_sparse(path)["w"][7]
+      np.float32(-0.0)
+      >>> directory.cleanup()
     """
-    stored, header = _read(path)
-    shapes = json.loads(header.get("sparse", "{}"))
+    call = "load_sparse"
+    stored, metadata = _read(call, path)
+    sparse = _json(call, path, metadata.get("sparse", "{}"))
     arrays = {}
-    for name, shape in shapes.items():
-        count = int(np.prod(shape))
-        mask = np.unpackbits(stored.pop(f"{name}.mask"), count=count).astype(bool)
-        values = stored.pop(f"{name}.values")
+    for name, entry in sparse.items():
+        if not isinstance(entry, list) or len(entry) != 3:
+            raise _broken(call, path, f"the entry of {name!r} is {entry!r}")
+        shape = _shape(call, path, name, entry[0])
+        mask, values = (stored.pop(place, None) for place in map(str, entry[1:]))
+        if mask is None or values is None or name in stored or name in arrays:
+            raise _broken(call, path, f"{name!r} has no mask, no values, or is twice")
+        count = math.prod(shape)
+        if mask.dtype != np.uint8 or mask.shape != (-(-count // 8),):
+            raise _broken(call, path, f"the mask of {name!r} is not of {count} bits")
+        bits = np.unpackbits(mask).astype(bool)
+        if bits[count:].any() or values.shape != (int(bits.sum()),):
+            raise _broken(
+                call,
+                path,
+                f"{name!r} has {values.shape} values for {int(bits.sum())} bits set",
+            )
         arrays[name] = np.zeros(shape, values.dtype)
-        arrays[name][mask.reshape(shape)] = values
+        arrays[name][bits[:count].reshape(shape)] = values
     return stored | arrays
 
 
@@ -175,14 +266,19 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return flat.view(f"u{array.dtype.itemsize}").reshape(array.shape)
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata) -> int:
-    header: dict[str, Any] = {"__metadata__": metadata}
+def _write(call: str, path: Path, arrays: Mapping[str, np.ndarray], metadata) -> int:
+    header: dict[str, Any] = {_METADATA: metadata}
     start = 0
     for name, array in arrays.items():
         if array.dtype.name not in _CODES:
             raise ValueError(
-                f"leaf {name!r} has dtype {array.dtype}, which the format has no code "
-                f"for; it has {list(_CODES)}. Cast it, or leave it out."
+                f"`{call}`: leaf {name!r} has dtype {array.dtype}, the format codes "
+                f"for {list(_CODES)} only. Cast it, or leave it out."
+            )
+        if name == _METADATA:
+            raise ValueError(
+                f"`{call}`: no leaf must be called {_METADATA!r}, which the format "
+                "keeps for itself. Rename it."
             )
         header[name] = {
             "dtype": _CODES[array.dtype.name],
@@ -192,24 +288,114 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata) -> int:
         start += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    blob = b"".join(
-        [struct.pack("<Q", len(text)), text, *(a.tobytes() for a in arrays.values())]
-    )
-    return pathlib.Path(path).write_bytes(blob)
+    parts = [
+        struct.pack("<Q", len(text)),
+        text,
+        *(a.tobytes() for a in arrays.values()),
+    ]
+    return _write_atomically(pathlib.Path(path), parts)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    blob = pathlib.Path(path).read_bytes()
+def _write_atomically(path: pathlib.Path, parts: Sequence[bytes]) -> int:
+    """Write a file beside its name, then give it the name."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        (length,) = struct.unpack("<Q", blob[:8])
-        header = json.loads(blob[8 : 8 + length])
-    except (struct.error, ValueError) as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
-    metadata, data, arrays = header.pop("__metadata__", {}), 8 + length, {}
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        # `mkstemp` makes files that nobody else may read.
+        mask = os.umask(0)
+        os.umask(mask)
+        pathlib.Path(name).chmod(0o666 & ~mask)
+        pathlib.Path(name).replace(path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+    return sum(map(len, parts))
+
+
+def _read(call: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays of a safetensors file and its metadata, all checked."""
+    blob = pathlib.Path(path).read_bytes()
+    length = struct.unpack("<Q", blob[:8])[0] if len(blob) >= 8 else None
+    if length is None or length > len(blob) - 8:
+        raise _broken(call, path, f"it has {len(blob)} bytes, too few for its header")
+    header = _json(call, path, blob[8 : 8 + length])
+    data = memoryview(blob)[8 + length :]
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
+        raise _broken(call, path, "its metadata is not of strings")
+    arrays, ends = {}, []
     for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        flat = np.frombuffer(
-            blob[data + start : data + end], jnp.dtype(_DTYPES[entry["dtype"]])
-        )
-        arrays[name] = flat.reshape(entry["shape"]).copy()
+        dtype, shape, start, end = _entry(call, path, name, entry, len(data))
+        arrays[name] = np.frombuffer(data[start:end], dtype).reshape(shape).copy()
+        if dtype == np.bool_ and (arrays[name].view(np.uint8) > 1).any():
+            raise _broken(call, path, f"{name!r} has booleans other than 0 and 1")
+        ends.append((start, end))
+    reached = 0
+    for start, end in sorted(ends):
+        if start != reached:
+            raise _broken(call, path, f"its data overlaps or has holes at byte {start}")
+        reached = end
+    if reached != len(data):
+        raise _broken(call, path, f"{len(data) - reached} bytes belong to no array")
     return arrays, metadata
+
+
+def _entry(call, path, name: str, entry: Any, size: int):
+    """Return dtype, shape and place of one array, checked."""
+    if not isinstance(entry, dict):
+        raise _broken(call, path, f"the entry of {name!r} is {entry!r}")
+    code, offsets = entry.get("dtype"), entry.get("data_offsets")
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise _broken(call, path, f"the dtype of {name!r} is {code!r}")
+    shape = _shape(call, path, name, entry.get("shape"))
+    if not _are_sizes(offsets) or len(offsets) != 2:
+        raise _broken(call, path, f"the offsets of {name!r} are {offsets!r}")
+    (start, end), dtype = offsets, jnp.dtype(_DTYPES[code])
+    if not start <= end <= size or end - start != math.prod(shape) * dtype.itemsize:
+        place = f"{name!r} of shape {shape} stands at {offsets} of {size} bytes"
+        raise _broken(call, path, place)
+    return dtype, shape, start, end
+
+
+def _shape(call, path, name: str, shape: Any) -> tuple[int, ...]:
+    if not _are_sizes(shape) or len(shape) > 32:
+        raise _broken(call, path, f"the shape of {name!r} is {shape!r}")
+    return tuple(shape)
+
+
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63
+        for n in values
+    )
+
+
+def _json(call: str, path: Path, text: bytes | str) -> dict[str, Any]:
+    """Return an object in JSON whose keys differ."""
+
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name stands twice")
+        return found
+
+    try:
+        found = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise _broken(call, path, str(error)) from error
+    if not isinstance(found, dict):
+        raise _broken(call, path, f"its header is a {type(found).__name__}")
+    return found
+
+
+def _broken(call: str, path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"`{call}({str(path)!r})`: must be a whole safetensors file of this library: "
+        f"{why}. Write it again, or take it from where it came again."
+    )

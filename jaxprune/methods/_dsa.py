@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -97,7 +98,7 @@ def dsa(
       >>> pruner = dsa(graph, importance=filter_norms(graph))
       >>> variables = pruner.init(params)
       >>> seen, ratios = pruner.apply(params, variables, key=jax.random.key(0), step=0)
-      >>> float(ratios["w1:1"].round(3))
+      >>> round(float(ratios["w1:1"]), 3)
       0.993
       >>> limit = Limit(costs.macs(graph), 0.5)
       >>> counts = round_to_limits(graph, jax.device_get(ratios), limit)
@@ -142,7 +143,8 @@ def dsa(
     def masks(params, variables, /, *, counts=None):
         return _masks(parts, params, variables, counts)
 
-    return ChannelPruner(init, apply, masks, graph, optax.adam(0.1, b2=0.99))
+    optimizer = optax.adam(0.1, b2=0.99)
+    return ChannelPruner(init, apply, masks, graph, optimizer, given)
 
 
 class _Layout(NamedTuple):
@@ -198,7 +200,7 @@ def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
         scores,
         parts.sharpness(0 if step is None else step),
         floor=parts.floor,
-        valid=layout.valid,
+        valid=jnp.asarray(layout.valid),
     )
     sizes = jnp.array(layout.sizes)
     kept = most_important(scores, _counts(stacked, sizes), layout.valid)
@@ -206,7 +208,7 @@ def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
     return Pruned(apply_gates(parts.plan, params, gates), ratios)
 
 
-def _masks(parts: _Parts, params, variables, counts) -> dict[str, Any]:
+def _masks(parts: _Parts, params, variables, counts: Any) -> dict[str, Any]:
     sizes = {name: group.size for name, group in parts.graph.groups.items()}
     if counts is None:
         counts = {n: rounded_down(r, sizes[n], 1) for n, r in parts.held.items()}

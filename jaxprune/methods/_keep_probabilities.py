@@ -48,7 +48,7 @@ def keep_probabilities(
     floor: float = 0.01,
     valid: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Solves for the threshold of every group, and returns the keep probabilities.
+    """Return the keep probabilities, and the threshold of every group.
 
     With x_i = beta_2 log b_i the root u = beta_2 log beta_1 of mean_i p_i = alpha is
     found by Newton's method on the logits of both sides, which is exact in one step
@@ -80,11 +80,14 @@ def keep_probabilities(
     Raises:
       ValueError: if `floor` is a number outside [0, 1).
 
-    >>> import jax.numpy as jnp
-    >>> importance = jnp.array([0.1, 1.0, 2.0, 4.0])
-    >>> p, _ = keep_probabilities(jnp.float32(0.5), importance, 50.0, floor=0.0)
-    >>> p.round(3).tolist()
-    [0.0, 0.0, 1.0, 1.0]
+    Examples:
+      >>> importance = jnp.array([0.1, 1.0, 2.0, 4.0])
+      >>> p, _ = keep_probabilities(jnp.float32(0.5), importance, 50.0, floor=0.0)
+      >>> p.round(3).tolist()
+      [0.0, 0.0, 1.0, 1.0]
+
+    References:
+      [DSA] Sec. 3.3, Eq. (4) and (5).
     """
     if isinstance(floor, float | int) and not 0 <= floor < 1:
         raise ValueError(
@@ -208,7 +211,9 @@ _probabilities.defvjp(_forward, _backward)
 def bernoulli_mask(
     key: jax.Array | None, probabilities: jax.Array, kept: jax.Array | None = None
 ) -> jax.Array:
-    """Draw m_i ~ Bernoulli(p_i), with the straight-through derivative dm_i/dp_i = 1.
+    """Draw masks of 0 and 1, with a straight-through derivative.
+
+        m_i = 1 if U_i < p_i, else 0,  U_i ~ Uniform(0, 1),   dm_i / dp_i = 1
 
     Args:
       key: a typed PRNG key; equal keys give equal masks on every replica.
@@ -303,6 +308,9 @@ def deterministic_mask(
       >>> p = jnp.array([0.2, 0.7])
       >>> deterministic_mask(None, p, jnp.array([False, True])).tolist()
       [0.0, 1.0]
+
+    References:
+      [DSA] Sec. 3.3, with the expectation in place of a draw.
     """
     del key
     return _straight_through(kept, probabilities)

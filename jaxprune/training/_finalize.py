@@ -133,10 +133,12 @@ def _decide_channels(pruner, params, variables, limits, keep_ratio) -> _Decision
     sizes = {name: group.size for name, group in pruner.graph.groups.items()}
     soft = pruner.apply(params, variables, key=jax.random.key(0)).keep_ratios
     wanted = {name: float(ratio) for name, ratio in soft.items()}
-    counts = round_to_limits(pruner.graph, wanted, limits) if limits else None
+    counts = None
+    if limits:
+        counts = round_to_limits(pruner.graph, wanted, limits, fixed=pruner.fixed)
     masks = pruner.masks(params, variables, counts=counts)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
-    own = sum(wanted[n] * sizes[n] for n in sizes) / sum(sizes.values())
+    own = sum(wanted.get(n, 1.0) * sizes[n] for n in sizes) / sum(sizes.values())
     return _Decision(params, masks, sizes, kept, own)
 
 

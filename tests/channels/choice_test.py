@@ -5,12 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxprune
 from jaxprune import costs
+from jaxprune.base import Limit
 from jaxprune.channels import (
     channel_counts,
+    important_channels,
     largest_channels,
     random_channel_masks,
+    round_to_limits,
     trace_channels,
+    uniform_ratio,
 )
 
 SIZES = {"a": 40, "b": 6, "c": 300}
@@ -103,3 +108,173 @@ def test_a_ratio_of_whole_channels_gives_them_back():
     for count in range(1, 52):
         found = channel_counts(graph, count / 51)
         assert found == {"w1:1": count}
+
+
+# Multiples are those of rows.
+
+
+def attention(fused):
+    """Four heads of 16 features, projected by kernels of two axes or of three."""
+
+    def function(p, x):
+        heads = lambda name: (
+            (x @ p[name]).reshape(*x.shape[:2], 4, 16)
+            if fused
+            else jnp.einsum("btd,dhf->bthf", x, p[name])
+        )
+        scores = jnp.einsum("bqhf,bkhf->bhqk", heads("q"), heads("k"))
+        mixed = jnp.einsum("bhqk,bkhf->bqhf", jax.nn.softmax(scores), heads("v"))
+        if fused:
+            return mixed.reshape(*x.shape[:2], 64) @ p["out"]
+        return jnp.einsum("bqhf,hfd->bqd", mixed, p["out"])
+
+    shape, back = ((5, 64), (64, 5)) if fused else ((5, 4, 16), (4, 16, 5))
+    params = {name: jnp.ones(shape) for name in "qkv"} | {"out": jnp.ones(back)}
+    return trace_channels(function, params, jnp.ones((1, 3, 5)))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_head_counts_as_the_rows_of_its_features(fused):
+    graph = attention(fused)
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    heads = [name for name, size in sizes.items() if size == 4]
+    assert len(heads) == 1
+    found = channel_counts(graph, 0.5, multiple_of=8)
+    assert found[heads[0]] == 2
+    assert {found[name] for name in sizes if name not in heads} == {8}
+    wide = channel_counts(graph, 0.5, multiple_of=32)
+    assert wide[heads[0]] == 2
+    assert {wide[name] for name in sizes if name not in heads} == {16}
+
+
+def test_a_block_of_a_group_normalisation_counts_as_its_channels():
+    def function(p, x):
+        h = (x @ p["w1"]).reshape(-1, 4, 8)
+        h = h / jnp.sqrt(jnp.mean(h**2, axis=2, keepdims=True))
+        return jax.nn.relu(h.reshape(-1, 32)) @ p["w2"]
+
+    params = {"w1": jnp.ones((3, 32)), "w2": jnp.ones((32, 2))}
+    graph = trace_channels(function, params, jnp.ones((2, 3)))
+    (name,) = graph.groups
+    assert graph.groups[name].size == 4
+    assert channel_counts(graph, 0.5, multiple_of=8) == {name: 2}
+    assert channel_counts(graph, 0.5, multiple_of=16) == {name: 2}
+    assert channel_counts(graph, 0.9, multiple_of=16) == {name: 2}
+    limit = Limit(costs.macs(graph), 0.8)
+    assert round_to_limits(graph, {}, limit, multiple_of=8) == {name: 3}
+    assert round_to_limits(graph, {}, limit, multiple_of=16) == {name: 2}
+
+
+# Ratios of single groups.
+
+
+def test_groups_are_excluded_by_pattern_everywhere():
+    params, graph = draw()
+    fixed = {"a*": 1.0, "b:1": 0.5}
+    assert channel_counts(graph, 0.1, fixed=fixed) == {"a:1": 40, "b:1": 3, "c:1": 30}
+    for masks in (
+        largest_channels(graph, params, 0.1, fixed=fixed),
+        random_channel_masks(jax.random.key(0), graph, 0.1, fixed=fixed),
+    ):
+        assert [int(m.sum()) for m in masks.values()] == [40, 3, 30]
+    macs = costs.macs(graph)
+    ratio = uniform_ratio(graph, Limit(macs, 0.5), fixed=fixed)
+    full = {"a:1": 1.0, "b:1": 0.5, "c:1": ratio}
+    assert macs(full) <= 0.5 < macs({**full, "c:1": ratio + 0.01})
+    counts = round_to_limits(graph, {}, Limit(macs, 0.5), fixed=fixed)
+    assert (counts["a:1"], counts["b:1"]) == (40, 3)
+    at = lambda counts: macs({n: c / graph.groups[n].size for n, c in counts.items()})
+    assert at(counts) <= 0.5 < at({**counts, "c:1": counts["c:1"] + 1})
+    # The first pattern that matches counts.
+    assert channel_counts(graph, 1.0, fixed={"c:1": 0.1, "*": 0.5})["c:1"] == 30
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, "half", float("nan")])
+def test_a_fixed_ratio_is_a_fraction(ratio):
+    _, graph = draw()
+    with pytest.raises(ValueError, match=r"uniform_ratio\(fixed=\{'a:1': .*\(0, 1\]"):
+        uniform_ratio(graph, Limit(costs.macs(graph), 0.5), fixed={"a:1": ratio})
+    with pytest.raises(ValueError, match=r"largest_channels\(fixed=.*'d\*'.*no"):
+        largest_channels(graph, {}, 0.5, fixed={"d*": 0.5})
+
+
+def test_a_limit_must_be_a_number_that_can_be_met():
+    _, graph = draw()
+    macs = costs.macs(graph)
+    limits = {
+        "between": (ValueError, Limit(macs, 1e-9)),
+        "schedule": (TypeError, Limit(macs, lambda step: 0.5)),
+        "must be a `Limit`": (TypeError, [(macs, 0.5)]),
+    }
+    for message, (kind, limit) in limits.items():
+        for call in (round_to_limits, uniform_ratio):
+            options = (graph, {}, limit) if call is round_to_limits else (graph, limit)
+            with pytest.raises(kind, match=f"{call.__name__}.*{message}"):
+                call(*options)
+    array = Limit(macs, jnp.float32(0.5))
+    assert uniform_ratio(graph, array) == uniform_ratio(graph, Limit(macs, 0.5))
+
+
+# Counts and importances to masks.
+
+
+def test_the_most_important_channels_stay_ties_by_position():
+    _, graph = draw()
+    scores = {"b:1": jnp.array([1, 3, 2, 3, 0, 3]), "c:1": np.arange(300)}
+    masks = important_channels(graph, scores, {"b:1": 2, "c:1": np.int64(1)})
+    assert masks["b:1"].tolist() == [False, True, False, True, False, False]
+    assert np.flatnonzero(masks["c:1"]).tolist() == [299]
+    assert "a:1" not in masks
+    traced = jax.jit(lambda s, n: important_channels(graph, s, n))
+    both = traced({"b:1": scores["b:1"]}, {"b:1": jnp.int32(2)})
+    np.testing.assert_array_equal(both["b:1"], masks["b:1"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "counts", "message"),
+    [
+        ({"b:1": np.ones(6)}, {"x": 1}, "'x' must be the name of a group"),
+        ({"x": np.ones(6)}, {}, "'x' must be the name of a group"),
+        ({}, {"b:1": 1}, r"'b:1' must have shape \(6,\).*None"),
+        ({"b:1": np.ones(5)}, {"b:1": 1}, r"shape \(6,\).*\(5,\)"),
+        ({"b:1": np.full(6, np.nan)}, {"b:1": 1}, r"'b:1' are NaN at channels \[0"),
+        ({"b:1": np.ones(6)}, {"b:1": 0}, "from 1 to 6, got 0"),
+        ({"b:1": np.ones(6)}, {"b:1": 7}, "from 1 to 6, got 7"),
+        ({"b:1": np.ones(6)}, {"b:1": 2.5}, "whole number from 1 to 6, got 2.5"),
+    ],
+)
+def test_scores_and_counts_that_do_not_fit_are_refused(scores, counts, message):
+    _, graph = draw()
+    with pytest.raises(ValueError, match=rf"`important_channels.*{message}"):
+        important_channels(graph, scores, counts)
+
+
+def test_a_weight_that_is_not_a_number_is_refused():
+    params, graph = draw()
+    params["b"] = params["b"].at[0, 3].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"largest_channels.*'b:1' are NaN.*\[3\]"):
+        largest_channels(graph, params, 0.5)
+
+
+def test_a_graph_without_groups_is_refused_by_every_choice():
+    def function(p, x):
+        h = jax.nn.relu(x @ p["a"])
+        return h @ p["b"], {"features": h}
+
+    params = {"a": jnp.ones((4, 16)), "b": jnp.ones((16, 2))}
+    graph = trace_channels(function, params, jnp.ones((1, 4)))
+    limit = Limit(costs.parameters(graph), 0.5)
+    calls = {
+        "channel_counts": lambda: channel_counts(graph, 0.5),
+        "largest_channels": lambda: largest_channels(graph, params, 0.5),
+        "random_channel_masks": lambda: random_channel_masks(
+            jax.random.key(0), graph, 0.5
+        ),
+        "important_channels": lambda: important_channels(graph, {}, {}),
+        "round_to_limits": lambda: round_to_limits(graph, {}, limit),
+        "uniform_ratio": lambda: uniform_ratio(graph, limit),
+        "dsa": lambda: jaxprune.dsa(graph),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=rf"`{name}\(graph\)`.*`print\(graph\)`"):
+            call()

@@ -399,7 +399,70 @@ def test_a_tree_of_other_shapes_is_refused():
 def test_a_tree_that_belongs_nowhere_is_refused():
     _, _, graph, masks = small_case()
     with pytest.raises(ValueError, match="belongs to no traced leaf"):
-        graph.compact(masks, {"elsewhere": jnp.ones(3)})
+        graph.compact(masks, {"elsewhere": jnp.ones(6)})
+
+
+def test_constants_of_an_optimizer_pass():
+    params = {"a": {"kernel": jnp.ones((4, 8))}, "b": {"kernel": jnp.ones((8, 2))}}
+    function = lambda p, x: jax.nn.relu(x @ p["a"]["kernel"]) @ p["b"]["kernel"]
+    graph = trace_channels(function, params, jnp.ones((1, 4)))
+    masks = {"a/kernel:1": np.arange(8) < 5}
+    optimizer = optax.contrib.muon(1e-2)
+    state = optimizer.init(params)
+    small = graph.compact(masks, params, state)
+    want = jax.tree.map(jnp.shape, optimizer.init(small.trees[0]))
+    assert jax.tree.map(jnp.shape, small.trees[1]) == want
+
+
+def test_trees_may_be_abstract():
+    variables, _, graph, masks = small_case()
+    state = optax.adam(1e-3).init(variables["params"])
+    concrete = graph.compact(masks, variables, state).trees
+    blank = graph.compact(masks, *jax.eval_shape(lambda: (variables, state))).trees
+    shape = lambda x: (x.shape, x.dtype)
+    assert jax.tree.map(shape, blank) == jax.tree.map(shape, concrete)
+    leaf = jax.tree.leaves(blank)[0]
+    assert isinstance(leaf, jax.ShapeDtypeStruct)
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    for kept, left in ((4, spread), (3, None)):  # three do not divide over two
+        mean = jax.ShapeDtypeStruct((6,), jnp.float32, sharding=spread)
+        masks = {"params/conv:3": np.arange(6) < kept}
+        (cut,) = graph.compact(masks, {"batch_stats": {"mean": mean}}).trees
+        assert cut["batch_stats"]["mean"].sharding == left
+
+
+def test_masks_of_weights_that_leave_a_constant_are_refused():
+    """Zero filters in front of a normalisation do not make zero channels."""
+
+    def function(p, x):
+        h = (x @ p["w1"] - p["mean"][None]) * p["scale"][None]
+        return jax.nn.relu(h) @ p["w2"]
+
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)
+    params = {"w1": draw(0, 3, 8), "mean": draw(1, 8), "scale": draw(2, 8)}
+    params["w2"] = draw(3, 8, 2)
+    x = draw(4, 5, 3)
+    graph = trace_channels(function, params, x)
+    left = np.arange(8) < 4
+    masks = {name: np.asarray(True) for name in params}
+    filters = {**masks, "w1": np.broadcast_to(left, (3, 8))}
+    with pytest.raises(
+        ValueError, match=r"channels \[4, 5, 6, 7\] of group 'w1:1' keep"
+    ):
+        graph.compact(filters, params)
+    small = graph.compact(filters, params, unread=True)
+    want = graph.masked({"w1:1": left})(params, x)
+    np.testing.assert_allclose(small.apply_fn(small.trees[0], x), want, rtol=1e-5)
+    # Nothing is left of a channel: its mean and its scale are masked too.
+    every = {**filters, "mean": left, "scale": left}
+    readers = {**masks, "w2": np.broadcast_to(left[:, None], (8, 2))}
+    for silent in (every, readers):
+        pruned = apply_masks(params, silent)
+        small = graph.compact(silent, pruned)
+        np.testing.assert_allclose(
+            small.apply_fn(small.trees[0], x), function(pruned, x), rtol=1e-5
+        )
 
 
 def test_factored_statistics_are_refused():

@@ -103,7 +103,7 @@ def test_the_compact_network_of_a_structured_run_is_that_under_its_masks(tmp_pat
     network = compact.read_network(make_run(tmp_path))
     mask = np.arange(100) % 2 == 0
     masks = {"params/dense2/kernel:1": mask}
-    small = compact.compact(network.apply_fn, network.graph, masks, network.variables)
+    small = network.graph.compact(masks, network.variables)
     trail.save_network(tmp_path, 8, small.trees[0]["params"], {}, {"step": 8})
     path = tmp_path / "summary.json"
     kept = {name: np.flatnonzero(m).tolist() for name, m in masks.items()}
@@ -112,9 +112,7 @@ def test_the_compact_network_of_a_structured_run_is_that_under_its_masks(tmp_pat
     removal = compact.find_removal(again)
     assert removal.how == "masks of the run"
     np.testing.assert_array_equal(removal.masks["params/dense2/kernel:1"], mask)
-    made = compact.compact(
-        again.apply_fn, again.graph, removal.masks, removal.variables
-    )
+    made = again.graph.compact(removal.masks, removal.variables)
     jax.tree.map(np.testing.assert_array_equal, made.trees[0], small.trees[0])
     assert compact._difference(again, removal, made) < 1e-6
 

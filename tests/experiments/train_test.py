@@ -28,6 +28,7 @@ from experiments import (
     phases,
     plans,
     report,
+    trail,
     train,
 )
 from experiments.configs import default, dsa_digits
@@ -129,7 +130,7 @@ def test_the_trail_gets_sparser_and_its_networks_are_as_sparse_as_they_say(finis
             for leaf in jaxprune.tree.select(params, jaxprune.kernels).values()
         )
         assert kept <= entry.metadata["kept_weights"]
-    smallest = io.smallest(entries, accuracy=0.0)
+    smallest = trail.smallest(entries, accuracy=0.0)
     assert smallest.metadata["keep_ratio"] <= 0.05
 
 
@@ -350,15 +351,11 @@ def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path
     # The weights back in their places, whatever stands in those of the others.
     full = jax.tree.map(lambda p: jnp.full(p.shape, 3.0), traced.blank)
     full = {"params": full[0], "batch_stats": full[1]}
-    kept = jaxprune.compact(
-        functools.partial(traced.model.apply, train=False), traced.graph, masks
-    ).kept
+    kept = traced.graph.compact(masks).kept
     leaves = jaxprune.tree.named_leaves(full)
     for name, values in jaxprune.tree.named_leaves(network).items():
         leaves[name] = leaves[name].at[np.ix_(*kept[name])].set(values)
-    masked = jaxprune.channels.masked(
-        functools.partial(traced.model.apply, train=False), traced.graph, masks
-    )
+    masked = traced.graph.masked(masks)
     want = jax.jit(masked)(jaxprune.tree.replace(full, leaves), x)
     np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import chex
 import flax
@@ -22,7 +23,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxprune
-from jaxprune.io import Entry
 from jaxprune.io import _checkpoint as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -522,60 +522,106 @@ def test_a_directory_that_cannot_be_made_is_an_os_error_that_names_it(tmp_path):
         checkpoint.save(tmp_path / "file" / "trail", 1, _params())
 
 
-# Questions to a trail ----------------------------------------------------------------
+# Kinds of leaves.
 
 
-def _entry(step, accuracy, weights):
-    metadata = {"accuracy_hard": accuracy, "kept_weights": weights}
-    return Entry(path=Path(f"/trail/{step}"), step=step, metadata=metadata)
+class Pair(NamedTuple):
+    first: Any
+    second: Any
 
 
-TRAIL = [
-    _entry(1, 0.990, 1000),
-    _entry(2, 0.995, 500),
-    _entry(3, 0.995, 250),
-    _entry(4, 0.980, 250),
-    _entry(5, 0.900, 50),
-]
+def _kinds():
+    """Trees of every kind of leaf, by name."""
+    numbers = {"int": -(2**40), "float": 0.1, "bool": True, "complex": 1 + 2j}
+    odd = {"inf": float("inf"), "zero": -0.0, "long": 2**80, "np": np.int64(2**40)}
+    dtypes = {
+        name: np.ones(3, name)
+        for name in ("int8", "uint16", "int64", "float16", "float64", "complex128")
+    }
+    small = {name: jnp.ones(3, name) for name in ("bfloat16", "float8_e4m3fn", "int4")}
+    unnamed = {name: jnp.ones(3, name) for name in ("uint2", "uint4", "float8_e4m3")}
+    rngs = nnx.state(nnx.Dropout(0.5, rngs=nnx.Rngs(3)))
+    return {
+        "a typed key": {"key": jax.random.key(3), "w": jnp.ones(3)},
+        "keys": jax.random.split(jax.random.key(3), (2, 3)),
+        "another sort of key": jax.random.key(3, impl="rbg"),
+        "an NNX state with keys": rngs,
+        "numbers": numbers,
+        "odd numbers": odd,
+        "NumPy": dtypes,
+        "small dtypes": {**small, **unnamed},
+        "no entries": {"w": jnp.ones((0, 3)), "host": np.ones((2, 0), np.int8)},
+        "nothing": {},
+        "no leaves": {"a": {}, "b": (), "c": None},
+        "a single leaf": jnp.ones(3),
+        "a single number": 5,
+        "a NamedTuple": Pair(jnp.ones(2), Pair(None, [3, ()])),
+        "names that look alike": {
+            "a.b": jnp.ones(1),
+            "a": {"b": jnp.zeros(1), ".zarray": jnp.full(1, 2)},
+            "": jnp.full(1, 3),
+            "ä b": jnp.full(1, 4),
+        },
+        "an optimizer's state": optax.adam(1e-3).init({"w": jnp.ones(3)}),
+    }
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "step"), [(0.995, 3), (0.98, 3), (0.9, 5), (0.0, 5), (0.981, 3)]
-)
-def test_the_smallest_that_is_accurate_enough(accuracy, step):
-    for trail in (TRAIL, TRAIL[::-1], iter(TRAIL)):
-        assert checkpoint.smallest(trail, accuracy=accuracy).step == step
+KINDS = _kinds()
 
 
-@pytest.mark.parametrize(
-    ("weights", "step"), [(2000, 3), (500, 3), (250, 3), (249, 5), (50, 5)]
-)
-def test_the_most_accurate_that_is_small_enough(weights, step):
-    for trail in (TRAIL, TRAIL[::-1], iter(TRAIL)):
-        assert checkpoint.most_accurate(trail, weights=weights).step == step
+def _plain(leaf):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return str(leaf.dtype), np.asarray(jax.random.key_data(leaf)).tolist()
+    if isinstance(leaf, jax.Array | np.ndarray):
+        return str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()
+    return type(leaf), repr(leaf)
 
 
-def test_what_no_checkpoint_offers_is_a_lookup_error_that_says_what_is_there():
-    with pytest.raises(LookupError, match=r"accuracy=0\.999.*of 5 .*best has 0\.995"):
-        checkpoint.smallest(TRAIL, accuracy=0.999)
-    with pytest.raises(LookupError, match=r"weights=49.*of 5 .*smallest keeps 50"):
-        checkpoint.most_accurate(TRAIL, weights=49)
-    with pytest.raises(LookupError, match="none of 0 checkpoints"):
-        checkpoint.smallest([], accuracy=0.0)
-    with pytest.raises(LookupError, match="none of 0 checkpoints"):
-        checkpoint.most_accurate([], weights=10)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_leaf_comes_back_as_it_was(name, tmp_path):
+    state = KINDS[name]
+    checkpoint.save(tmp_path, 1, state)
+    got = checkpoint.load(checkpoint.latest(tmp_path), state)
+    assert jax.tree.structure(got) == jax.tree.structure(state)
+    for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(state), strict=True):
+        assert isinstance(mine, jax.Array) == isinstance(theirs, jax.Array)
+        assert _plain(mine) == _plain(theirs)
 
 
-def test_a_trail_on_disk_answers(tmp_path):
-    for step, accuracy, weights in [(1, 0.99, 6), (2, 0.98, 3), (3, 0.5, 1)]:
-        checkpoint.save(
-            tmp_path,
-            step,
-            {"w": jnp.full(2, step)},
-            metadata={"accuracy_hard": accuracy, "kept_weights": weights},
-        )
-    trail = checkpoint.entries(tmp_path)
-    best = checkpoint.smallest(trail, accuracy=0.98)
-    loaded = checkpoint.load(best, {"w": jnp.zeros(2, jnp.int32)})
-    assert loaded["w"].tolist() == [2, 2]
-    assert checkpoint.most_accurate(trail, weights=5).step == 2
+def test_counters_are_numbers_before_the_first_step_and_arrays_after(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"step": jnp.int32(7), "lr": 0.5})
+    got = checkpoint.load(path, {"step": 0, "lr": jnp.float32(0)})
+    assert got["step"] == 7
+    assert type(got["step"]) is int
+    assert got["lr"].dtype == jnp.float32
+    assert float(got["lr"]) == 0.5
+    with pytest.raises(ValueError, match=r"'step' has dtype int32.*float was asked"):
+        checkpoint.load(path, {"step": 0.0, "lr": 0.5})
+    path = checkpoint.save(tmp_path, 2, {"step": 2**40})
+    with pytest.raises(ValueError, match=r"1099511627776 .* must fit the dtype int32"):
+        checkpoint.load(path, {"step": jnp.int32(0)})
+
+
+def test_abstract_wide_dtypes_stay_on_the_host(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"w": np.full(2, 0.1)})
+    got = checkpoint.load(path, {"w": jax.ShapeDtypeStruct((2,), np.float64)})
+    assert got["w"].tolist() == [0.1, 0.1]
+
+
+def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"`save\(.*'note' must be an array.*str 'hi'"):
+        checkpoint.save(tmp_path, 1, {"w": jnp.ones(2), "note": "hi"})
+    assert not checkpoint.entries(tmp_path)
+
+
+def test_another_sort_of_key_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"key": jax.random.key(0)})
+    with pytest.raises(ValueError, match=r"'key' has dtype key<fry>.*key<rbg>"):
+        checkpoint.load(path, {"key": jax.random.key(0, impl="rbg")})
+    with pytest.raises(ValueError, match=r"'key' has shape \(\).*\(2,\) was asked"):
+        checkpoint.load(path, {"key": jnp.zeros(2, jnp.uint32)})
+
+
+def test_the_latest_of_an_empty_directory_is_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"load\(None\).*`latest` found no"):
+        checkpoint.load(checkpoint.latest(tmp_path), {})

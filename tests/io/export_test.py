@@ -1,8 +1,12 @@
 """Files that leave the library."""
 
 import itertools
+import json
+import os
+import struct
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +156,131 @@ def test_sparse_files_are_small_and_exact(tmp_path, rng, dtype):
     assert size < sum(np.asarray(x).nbytes for x in jax.tree.leaves(params))
 
 
-def test_other_files_are_refused(tmp_path):
-    (tmp_path / "x").write_bytes(b"no such thing")
-    with pytest.raises(ValueError, match="no safetensors file"):
-        io.load_weights(tmp_path / "x")
+# Files from strangers.
+
+
+def _file(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _entry(dtype, shape, start, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def _sparse(shape, mask, values, data, places=("w.mask", "w.values")):
+    sparse = json.dumps({"w": [shape, *places]})
+    return _file(
+        {"__metadata__": {"sparse": sparse}, "w.mask": mask, "w.values": values}, data
+    )
+
+
+F, U = "F32", "U8"
+HOSTILE = {
+    "empty": b"",
+    "text": b"no such thing",
+    "header longer than the file": struct.pack("<Q", 2**63) + b"{}",
+    "no JSON": _file(b"{'"),
+    "a deep header": _file(b"[" * 100_000),
+    "a list": _file([1, 2]),
+    "an entry that is a number": _file({"w": 3}),
+    "unknown dtype": _file({"w": _entry("Q9", [1], 0, 1)}, b"a"),
+    "a dtype that is a list": _file({"w": _entry([], [1], 0, 1)}, b"a"),
+    "no shape": _file({"w": {"dtype": U, "data_offsets": [0, 1]}}, b"a"),
+    "a negative size": _file({"w": _entry(U, [-1], 0, 1)}, b"a"),
+    "a size that is true": _file({"w": _entry(U, [True], 0, 1)}, b"a"),
+    "a huge size": _file({"w": _entry(U, [2**40, 2**40], 0, 1)}, b"a"),
+    "offsets beyond the end": _file({"w": _entry(U, [9], 0, 9)}, b"a"),
+    "offsets that go back": _file({"w": _entry(U, [1], 1, 0)}, b"a"),
+    "offsets of another size": _file({"w": _entry(F, [1], 0, 3)}, b"abc"),
+    "overlap": _file({"a": _entry(U, [2], 0, 2), "b": _entry(U, [2], 1, 3)}, b"abc"),
+    "a hole": _file({"a": _entry(U, [1], 0, 1), "b": _entry(U, [1], 2, 3)}, b"abc"),
+    "more data": _file({"a": _entry(U, [1], 0, 1)}, b"abc"),
+    "a name twice": _file(
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        b"a",
+    ),
+    "metadata of numbers": _file({"__metadata__": {"sparse": 3}}),
+    "a boolean of 2": _file({"w": _entry("BOOL", [1], 0, 1)}, b"\x02"),
+}
+SPARSE = {
+    "a sparse list": _file({"__metadata__": {"sparse": "[]"}}),
+    "an entry without places": _file({"__metadata__": {"sparse": '{"w": [[8]]}'}}),
+    "places that are not there": _file(
+        {"__metadata__": {"sparse": '{"w": [[8], "a", "b"]}'}}
+    ),
+    "eight gigabytes": _sparse(
+        [2_000_000_000], _entry(U, [1], 0, 1), _entry(F, [0], 1, 1), b"\0"
+    ),
+    "sizes that overflow": _sparse(
+        [2**62, 4], _entry(U, [0], 0, 0), _entry(F, [0], 0, 0), b""
+    ),
+    "one value for eight bits": _sparse(
+        [8], _entry(U, [1], 0, 1), _entry(F, [1], 1, 5), b"\xff\0\0\x80?"
+    ),
+    "bits beyond the end": _sparse(
+        [3], _entry(U, [1], 0, 1), _entry(F, [1], 1, 5), b"\x01\0\0\x80?"
+    ),
+    "a mask of floats": _sparse(
+        [8], _entry(F, [1], 0, 4), _entry(F, [0], 4, 4), b"\0\0\0\0"
+    ),
+    "one place for both": _sparse(
+        [8],
+        _entry(U, [1], 0, 1),
+        _entry(F, [0], 1, 1),
+        b"\0",
+        places=("w.mask", "w.mask"),
+    ),
+    "a place that is a number": _sparse(
+        [8], _entry(U, [1], 0, 1), _entry(F, [0], 1, 1), b"\0", places=(1, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *SPARSE])
+def test_files_that_are_not_whole_are_refused_by_name(name, tmp_path):
+    path = tmp_path / "strange"
+    path.write_bytes({**HOSTILE, **SPARSE}[name])
+    calls = [io.load_sparse] if name in SPARSE else [io.load_sparse, io.load_weights]
+    tracemalloc.start()
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"`{call.__name__}\('.*strange'\)`"):
+            call(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_every_cut_of_a_file_is_refused(tmp_path):
+    path = tmp_path / "file"
+    io.save_sparse(path, {"w": np.eye(8, dtype=np.float32), "b": np.ones(2)})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="must be a whole safetensors file"):
+            io.load_sparse(path)
+
+
+def test_names_that_look_alike_are_told_apart(tmp_path):
+    w = np.zeros((8, 8), np.float32)
+    w[0, 0] = 3
+    tree = {"w": w, "w.mask": np.arange(8, dtype=np.uint8), "w.values": np.ones(1)}
+    io.save_sparse(tmp_path / "s", tree)
+    loaded = io.load_sparse(tmp_path / "s")
+    assert loaded.keys() == tree.keys()
+    for name, leaf in tree.items():
+        np.testing.assert_array_equal(loaded[name], leaf)
+    for call in (io.save_sparse, io.save_weights):
+        with pytest.raises(ValueError, match=rf"`{call.__name__}`.*'__metadata__'"):
+            call(tmp_path / "m", {"__metadata__": np.ones(2), "a": np.zeros(2)})
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "w"
+    io.save_weights(path, {"w": np.zeros(3)})
+    monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        io.save_weights(path, {"w": np.ones(3)})
+    assert io.load_weights(path)[0]["w"].tolist() == [0, 0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]

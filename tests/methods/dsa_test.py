@@ -207,6 +207,7 @@ def test_groups_that_are_fixed_are_not_learned():
     )
     variables = pruner.init(tree["params"])
     assert list(variables) == learned
+    assert pruner.fixed == {whole: 1.0, half: 0.5}
     seen, ratios = pruner.apply(tree["params"], variables, key=jax.random.key(0))
     assert whole not in ratios
     assert float(ratios[half]) == 0.5
