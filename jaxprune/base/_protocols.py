@@ -1,17 +1,18 @@
-"""The two protocols of the library.
+"""The protocols of the library, and the types that its folders share.
 
-A pruning run answers three questions. *What does the network see?* is answered by a
-`Pruner`, *how do the weights move?* by an `optax.GradientTransformation`, and *what
-may the network cost?* by a `Budget`. A pruner and a budget know nothing of each other:
-what passes between them is a flat dictionary of **keep ratios**, for every site (a leaf
-of the parameters, say) the differentiable fraction that is kept.
-
-All three are NamedTuples of pure functions, so one training step serves every method:
+A pruning run has three parts, all of them NamedTuples of pure functions. A `Pruner`
+computes the weights that the network uses, an `optax.GradientTransformation` moves the
+dense weights, and a `Budget` adds a penalty on what is kept. A pruner and a budget are
+independent: what passes between them is a flat dictionary of **keep ratios**, for every
+site (a leaf of the parameters, or a group of channels) the differentiable fraction that
+is kept. So one training step serves every method:
 
     def objective(params, variables):
         pruned = pruner.apply(params, variables, key=key, step=step)
-        price = budget.penalty(pruned.keep_ratios, budget_state)
-        return task_loss(pruned.params) + price, pruned.keep_ratios
+        penalty = budget.penalty(pruned.keep_ratios, budget_state)
+        return task_loss(pruned.params) + penalty, pruned.keep_ratios
+
+`jaxprune.pruning` joins the three parts for a training loop.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,10 +60,10 @@ class Limit(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What a pruner shows to the network.
+    """The result of `Pruner.apply`.
 
     Attributes:
-      params: what the network sees, of the structure, shapes and dtypes of the
+      params: the weights that the network computes with, of the structure, shapes and dtypes of the
         parameters.
       keep_ratios: for every site the differentiable fraction kept.
     """
@@ -105,18 +106,18 @@ class _Finalize(Protocol):
 
 
 def keep(params: Params, masks: Masks) -> Params:
-    """Sets to zero what is not kept; `masks.apply_masks` checks the masks first."""
+    """Set to zero what is not kept; `masks.apply_masks` checks the masks first."""
     return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, masks)
 
 
 def keep_weights(params: Params, variables: Variables, masks: Masks, /) -> Params:
-    """The usual `Pruner.finalize`: the weights themselves, where they are kept."""
+    """Return the weights where they are kept, the default of `Pruner.finalize`."""
     del variables
     return keep(params, masks)
 
 
 class Pruner(NamedTuple):
-    """What the network sees: three pure functions, and a fourth that is seldom given.
+    """A method that prunes single weights: pure functions of the parameters.
 
     Attributes:
       init: `params -> variables`. Accepts abstract parameters.
@@ -127,11 +128,11 @@ class Pruner(NamedTuple):
         `keep_ratio=None` the method decides by its own rule; with a number exactly
         `floor(keep_ratio * n)` of the n selected weights are kept, in the method's
         own order, ties settled by position.
-      finalize: `params, variables, masks -> params`, the network that is left when the
-        masks become final. The weights where they are kept, if nothing else is said;
-        a method whose network sees something else than its kept weights (soft
-        thresholds shrink them) gives what it saw.
-      optimizer: what the variables are trained with if nothing else is given.
+      finalize: `params, variables, masks -> params`, the weights of the network when
+        the masks become final. By default the weights where they are kept; a method
+        whose network computes with other weights than these (soft thresholds shrink
+        them) returns the weights that it computes with.
+      optimizer: trains the variables if the user gives no other transformation.
     """
 
     init: _Init
@@ -153,7 +154,7 @@ class _ChannelMasks(Protocol):
 
 
 class ChannelPruner(NamedTuple):
-    """A method that removes channels: what the network computes with, and what stays.
+    """A method that removes channels: pure functions of the parameters.
 
     Attributes:
       init: `params -> variables`. Accepts abstract parameters.
@@ -164,7 +165,7 @@ class ChannelPruner(NamedTuple):
         decides how many channels each group keeps; with counts, group name to a number
         of channels, it keeps exactly so many, in its own order.
       graph: the `ChannelGraph` of the network.
-      optimizer: what the variables are trained with if nothing else is given.
+      optimizer: trains the variables if the user gives no other transformation.
       fixed: keep ratios that are given and not learned, by group name, for
         `round_to_limits`; None if there are none.
     """
@@ -190,14 +191,14 @@ class _BudgetUpdate(Protocol):
 
 
 class Budget(NamedTuple):
-    """What the network may cost: three pure functions.
+    """What holds the costs of a network to limits: pure functions of keep ratios.
 
     Attributes:
       init: `keep_ratios -> state`; of the keep ratios, possibly abstract, only names
         and shapes count.
       penalty: `keep_ratios, state -> float32 scalar`, added to the loss.
-      update: `keep_ratios, state -> state`, once after every optimizer step, with
-        the keep ratios that this step's forward pass saw.
+      update: `keep_ratios, state -> state`, once for every optimizer step, with the
+        keep ratios of the forward pass of this step.
     """
 
     init: _BudgetInit

@@ -186,8 +186,9 @@ def final_limits(limits: Sequence[Limit]) -> list[Limit]:
 
 
 def _bound(limit: Limit) -> float:
-    bound: Any = limit.at_most
-    return float(bound(jnp.int32(_END)) if callable(bound) else bound)
+    bound = limit.at_most
+    value: Any = bound(jnp.int32(_END)) if callable(bound) else bound
+    return float(value)
 
 
 def report_on(
