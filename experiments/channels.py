@@ -16,11 +16,11 @@ from flax import linen as nn
 
 import jaxprune
 from jaxprune.base import Cost, Limit
-from jaxprune.costs import ChannelCost
+from jaxprune.costs import PolynomialCost
 
 Masks = dict[str, np.ndarray]
 
-COSTS: dict[str, Callable[[jaxprune.ChannelGraph], ChannelCost]] = {
+COSTS: dict[str, Callable[[jaxprune.ChannelGraph], PolynomialCost]] = {
     "macs": jaxprune.costs.macs,
     "parameters": jaxprune.costs.parameters,
     "bytes": jaxprune.costs.bytes_moved,

@@ -36,7 +36,7 @@ from jaxprune.budgets._limits import (
     check_before_training,
     check_positive,
     checked_limits,
-    costs_of,
+    costs_of_vector,
     limits_at,
 )
 from jaxprune.budgets._projection import project
@@ -121,25 +121,24 @@ def admm(
         ("init_rho", init_rho),
     ):
         check_positive("admm", name, value)
-    costs = costs_of(limits)
 
     def init(keep_ratios, /):
         minimum = _minimum(keep_ratios, min_keep_ratio)
-        z = jnp.zeros_like(coordinates("admm", minimum).vector)
+        z = jnp.zeros_like(_vector(minimum))
         check_before_training("admm", limits, minimum, margin=_MARGIN)
         return start(z, init_rho, len(limits))
 
     def penalty(keep_ratios, state, /):
-        y = _log_ratios(keep_ratios, state, min_keep_ratio)[0]
+        y = _log_ratios(limits, keep_ratios, state, min_keep_ratio)[0]
         apart = y - state.z
         return jnp.sum(state.dual * apart) + state.rho / 2 * jnp.sum(apart**2)
 
     def update(keep_ratios, state, /):
-        y, low, ratios_of = _log_ratios(keep_ratios, state, min_keep_ratio)
+        y, low, costs = _log_ratios(limits, keep_ratios, state, min_keep_ratio)
         limit = limits_at(limits, state.step, y.dtype)
 
         def log_costs(y):
-            return jnp.log(costs(ratios_of(jnp.exp(y))))
+            return jnp.log(costs(jnp.exp(y)))
 
         smallest = jnp.exp(log_costs(low)) * (1 + _MARGIN)
         # Limits are raised to what can be met, so that z stays finite.
@@ -194,16 +193,21 @@ def _minimum(keep_ratios: Mapping[str, Any], given: Any) -> dict[str, np.ndarray
     return filled(keep_ratios, below_one)
 
 
-def _log_ratios(keep_ratios, state: AdmmState, min_keep_ratio):
-    """Return y = log k, the minimum of y, and the way back to keep ratios.
+def _vector(keep_ratios: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return arrays of NumPy as one, by sorted name."""
+    return np.concatenate([np.ravel(keep_ratios[name]) for name in sorted(keep_ratios)])
+
+
+def _log_ratios(limits, keep_ratios, state: AdmmState, min_keep_ratio):
+    """Return y = log k, the minimum of y, and the costs as a function of k.
 
     A keep ratio below a tenth of its minimum counts as that, with the derivative
     1 / max(k, 0.01). So an emptied site is felt, and comes back gently: thresholds that
     are moved by the derivative as it is would be thrown out of reach.
     """
-    ratios, ratios_of = coordinates("admm", keep_ratios, state.z.size)
-    minimum = coordinates("admm", _minimum(keep_ratios, min_keep_ratio)).vector
+    ratios, sizes, ratios_of = coordinates("admm", keep_ratios, state.z.size)
+    minimum = _vector(_minimum(keep_ratios, min_keep_ratio)).astype(ratios.dtype)
     still = jax.lax.stop_gradient(ratios)
     moved = (ratios - still) / jnp.maximum(still, _STEEPEST)
     y = jnp.log(jnp.maximum(still, minimum / 10)) + moved
-    return y, jnp.log(minimum), ratios_of
+    return y, jnp.log(minimum), costs_of_vector(limits, sizes, ratios_of)

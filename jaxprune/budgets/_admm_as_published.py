@@ -23,7 +23,7 @@ from jaxprune.budgets._limits import (
     check_before_training,
     check_positive,
     checked_limits,
-    costs_of,
+    costs_of_vector,
     limits_at,
 )
 
@@ -95,7 +95,6 @@ def admm_as_published(
         ("inner_rate", inner_rate),
     ):
         check_positive(_CALL, name, value)
-    costs = costs_of(limits)
 
     def init(keep_ratios, /):
         minimum = filled(keep_ratios, dict.fromkeys(keep_ratios, _MINIMUM))
@@ -107,15 +106,15 @@ def admm_as_published(
         return jnp.sum(dual * apart) + rho2 / 2 * jnp.sum(apart**2)
 
     def penalty(keep_ratios, state, /):
-        theta, _, z = _logits(keep_ratios, state)
+        theta, z, _ = _logits(limits, keep_ratios, state)
         return coupling(theta - z, state.dual) / loss_scale
 
     def update(keep_ratios, state, /):
-        theta, ratios_of, first = _logits(keep_ratios, state)
+        theta, first, costs = _logits(limits, keep_ratios, state)
         limit = limits_at(limits, state.step, theta.dtype)
 
         def costs_at(z):
-            return costs(ratios_of(jax.nn.sigmoid(z)))
+            return costs(jax.nn.sigmoid(z))
 
         def excess(z):
             return jnp.maximum(costs_at(z) - limit, 0) * unit
@@ -150,10 +149,10 @@ def admm_as_published(
     return Budget(init, penalty, update)
 
 
-def _logits(keep_ratios, state: AdmmState):
-    """Return theta, the way from vectors to keep ratios, and the z to start from."""
-    ratios, ratios_of = coordinates(_CALL, keep_ratios, state.z.size)
+def _logits(limits, keep_ratios, state: AdmmState):
+    """Return theta, the z to start from, and the costs as a function of k."""
+    ratios, sizes, ratios_of = coordinates(_CALL, keep_ratios, state.z.size)
     ratios = jnp.clip(ratios, _MINIMUM, 1 - _MINIMUM)
     theta = jnp.log(ratios) - jnp.log1p(-ratios)
     z = jnp.where(state.step == 0, jax.lax.stop_gradient(theta), state.z)
-    return theta, ratios_of, z
+    return theta, z, costs_of_vector(limits, sizes, ratios_of)

@@ -76,10 +76,12 @@ class Coordinates(NamedTuple):
 
     Attributes:
       vector: the keep ratios, shape (n,), by sorted name.
+      sizes: the number of keep ratios by name, in the order of the vector.
       ratios_of: the way from such a vector to keep ratios by name.
     """
 
     vector: jax.Array
+    sizes: dict[str, int]
     ratios_of: Callable[[jax.Array], KeepRatios]
 
 
@@ -97,7 +99,7 @@ def coordinates(
             "Give the keep ratios of a pruner that learns some."
         )
     dtype = jnp.promote_types(jnp.result_type(*keep_ratios.values()), jnp.float32)
-    wide = {name: jnp.asarray(r, dtype) for name, r in keep_ratios.items()}
+    wide = {name: jnp.asarray(keep_ratios[name], dtype) for name in sorted(keep_ratios)}
     vector, ratios_of = jax.flatten_util.ravel_pytree(wide)
     if size is not None and vector.size != size:
         raise ValueError(
@@ -105,7 +107,7 @@ def coordinates(
             f"initialised for {size}. Initialise the budget with the keep ratios of "
             "this pruner."
         )
-    return Coordinates(vector, ratios_of)
+    return Coordinates(vector, {n: r.size for n, r in wide.items()}, ratios_of)
 
 
 def filled(

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxprune.base._checks import is_static_number, round_up
-from jaxprune.base._protocols import Cost, Limit
+from jaxprune.base._protocols import Cost, KeepRatios, Limit
 from jaxprune.costs._weights import density
 from jaxprune.schedules._ramps import cubic_ramp
 
@@ -171,6 +171,26 @@ def costs_of(limits: Sequence[Limit]) -> Callable[[Mapping[str, Any]], jax.Array
     return lambda ratios: jnp.stack([jnp.asarray(x.cost(ratios)) for x in limits])
 
 
+def costs_of_vector(
+    limits: Sequence[Limit],
+    sizes: Mapping[str, int],
+    ratios_of: Callable[[jax.Array], KeepRatios],
+) -> Callable[[jax.Array], jax.Array]:
+    """Return the function from one vector of keep ratios to the costs, shape (m,).
+
+    Costs of the library take the vector as it is, so that the traced program does not
+    grow with the number of sites.
+    """
+
+    def of_vector(cost):
+        if hasattr(cost, "of_vector"):
+            return cost.of_vector(sizes)
+        return lambda vector: jnp.asarray(cost(ratios_of(vector)))
+
+    functions = [of_vector(limit.cost) for limit in limits]
+    return lambda vector: jnp.stack([function(vector) for function in functions])
+
+
 def check_before_training(
     call: str,
     limits: Sequence[Limit],
@@ -189,9 +209,8 @@ def check_before_training(
     if not minimum:
         return
     with jax.ensure_compile_time_eval():
-        ratios = {name: jnp.asarray(value) for name, value in minimum.items()}
         for limit in limits:
-            reachable = _concrete(limit.cost(ratios))
+            reachable = _concrete(limit.cost(dict(minimum)))
             smallest, where = _smallest_bound(call, limit)
             if reachable is None or smallest is None:
                 continue

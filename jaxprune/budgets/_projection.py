@@ -144,7 +144,8 @@ def _newton(log_costs, constraints, target, at: _Iterate) -> tuple[_Iterate, jax
     # For positive coefficients, sums of rows bound the Hessian of F_j / F_j.
     rows = product(jnp.ones_like(y)) + (dual.cost * slopes.sum(1)) @ slopes
     right = jnp.concatenate([(y - target + force.upper - force.lower)[None], slopes])
-    solved = _solve(product, diagonal, jnp.maximum(rows, 0), right)
+    bound = jnp.maximum(rows, 0)
+    solved = jax.vmap(lambda r: _solve(product, diagonal, bound, r))(right)
     schur = jnp.diag(slack.cost / dual.cost) + slopes @ solved[1:].T
     moved = residual.cost + centre / dual.cost - slopes @ solved[0]
     step = -solved[0] - jnp.linalg.solve(schur, moved) @ solved[1:]
@@ -156,13 +157,11 @@ def _newton(log_costs, constraints, target, at: _Iterate) -> tuple[_Iterate, jax
     )
     reach = jnp.minimum(_reach(slack, slack_step), _reach(dual, dual_step))
     length = jnp.minimum(_TO_BOUNDARY * reach, 1)
-    advanced = lambda old, change: jax.tree.map(
-        lambda a, b: jnp.maximum(a + length * b, rounding), old, change
+    new_slack, new_dual = (
+        jax.tree.map(lambda a, b: jnp.maximum(a + length * b, rounding), old, change)
+        for old, change in ((slack, slack_step), (dual, dual_step))
     )
-    new = _Iterate(
-        y + length * step, advanced(slack, slack_step), advanced(dual, dual_step)
-    )
-    return new, length
+    return _Iterate(y + length * step, new_slack, new_dual), length
 
 
 def _hessian_product(log_costs, y, multipliers) -> Callable[[jax.Array], jax.Array]:
@@ -171,34 +170,28 @@ def _hessian_product(log_costs, y, multipliers) -> Callable[[jax.Array], jax.Arr
     return jax.linearize(slope, y)[1]
 
 
-def _solve(product, diagonal, bound, right) -> jax.Array:
-    """Solve (diag(diagonal) + H) x = right for several right sides, shape (r, n).
+def _solve(product, diagonal, bound, right: jax.Array) -> jax.Array:
+    """Solve (diag(diagonal) + H) x = right, shapes (n,), by conjugate gradients.
 
-    Preconditioned conjugate gradients, [NO] Alg. 5.3; `diagonal + bound` is the
-    preconditioner.
+    [NO] Alg. 5.3; `diagonal + bound` is the preconditioner.
     """
     inverse = 1 / (diagonal + bound)
-    tolerance = jnp.finfo(right.dtype).eps ** 0.75
-    matrix = jax.vmap(lambda v: diagonal * v + product(v))
-    inner = lambda a, b: jnp.sum(a * b, axis=1, keepdims=True)
-    safe = lambda a, b: jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+    size = jnp.sum(right * inverse * right)
+    goal = size * jnp.finfo(right.dtype).eps ** 1.5
 
     def unfinished(carry):
-        return (carry[4] < _CG_ITERATIONS) & jnp.any(carry[3] > goal)
+        return (carry[4] < _CG_ITERATIONS) & (carry[3] > goal)
 
     def improve(carry):
         x, rest, direction, size, iteration = carry
-        image = matrix(direction)
-        length = safe(size, inner(direction, image))
+        image = diagonal * direction + product(direction)
+        length = size / jnp.sum(direction * image)
         x, rest = x + length * direction, rest - length * image
-        new = inner(rest, inverse * rest)
-        direction = inverse * rest + safe(new, size) * direction
+        new = jnp.sum(rest * inverse * rest)
+        direction = inverse * rest + new / size * direction
         return x, rest, direction, new, iteration + 1
 
-    first = inverse * right
-    size = inner(right, first)
-    goal = tolerance**2 * size
-    start = jnp.zeros_like(right), right, first, size, jnp.zeros([], jnp.int32)
+    start = jnp.zeros_like(right), right, inverse * right, size, jnp.int32(0)
     return jax.lax.while_loop(unfinished, improve, start)[0]
 
 

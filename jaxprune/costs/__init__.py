@@ -1,6 +1,5 @@
 """Costs of a network as functions of keep ratios."""
 
-from jaxprune.costs._channels import ChannelCost as ChannelCost
 from jaxprune.costs._channels import bytes_moved as bytes_moved
 from jaxprune.costs._channels import macs as macs
 from jaxprune.costs._channels import parameters as parameters
@@ -10,12 +9,13 @@ from jaxprune.costs._latency import fit as fit
 from jaxprune.costs._latency import interleaved as interleaved
 from jaxprune.costs._latency import measure as measure
 from jaxprune.costs._latency import random_keep_ratios as random_keep_ratios
+from jaxprune.costs._polynomial import PolynomialCost as PolynomialCost
 from jaxprune.costs._weights import density as density
 
 __all__ = [
-    "ChannelCost",
     "LatencyCost",
     "Measurement",
+    "PolynomialCost",
     "bytes_moved",
     "density",
     "fit",

@@ -28,127 +28,17 @@ References:
   Allocation", ECCV 2020, arXiv:2004.02164.
 """
 
-import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._graph import ChannelGraph
-
-Fraction = tuple[tuple[int, tuple[int, ...]], ...]
-"""The fraction kept of an axis: counts of indices, each with the groups it belongs to.
-
-The numbers of groups are positions in `graph.groups`; the counts add up to the length
-of the axis.
-"""
+from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 
 
-class Polynomial(NamedTuple):
-    """Hold a cost as arrays: sums of products of sums of products of keep ratios.
-
-    With k the G keep ratios and a 1 behind them, and f the fractions and a 1 behind
-    them,
-
-        f_a  = (sum over pieces i of fraction a of counts_i prod_p k[groups_ip]) / n_a
-        cost = sum_t amounts_t prod_q f[fractions_tq] / sum_t amounts_t
-
-    Attributes:
-      groups: int32, shape (pieces, P), the groups of a piece; G where there are fewer.
-      counts: float64, shape (pieces,), the indices of the axis that are in the piece.
-      owners: int32, shape (pieces,), ascending, the fraction that a piece belongs to.
-      lengths: float64, shape (F,), the length n_a of the axis.
-      fractions: int32, shape (terms, Q), the fractions of a term; F for none.
-      amounts: float64, shape (terms,), the dense costs of the terms.
-    """
-
-    groups: np.ndarray
-    counts: np.ndarray
-    owners: np.ndarray
-    lengths: np.ndarray
-    fractions: np.ndarray
-    amounts: np.ndarray
-
-    def at(self, ratios: np.ndarray) -> float:
-        """Return the cost at keep ratios of shape (G,), in double precision."""
-        pieces = self.counts * np.prod(np.append(ratios, 1.0)[self.groups], axis=1)
-        sums = np.bincount(self.owners, pieces, len(self.lengths))
-        terms = np.prod(np.append(sums / self.lengths, 1.0)[self.fractions], axis=1)
-        return float(self.amounts @ terms / self.amounts.sum())
-
-    def traced_at(self, ratios: jax.Array) -> jax.Array:
-        """Return the cost at keep ratios of shape (G,), which may be traced."""
-        dtype = ratios.dtype
-        one = jnp.ones(1, dtype)
-        shares = (self.counts / self.lengths[self.owners]).astype(dtype)
-        pieces = shares * _product(jnp.append(ratios, one), self.groups)
-        sums = jnp.zeros(len(self.lengths), dtype)
-        sums = sums.at[self.owners].add(pieces, indices_are_sorted=True)
-        weights = (self.amounts / self.amounts.sum()).astype(dtype)
-        return jnp.sum(weights * _product(jnp.append(sums, one), self.fractions))
-
-
-def _product(values: jax.Array, indices: np.ndarray) -> jax.Array:
-    """Return the products of entries: `values[indices].prod(1)`, easy to derive."""
-    found = jnp.ones(len(indices), values.dtype)
-    for column in indices.T:
-        found *= values[column]
-    return found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ChannelCost:
-    """A cost of channels: called with keep ratios by group name, a float32 scalar.
-
-    Attributes:
-      dense: the cost when everything is kept, in the unit of the cost.
-      groups: the names of the groups.
-      polynomial: the cost as arrays; the program that it is traced to has the same size
-        for every network.
-      name: what limits on the cost are called.
-    """
-
-    dense: int
-    groups: tuple[str, ...]
-    polynomial: Polynomial
-    name: str
-
-    def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
-        """Return the cost as a fraction of `dense`.
-
-        Args:
-          keep_ratios: group name to the fraction kept, in [0, 1]. Groups without a
-            keep ratio count as kept whole; of a vector the mean counts.
-
-        Returns:
-          A scalar, float32 (or wider if the keep ratios are). If all keep ratios are
-          numbers of Python or NumPy, a Python number in double precision.
-
-        Raises:
-          ValueError: if `keep_ratios` names something that is no group.
-        """
-        unknown = keep_ratios.keys() - set(self.groups)
-        if unknown:
-            raise ValueError(
-                f"`{self.name}(graph)(keep_ratios)`: no group is called "
-                f"{sorted(unknown)}; the groups are {sorted(self.groups)}. Make the "
-                "cost and the keep ratios from one graph."
-            )
-        if not any(isinstance(ratio, jax.Array) for ratio in keep_ratios.values()):
-            ratios = [np.mean(keep_ratios.get(name, 1.0)) for name in self.groups]
-            return self.polynomial.at(np.array(ratios, np.float64))
-        dtype = jnp.result_type(jnp.float32, *keep_ratios.values())
-        ratios = (jnp.asarray(keep_ratios.get(n, 1.0), dtype) for n in self.groups)
-        means = [jnp.mean(ratio) if ratio.ndim else ratio for ratio in ratios]
-        return self.polynomial.traced_at(jnp.stack(means))
-
-
-def parameters(graph: ChannelGraph) -> ChannelCost:
+def parameters(graph: ChannelGraph) -> PolynomialCost:
     """The number of parameters, of all leaves of the graph.
 
     >>> import jax.numpy as jnp
@@ -168,7 +58,7 @@ def parameters(graph: ChannelGraph) -> ChannelCost:
     return _cost(graph, pieces, "parameters")
 
 
-def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> ChannelCost:
+def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
     """Multiply-accumulate operations of convolutions and matrix products.
 
     One operation is a multiplication and an addition; floating-point operations are
@@ -197,7 +87,7 @@ def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> ChannelCost:
     return _cost(graph, ((work.macs, work.axes) for work in works), "macs")
 
 
-def bytes_moved(graph: ChannelGraph) -> ChannelCost:
+def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
     """Bytes that convolutions and matrix products read and write: weights, activations.
 
     Every product reads both operands and writes its result once; what lies between
@@ -218,7 +108,7 @@ Piece = tuple[int, tuple[tuple[Axis, int], ...]]
 """An amount, and the axes with their lengths whose fractions it is multiplied with."""
 
 
-def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> ChannelCost:
+def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> PolynomialCost:
     """Add up pieces with equal fractions."""
     fraction_of = _fractions(graph)
     amounts: dict[tuple[Fraction, ...], int] = {}
@@ -232,36 +122,12 @@ def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> ChannelCos
             "traced function has no parameters, or no matrix product or convolution "
             "that counts; look at `print(graph)`."
         )
-    return ChannelCost(
-        dense=dense,
-        groups=tuple(graph.groups),
-        polynomial=_polynomial(amounts, len(graph.groups)),
+    return PolynomialCost(
         name=name,
+        dense=dense,
+        sites=tuple(graph.groups),
+        polynomial=polynomial(amounts, len(graph.groups)),
     )
-
-
-def _polynomial(
-    amounts: Mapping[tuple[Fraction, ...], int], group_count: int
-) -> Polynomial:
-    """Return amounts by fractions as arrays."""
-    number = {f: i for i, f in enumerate(dict.fromkeys(itertools.chain(*amounts)))}
-    pieces = [(piece, i) for fraction, i in number.items() for piece in fraction]
-    return Polynomial(
-        groups=_padded([groups for (_, groups), _ in pieces], group_count),
-        counts=np.array([count for (count, _), _ in pieces], np.float64),
-        owners=np.array([i for _, i in pieces], np.int32),
-        lengths=np.array([sum(n for n, _ in f) for f in number], np.float64),
-        fractions=_padded([[number[f] for f in fs] for fs in amounts], len(number)),
-        amounts=np.array(list(amounts.values()), np.float64),
-    )
-
-
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
-    """Return rows of different lengths as one array, int32."""
-    found = np.full((len(rows), max(map(len, rows), default=0)), filler, np.int32)
-    for i, row in enumerate(rows):
-        found[i, : len(row)] = row
-    return found
 
 
 def _fractions(graph: ChannelGraph) -> Callable[[Axis], Fraction]:

@@ -30,6 +30,7 @@ import numpy as np
 from jaxprune.channels._choice import channel_counts, largest_channels
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.costs import _channels as costs
+from jaxprune.costs._polynomial import PolynomialCost
 
 Timer = Callable[[Sequence[Callable[[], Any]]], Sequence[float]]
 """Seconds of each of several functions without arguments."""
@@ -57,13 +58,15 @@ class LatencyCost:
       per_byte: b, seconds for a byte read or written.
       macs: the MACs.
       bytes_moved: the bytes.
+      name: what limits on the cost are called.
     """
 
     constant: float
     per_mac: float
     per_byte: float
-    macs: costs.ChannelCost
-    bytes_moved: costs.ChannelCost
+    macs: PolynomialCost
+    bytes_moved: PolynomialCost
+    name: str = "latency"
 
     @property
     def dense(self) -> float:
@@ -79,13 +82,28 @@ class LatencyCost:
         Raises:
           ValueError: if `keep_ratios` names something that is no group.
         """
-        shares = (
-            self.per_mac * self.macs.dense / self.dense,
-            self.per_byte * self.bytes_moved.dense / self.dense,
-        )
-        work = shares[0] * self.macs(keep_ratios)
-        work += shares[1] * self.bytes_moved(keep_ratios)
-        return self.constant / self.dense + work
+        return self._sum(self.macs(keep_ratios), self.bytes_moved(keep_ratios))
+
+    def of_vector(self, sizes: Mapping[str, int]) -> Callable[[jax.Array], jax.Array]:
+        """Return the latency as a function of one vector of keep ratios.
+
+        Args:
+          sizes: name to the number of keep ratios, in the order of the vector.
+
+        Returns:
+          A function from shape (n,) to a scalar.
+
+        Raises:
+          ValueError: if `sizes` names something that is no group.
+        """
+        macs, moved = self.macs.of_vector(sizes), self.bytes_moved.of_vector(sizes)
+        return lambda vector: self._sum(macs(vector), moved(vector))
+
+    def _sum(self, macs: Any, bytes_moved: Any) -> Any:
+        """Return the latency for fractions of the dense MACs and bytes."""
+        per_mac = self.per_mac * self.macs.dense / self.dense
+        per_byte = self.per_byte * self.bytes_moved.dense / self.dense
+        return self.constant / self.dense + per_mac * macs + per_byte * bytes_moved
 
 
 def random_keep_ratios(

@@ -1,13 +1,11 @@
 """The cost of single weights: the fraction of them that is kept."""
 
-import jax.numpy as jnp
-import numpy as np
-
 from jaxprune import tree
-from jaxprune.base._protocols import Cost, Params
+from jaxprune.base._protocols import Params
+from jaxprune.costs._polynomial import PolynomialCost, polynomial
 
 
-def density(params: Params, where: tree.Where = tree.kernels) -> Cost:
+def density(params: Params, where: tree.Where = tree.kernels) -> PolynomialCost:
     """Return the cost that is the fraction of the selected weights that is kept.
 
         cost = sum_l n_l k_l / sum_l n_l
@@ -38,21 +36,11 @@ def density(params: Params, where: tree.Where = tree.kernels) -> Cost:
       Eq. (6), divided by the number of weights.
     """
     sizes = tree.sizes(params, where)
+    kept = tuple((size, (i,)) for i, size in enumerate(sizes.values()))
     total = sum(sizes.values())
-    shares = np.array([size / total for size in sizes.values()], np.float32)
-
-    def cost(keep_ratios):
-        unknown = keep_ratios.keys() - sizes.keys()
-        if unknown:
-            raise ValueError(
-                f"`density(params)(keep_ratios)`: no selected leaf is called "
-                f"{sorted(unknown)}; the selected leaves are {list(sizes)}. Give the "
-                "cost the same `where` as the pruner."
-            )
-        dtype = jnp.result_type(jnp.float32, *keep_ratios.values())
-        ratios = (jnp.asarray(keep_ratios.get(n, 1.0), dtype) for n in sizes)
-        means = [jnp.mean(ratio) if ratio.ndim else ratio for ratio in ratios]
-        return jnp.sum(shares * jnp.stack(means))
-
-    cost.__name__ = "density"
-    return cost
+    return PolynomialCost(
+        name="density",
+        dense=total,
+        sites=tuple(sizes),
+        polynomial=polynomial({(kept,): total}, len(sizes)),
+    )
