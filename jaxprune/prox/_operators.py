@@ -36,8 +36,6 @@ import jax.numpy as jnp
 
 from jaxprune.base._checks import check_non_negative
 from jaxprune.prox._leaves import map_leaves
-from jaxprune.prox._top_k import global_top_k as global_top_k
-from jaxprune.prox._top_k import top_k as top_k
 
 
 class Prox(Protocol):
@@ -233,8 +231,8 @@ def hard_threshold(params: Any, scaling: Any = 1.0) -> Any:
 
     Args:
       params: x, an array or a pytree of floating-point arrays of any shape.
-      scaling: s >= 0, the price of one weight; unit: squared weight. A scalar, or a
-        prefix of `params` whose arrays broadcast to their leaves.
+      scaling: s >= 0, the penalty of one nonzero weight; unit: squared weight. A
+        scalar, or a prefix of `params` whose arrays broadcast to their leaves.
 
     Returns:
       y, as `params`. The derivative is 1 where kept, 0 elsewhere; 0 in `scaling`.

@@ -96,8 +96,8 @@ def global_top_k(params: Any, scaling: Any = 1.0, *, keep_ratio: Any) -> Any:
         return params
     size = sum(x.size for x in leaves)
     masks = largest([magnitudes(x) for x in leaves], _count(keep_ratio, size))
-    seen = [jnp.where(mask, x, 0) for x, mask in zip(leaves, masks, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(params), seen)
+    kept = [jnp.where(mask, x, 0) for x, mask in zip(leaves, masks, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(params), kept)
 
 
 def magnitudes(x: jax.Array) -> jax.Array:

@@ -59,12 +59,6 @@ from jaxprune.base._checks import (
     check_positive_int,
     check_scalar_or_schedule,
 )
-from jaxprune.schedules._published import constant as constant
-from jaxprune.schedules._published import lats as lats
-from jaxprune.schedules._published import linear as linear
-from jaxprune.schedules._published import pgh as pgh
-from jaxprune.schedules._published import s_lats as s_lats
-from jaxprune.schedules._published import sine as sine
 
 
 def from_learning_rate(

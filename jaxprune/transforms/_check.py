@@ -54,8 +54,8 @@ _CALLS = {
 def check(opt_state: optax.OptState) -> None:
     """Raise if a transformation of this library is not in its place.
 
-    Every transformation compares the parameters that come back with those that it asked
-    for in the update before. They differ where something behind it in a chain changed
+    Every transformation compares the parameters that come back with those to which its
+    last update leads. They differ where something behind it in a chain changed
     its updates, or where parameters were edited or replaced. From the next update on
     its state says so, and this function raises.
 
@@ -97,7 +97,7 @@ def check(opt_state: optax.OptState) -> None:
         if any(np.any(jax.device_get(x)) for x in jax.tree.leaves(state.watch[1])):
             raise ValueError(
                 f"`check(opt_state)`: the parameters that came back to {call} are not"
-                f" those that its last update asked for. {remedy}"
+                f" those to which its last update leads. {remedy}"
             )
 
 

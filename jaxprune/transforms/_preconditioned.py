@@ -49,7 +49,7 @@ def preconditioned_proximal(
     mean gradient m is the gradient, P cancels, and what remains with s_t = lambda eta_t
     is the optimality condition of `loss + lambda * g`. A scaling without P rests where
     P_t dL/dw = -lambda dg/dw instead: with Adam, whose P divides by the gradient's
-    size, that is far from the minimiser.
+    size, that is far from the minimum.
 
     Args:
       optimizer: moves the weights by -eta_t P_t m_t; receives extra arguments

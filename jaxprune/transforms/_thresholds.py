@@ -299,10 +299,10 @@ def _check_thresholds(
         name: jnp.full_like(v, jnp.mean(jnp.abs(weights[name])))
         for name, v in tree.named_leaves(variables).items()
     }
-    seen = tree.named_leaves(pruner.apply(params, probe, step=0).params)
+    pruned = tree.named_leaves(pruner.apply(params, probe, step=0).params)
     for name, threshold in probe.items():
         above = jnp.abs(step_.wide(weights[name])) > jnp.max(threshold)
-        if float(jnp.mean((seen[name] != 0) != above)) > 0.01:
+        if float(jnp.mean((pruned[name] != 0) != above)) > 0.01:
             raise ValueError(
                 f"`{call}(optimizer, pruner, ...)`: the variables must be soft"
                 " thresholds in the unit of the weights, as those of"

