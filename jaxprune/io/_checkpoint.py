@@ -79,9 +79,7 @@ def save(
       >>> import tempfile
       >>> import jax.numpy as jnp
       >>> with tempfile.TemporaryDirectory() as directory:
-      ...     folder = save(
-      ...         directory, 3, {"w": jnp.ones(2)}, metadata={"accuracy": 1.0}
-      ...     )
+      ...     folder = save(directory, 3, {"w": jnp.ones(2)}, metadata={"loss": 1.0})
       ...     latest(directory).metadata
       {'loss': 1.0}
     """
