@@ -77,10 +77,9 @@ def save(
 
     Examples:
       >>> import tempfile
+      >>> import jax.numpy as jnp
       >>> with tempfile.TemporaryDirectory() as directory:
-      ...     folder = save(
-      ...         directory, 3, {"w": jnp.ones(2)}, metadata={"accuracy": 1.0}
-      ...     )
+      ...     folder = save(directory, 3, {"w": jnp.ones(2)}, metadata={"loss": 1.0})
       ...     latest(directory).metadata
       {'loss': 1.0}
     """
@@ -210,7 +209,7 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
 
     Examples:
       >>> import tempfile
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> state = {"w": jnp.ones(3), "key": jax.random.key(0), "step": 7}
       >>> with tempfile.TemporaryDirectory() as directory:
       ...     entry = save(directory, 7, state)
