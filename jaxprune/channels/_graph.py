@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.channels._flow import grouping
+from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
+from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._show import drawing, printing
 from jaxprune.channels._trace import Traced, abstract, trace
 
@@ -146,25 +147,25 @@ class Pinned:
       leaf: the name of the leaf.
       axis: the axis.
       indices: the indices, int64.
-      reason: why, and where in the program.
-      touches_input: whether the reason is an input of the function.
-      touches_output: whether the reason is an output of the function.
+      kind: the kind of reason.
+      reason: why, in words, and where in the program.
     """
 
     leaf: str
     axis: int
     indices: np.ndarray
+    kind: Reason
     reason: str
 
     @property
     def touches_input(self) -> bool:
         """Whether the channels are those of an input of the function."""
-        return "an input of the function" in self.reason
+        return self.kind is Reason.INPUT
 
     @property
     def touches_output(self) -> bool:
         """Whether the channels are those of an output of the function."""
-        return "an output of the function" in self.reason
+        return self.kind is Reason.OUTPUT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -383,6 +384,7 @@ def _functions(apply_fn, inputs) -> dict[str, Function]:
 def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph:
     program = traced.program
     flow, args = program.flow, program.args[: len(traced.names)]
+    unused.pin_unused(flow, args)
     rows = grouping.resolved_leaves(flow, args)
     raw = grouping.raw_groups(flow, rows)
     alone = [g for g in raw if len(g.atoms) == 1]
@@ -413,7 +415,7 @@ def _group(traced, rows, name, raw, where, number) -> Group:
     flow = traced.program.flow
     members = []
     for place in raw.places:
-        makes, reads = place in flow.makers, place in flow.readers
+        makes, reads = place in flow.producers, place in flow.consumers
         role = "producer" if makes else "consumer" if reads else "member"
         channels = grouping.channel_of(rows[place], where, number)
         members.append(
@@ -437,20 +439,17 @@ def _pins(traced, rows, alone):
         lonely[group.atoms] = True
     for i, name in enumerate(traced.names):
         for d, axis in enumerate(traced.program.args[i].axes):
-            if isinstance(axis, Fixed):
-                reason = atoms.reasons[atoms.why(axis)[0]]
-                yield Pinned(leaf=name, axis=d, indices=np.arange(1), reason=reason)
-                continue
             reasons = atoms.why(axis)
-            single = lonely[rows[i, d]].any(axis=1) & (reasons < 0)
             for number in np.unique(reasons[reasons >= 0]):
                 indices = np.flatnonzero(reasons == number)
-                reason = atoms.reasons[number]
-                yield Pinned(leaf=name, axis=d, indices=indices, reason=reason)
+                yield _pin(name, d, indices, *atoms.reasons[number])
+            if isinstance(axis, Fixed):
+                continue
+            single = lonely[rows[i, d]].any(axis=1) & (reasons < 0)
             if single.any():
-                yield Pinned(
-                    leaf=name,
-                    axis=d,
-                    indices=np.flatnonzero(single),
-                    reason="its indices are coupled into one channel, the only one",
-                )
+                text = "its indices are coupled into one channel, the only one"
+                yield _pin(name, d, np.flatnonzero(single), Reason.ALONE, text)
+
+
+def _pin(leaf, axis, indices, kind, reason) -> Pinned:
+    return Pinned(leaf=leaf, axis=axis, indices=indices, kind=kind, reason=reason)
