@@ -300,6 +300,7 @@ def trace_channels(
     params: Any,
     *inputs: Any,
     axis_sizes: Mapping[Any, int] | None = None,
+    updated: Mapping[str, str] | None = None,
 ) -> ChannelGraph:
     """Find the groups of channels of a network that can be removed together.
 
@@ -307,12 +308,11 @@ def trace_channels(
     channels that occur on the same axes of the same leaves form a group.
 
     Args:
-      apply_fn: a pure function `apply_fn(params, *inputs)`; what it returns is pinned.
-        Where it also returns updated leaves, batch statistics for instance, under the
-        names that they have in `params`, these follow their leaves. Or several such
-        functions by name, in training and in evaluation mode for instance: a channel is
-        then one that all of them allow to remove, and `compact` returns all of them.
-        One with other inputs is given as `Function(apply_fn, inputs)`.
+      apply_fn: a pure function `apply_fn(params, *inputs)`; what it returns is pinned,
+        except updated leaves. Or several such functions by name, in training and in
+        evaluation mode for instance: a channel is then one that all of them allow to
+        remove, and `compact` returns all of them. One with other inputs is given as
+        `Function(apply_fn, inputs)`.
       params: everything that may shrink: a pytree of arrays or of
         `jax.ShapeDtypeStruct`. To shrink batch statistics too, pass them here, as in
         `{"params": ..., "batch_stats": ...}`; arrays that `apply_fn` closes over shrink
@@ -323,9 +323,17 @@ def trace_channels(
         for instance, the sizes of these axes, as in `{"batch": jax.device_count()}`;
         the graph is the same for all sizes. Call the compact function where the axes
         are: under `pmap`, `shard_map` or `vmap`.
+      updated: which outputs are updated leaves, and shrink with them: from names of
+        outputs, or of folders of outputs, to those of leaves. `{"1": "state"}` says
+        that the second output holds updated leaves of `params["state"]`; `{}` that no
+        output does. None stands for what Flax returns, `logits, {"batch_stats": ...}`:
+        an item of a tuple that holds collections of leaves under the names that they
+        have in `params`.
 
     Returns:
-      The graph.
+      The graph. What no output depends on is dropped first: dead code, debugging
+      prints and callbacks with what only they read. Leaves that nothing uses are
+      pinned. A constant, an array that depends on no argument, couples nothing.
 
     Raises:
       TypeError: if an input or a parameter is no array, a Python integer for instance.
@@ -356,7 +364,13 @@ def trace_channels(
         check_arrays(params, function.inputs)
     main = "eval" if "eval" in functions else next(iter(functions))
     try:
-        traced = trace(functions, params, main=main, axis_sizes=axis_sizes or {})
+        traced = trace(
+            functions,
+            params,
+            main=main,
+            axis_sizes=axis_sizes or {},
+            updated=updated,
+        )
     except NameError as error:
         error.add_note(
             "`trace_channels(..., axis_sizes=...)`: if the function names a mapped "

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
@@ -116,7 +117,7 @@ def _with_inner(equation):
     return equation.replace(params=params, effects=effects)
 
 
-def _replace_inner(parameter):
+def _replace_inner(parameter: Any) -> Any:
     """A parameter whose jaxprs have lost their debugging equations."""
     if isinstance(parameter, tuple) and any(map(_is_jaxpr, parameter)):
         new = [_replace_inner(item) for item in parameter]
@@ -130,9 +131,12 @@ def _replace_inner(parameter):
     stripped = _without_debugging(inner)
     if stripped is inner:
         return parameter
-    if inner is parameter:
-        return stripped
-    return parameter.replace(jaxpr=stripped)
+    return stripped if inner is parameter else _closed(parameter, stripped)
+
+
+def _closed(closed: Any, jaxpr: Any) -> Any:
+    """A closed jaxpr, of the older kind, with another open one inside."""
+    return closed.replace(jaxpr=jaxpr)
 
 
 def _is_jaxpr(x) -> bool:

@@ -135,6 +135,16 @@ class Evaluation:
         """Returns what is left of an array of full size."""
         return take(array, self.kept_of(value)) if self.small else array
 
+    def _cut_use(self, array, use: Value):
+        """Cuts an operand that an equation knows for itself."""
+        if use.constant is not None or not self.small:
+            return self.cut(array, use)
+        kept: list[np.ndarray | None] = [None] * len(use.axes)
+        for d in use.repeated:  # All entries are equal: the first ones do.
+            left = self.kept(use.axes[d])
+            kept[d] = None if left is None else np.arange(len(left))
+        return take(array, tuple(kept))
+
     def run(self, frame: Frame, args: Sequence[Any]) -> list:
         """Evaluates the jaxpr of a frame."""
         jaxpr = frame.jaxpr
@@ -144,7 +154,7 @@ class Evaluation:
         def read(index, number, atom):
             array = atom.val if isinstance(atom, jex.Literal) else arrays[atom]
             use = frame.uses.get((index, number))
-            return array if use is None else self.cut(array, use)
+            return array if use is None else self._cut_use(array, use)
 
         for index, equation in enumerate(jaxpr.eqns):
             atoms = enumerate(equation.invars)

@@ -8,7 +8,8 @@ What a run found is kept in a `Frame`, so that `evaluate` can later run the same
 with fewer channels. A jaxpr that is called twice gets two frames.
 
 What depends on no argument is a constant. It couples nothing: whoever reads it gets
-axes of its own, and `evaluate` computes it whole and cuts it there.
+axes of its own, and `evaluate` computes it whole and cuts it there. An array that
+repeats one entry along an axis is treated in the same way along this axis.
 """
 
 import dataclasses
@@ -47,12 +48,18 @@ class Value(NamedTuple):
       zero_axes: the axes along which it is zero at removed indices, once the parameters
         of the removed channels are zero.
       constant: the array, if it depends on no argument.
+      repeated: the axes along which it repeats one entry.
     """
 
     axes: tuple[Axis, ...]
     source: Source | None = None
     zero_axes: frozenset[int] = frozenset()
     constant: Constant | None = None
+    repeated: frozenset[int] = frozenset()
+
+    def own(self) -> "Value":
+        """Returns it with its axes for all readers, for where it is cut before."""
+        return self._replace(constant=None, repeated=frozenset())
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,8 +70,8 @@ class Frame:
       jaxpr: the jaxpr.
       consts: the values of its constants.
       values: what is known of its variables.
-      uses: what an equation knows of an operand that is a constant, by the numbers of
-        the equation and the operand; the results of the jaxpr come last.
+      uses: what an equation knows of an operand that is a constant, or repeats, by the
+        numbers of the equation and the operand; the results of the jaxpr come last.
       children: frames of the jaxprs that an equation calls, by its number.
       notes: what a flow rule leaves for the evaluation, by the number of the equation.
       opaque: numbers of equations that pinned all they touch, and of constant ones:
@@ -243,7 +250,8 @@ class Flow:
         held = [
             self.constant_value(np.shape(const), Constant.of(const)) for const in consts
         ]
-        frame.values.update(zip((*jaxpr.constvars, *jaxpr.invars), (*held, *args)))
+        variables = (*jaxpr.constvars, *jaxpr.invars)
+        frame.values.update(zip(variables, (*held, *args), strict=True))
         outer = self._site
         self._stack.append(name)
         for index, equation in enumerate(jaxpr.eqns):
@@ -269,15 +277,22 @@ class Flow:
 
     def _read(self, frame, index: int, number: int, atom) -> Value:
         """What an equation, or the end of the jaxpr, knows of one operand."""
+        shape = getattr(atom.aval, "shape", ())
         if isinstance(atom, jex.Literal):
-            value = Value((None,) * np.ndim(atom.val), constant=Constant.of(atom.val))
+            value = Value((), constant=Constant.of(atom.val))
         else:
             value = frame.values[atom]
         if value.source is not None:
             self._clock += 1
             self.first_use.setdefault(value.source.leaf, self._clock)
         if value.constant is not None:
-            value = self.constant_value(atom.aval.shape, value.constant)
+            value = self.constant_value(shape, value.constant)
+            frame.uses[index, number] = value
+        elif value.repeated:
+            axes = list(value.axes)
+            for d in value.repeated:
+                axes[d] = self.fresh(shape[d])
+            value = value._replace(axes=tuple(axes))
             frame.uses[index, number] = value
         return value
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.tree_util import FlattenedIndexKey, SequenceKey
+from jax.tree_util import SequenceKey
 
 from jaxprune import tree
 from jaxprune.channels._flow.flow import Flow, Value

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.channels._flow import equations
-from jaxprune.channels._flow.evaluate import Evaluation, derive
+from jaxprune.channels._flow.evaluate import Evaluation, derive, take
 from jaxprune.channels._flow.flow import Flow, Site, Value
 from jaxprune.channels._flow.registry import Primitive, register
 from jaxprune.channels._primitives.calls import walk_call
@@ -23,7 +23,7 @@ def call(flow: Flow, site: Site, *values: Value) -> list[Value]:
 
     Constants are cut before the call, since the derivative is a program of its own.
     """
-    values = tuple(value._replace(constant=None) for value in values)
+    values = tuple(value.own() for value in values)
     return flow.call(equations.body(site.params), values)
 
 
@@ -47,7 +47,9 @@ def _aval(atom) -> jax.ShapeDtypeStruct:
 
 def _floats(atoms, value_of) -> _Floats:
     places = [
-        i for i, atom in enumerate(atoms) if jnp.issubdtype(atom.aval.dtype, jnp.inexact)
+        i
+        for i, atom in enumerate(atoms)
+        if jnp.issubdtype(atom.aval.dtype, jnp.inexact)
     ]
     values = [value_of(i) for i in places]
     return _Floats(places, values, [_aval(atoms[i]) for i in places])
@@ -114,9 +116,14 @@ class _Derivative:
         run = Evaluation(program, removed, small=ev.small)
         results = run(*primals, *arrays)
         for i, (out, value) in enumerate(zip(program.outs, made.values, strict=True)):
-            if out.constant is not None:
-                results[i] = ev.cut(results[i], value)
-            elif not _alike(run.kept_of(out), ev.kept_of(value)):
+            free = out.repeated if out.constant is None else range(len(out.axes))
+            wanted = ev.kept_of(value)
+            loose = [left if d in free else None for d, left in enumerate(wanted)]
+            results[i] = take(results[i], tuple(loose)) if ev.small else results[i]
+            found = list(run.kept_of(out))
+            for d in free:
+                found[d] = wanted[d]
+            if not _alike(found, wanted):
                 raise ValueError(
                     f"{name} keeps other channels than the function itself, so these "
                     "channels cannot be removed. Leave their group out of the masks."

@@ -63,19 +63,19 @@ def _parts(params, operands):
 def linear_solve(flow: Flow, site: Site, *values: Value) -> list[Value]:
     """A solve that brings its functions: they all keep the channels of its operand."""
     params = site.params
-    consts, values = _parts(params, values)
-    values = [Value(value.axes) for value in values]
+    consts, solved = _parts(params, values)
+    solved = [Value(value.axes) for value in solved]  # Cut before the call.
     for name in _PARTS:
         function = getattr(params["jaxprs"], name)
         if function is None:
             continue
         before = len(flow.work)
-        args = [*consts[name], *values]
+        args = [*consts[name], *solved]
         outs = flow.call(equations.called(function), args, name)
-        join(flow, values, outs)
+        join(flow, solved, outs)
         if name != "solve":
             del flow.work[before:]
-    return values
+    return solved
 
 
 def run_linear_solve(ev: Evaluation, site: Site, *arrays):

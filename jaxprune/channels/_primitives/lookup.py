@@ -110,7 +110,9 @@ def _row_axis(site: Site) -> int | None:
         return None
     if tuple(numbers.collapsed_slice_dims) != tuple(numbers.start_index_map):
         return None
-    return int(numbers.start_index_map[0]) if not numbers.operand_batching_dims else None
+    return (
+        int(numbers.start_index_map[0]) if not numbers.operand_batching_dims else None
+    )
 
 
 def _all_inside(site: Site, places, row: int) -> bool:
@@ -193,16 +195,16 @@ register("gather", Primitive(gather, small=run_gather, moves=True))
 
 def _clipped(site: Site, values: Sequence[Value], sizes) -> list[int] | None:
     """The known starts of a moving window, which JAX keeps inside its axis."""
-    starts = [_constant(value) for value in values]
-    shape, known = site.shape(), (int, np.integer)
-    if any(start is None for start in starts):
+    known = (int, np.integer)
+    if not all(isinstance(size, known) for size in (*site.shape(), *sizes)):
         return None
-    if not all(isinstance(size, known) for size in (*shape, *sizes)):
-        return None
-    return [
-        int(np.clip(int(start), 0, whole - size))
-        for start, whole, size in zip(starts, shape, sizes, strict=True)
-    ]
+    clipped = []
+    for value, whole, size in zip(values, site.shape(), sizes, strict=True):
+        start = _constant(value)
+        if start is None:
+            return None
+        clipped.append(int(np.clip(int(start), 0, whole - size)))
+    return clipped
 
 
 def dynamic_slice(flow: Flow, site: Site, value: Value, *starts: Value) -> list[Value]:
@@ -299,7 +301,11 @@ def scatter(
 
     Positions that are constants of the program make rows of those axes join instead.
     """
-    numbers, whole, part = site.params["dimension_numbers"], site.shape(0), site.shape(2)
+    numbers, whole, part = (
+        site.params["dimension_numbers"],
+        site.shape(0),
+        site.shape(2),
+    )
     windows = map(int, numbers.update_window_dims)
     rest = [d for d in range(len(part)) if d not in numbers.update_window_dims]
     batched = dict(
@@ -313,7 +319,7 @@ def scatter(
     site.frame.notes[site.index] = starts
     axes, zero_axes = [], set()
     for d, axis in enumerate(operand.axes):
-        start, size, u = (None if starts is None else starts[d]), 1, None
+        start, u = (None if starts is None else starts[d]), None
         if d in batched:
             flow.unify(axis, indices.axes[batched[d]])
             u = rest[batched[d]]
@@ -323,22 +329,30 @@ def scatter(
             flow.pin(written, Reason.READ_WHOLE, "writes along it")
         else:
             u = next(windows)
-            size = part[u]
-            axis = _write(flow, axis, update.axes[u], start, size, whole[d])
+            axis = _write(flow, axis, update.axes[u], start, part[u], whole[d])
         axes.append(axis)
         if u is not None and d in operand.zero_axes and u in update.zero_axes:
             zero_axes.add(d)
+    _pin_positions(flow, indices, update, rest, batched.values())
+    return [Value(tuple(axes), None, frozenset(zero_axes))]
+
+
+def _pin_positions(flow: Flow, indices: Value, update: Value, rest, batched) -> None:
+    """Pins the axes along which positions, and what is written there, lie."""
     for n, u in enumerate(rest):
-        if n not in batched.values():
+        if n not in batched:
             flow.pin(update.axes[u], Reason.READ_WHOLE, "writes it along another axis")
             flow.pin(indices.axes[n], Reason.READ_WHOLE, _POSITIONS)
     flow.pin(indices.axes[-1], Reason.READ_WHOLE, _POSITIONS)
-    return [Value(tuple(axes), None, frozenset(zero_axes))]
 
 
 def _starts_of_scatter(site: Site, places: np.ndarray | None) -> list[int] | None:
     """The start along each axis, if one window is written at known positions."""
-    numbers, whole, part = site.params["dimension_numbers"], site.shape(0), site.shape(2)
+    numbers, whole, part = (
+        site.params["dimension_numbers"],
+        site.shape(0),
+        site.shape(2),
+    )
     if places is None or places.ndim != 1 or numbers.operand_batching_dims:
         return None
     sizes: list = [part[u] for u in numbers.update_window_dims]

@@ -167,9 +167,7 @@ def _weight(operands) -> int | None:
     weights = [
         n
         for n, known in enumerate(operands)
-        if known.tag is not None
-        and known.tag.axis is None
-        and np.ndim(known.value) > 1
+        if known.tag is not None and known.tag.axis is None and np.ndim(known.value) > 1
     ]
     return weights[0] if len(weights) == 1 else None
 
@@ -309,7 +307,10 @@ def _positions(site: Site) -> list:
 
 
 def _contract_groups(flow: Flow, site: Site, lhs: Value, rhs: Value) -> None:
-    numbers, count = site.params["dimension_numbers"], site.params["feature_group_count"]
+    numbers, count = (
+        site.params["dimension_numbers"],
+        site.params["feature_group_count"],
+    )
     c, (o, i) = numbers.lhs_spec[1], numbers.rhs_spec[:2]
     inputs, outputs = site.shape(1)[i], site.shape(1)[o] // count
     groups = lhs.axes[c] if inputs == 1 else flow.fresh(count)

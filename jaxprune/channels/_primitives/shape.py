@@ -87,18 +87,23 @@ def broadcast_in_dim(flow: Flow, site: Site, value: Value, *_sizes) -> list[Valu
     """New and repeated axes are free: they join whatever they meet."""
     places = site.params["broadcast_dimensions"]
     shape, own = site.params["shape"], site.shape()
-    axes: list = [None] * len(shape)
+    axes, repeated = [flow.fresh(size) for size in shape], set(range(len(shape)))
     for d, place in enumerate(places):
         if own[d] == shape[place]:
             axes[place] = value.axes[d]
+            repeated.remove(place)
         else:
             flow.pin(value.axes[d], Reason.RESULT, "repeats it")
     origin = [places.index(d) if d in places else None for d in range(len(shape))]
-    made = tuple(
-        flow.fresh(size) if axis is None else axis
-        for size, axis in zip(shape, axes, strict=True)
-    )
-    return [Value(made, _view(value, origin), _moved(value, origin))]
+    zero_axes = _moved(value, origin)
+    return [
+        Value(
+            tuple(axes),
+            _view(value, origin),
+            zero_axes,
+            repeated=frozenset(repeated),
+        )
+    ]
 
 
 def with_shape(ev: Evaluation, site: Site, *arrays):
@@ -311,9 +316,12 @@ def run_pad(ev: Evaluation, site: Site, array, filling):
         before, after = site.shape()[d], site.result_shape()[d]
         old = np.arange(before) if old is None else old
         new = np.arange(after) if new is None else new
-        ends = np.sum(new < low), np.sum(new >= after - max(high, 0))
-        cuts = np.sum(old < -low), np.sum(old >= before + min(high, 0))
-        amounts = [int(end - gone) for end, gone in zip(ends, cuts, strict=True)]
+        ends = [new < low, new >= after - max(high, 0)]
+        cuts = [old < -low, old >= before + min(high, 0)]
+        amounts = [
+            int(end.sum()) - int(gone.sum())
+            for end, gone in zip(ends, cuts, strict=True)
+        ]
         config.append((*amounts, 0))
     return site.bind(array, filling, padding_config=tuple(config))
 
@@ -437,15 +445,13 @@ def _runs(old, new, ins, outs):
 
 
 def _last_run(old, new, ins, outs):
-    """Takes the last run off both lists; None, and nothing, if its sizes are unknown."""
+    """Takes the last run off both lists; None, and nothing, if sizes are unknown."""
     run_in, run_out = [ins[-1]], [outs[-1]]
     left, right = old[run_in[0]], new[run_out[0]]
     while not _equal(left, right):
         if not _known([left, right]) or left == 0 or right == 0:
             return None
-        source, run, rest = (
-            (old, run_in, ins) if left < right else (new, run_out, outs)
-        )
+        source, run, rest = (old, run_in, ins) if left < right else (new, run_out, outs)
         if len(run) == len(rest):
             return None
         run.insert(0, rest[-len(run) - 1])
