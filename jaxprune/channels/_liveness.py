@@ -20,9 +20,9 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
 
     A channel is dead, and can be removed exactly, if every weight that reads it is
     zero. Removing it may leave others without a consumer, so this is repeated until
-    nothing changes. A channel that only its own zeros feed is dead too, if no bias or norm of it is left
-    and what lies between maps zero to zero; one that still carries a constant stays,
-    until `fold_constants` has moved the constant on.
+    nothing changes. A channel that only its own zeros feed is dead too, if no bias or
+    norm of it is left and what lies between maps zero to zero; one that still carries
+    a constant stays, until `fold_constants` has moved the constant on.
 
     Args:
       graph: the channel graph.
