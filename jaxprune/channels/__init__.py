@@ -7,6 +7,7 @@ from jaxprune.channels._choice import important_channels as important_channels
 from jaxprune.channels._choice import largest_channels as largest_channels
 from jaxprune.channels._choice import random_channel_masks as random_channel_masks
 from jaxprune.channels._compaction import Compacted as Compacted
+from jaxprune.channels._flow.reasons import Reason as Reason
 from jaxprune.channels._folding import fold_constants as fold_constants
 from jaxprune.channels._gates import GatePlan as GatePlan
 from jaxprune.channels._gates import apply_gates as apply_gates
@@ -39,6 +40,7 @@ __all__ = [
     "Importance",
     "Member",
     "Pinned",
+    "Reason",
     "apply_gates",
     "channel_counts",
     "channel_masks",

@@ -114,7 +114,8 @@ def units(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
             rows = _neighbours(member.channels, alone)
             # Axes that one product makes, or reads, side by side are rows of one axis.
             leaf, shape = number[member.leaf], graph.leaves[member.leaf].shape
-            sides = flow.makers if (leaf, member.axis) in flow.makers else flow.readers
+            made = (leaf, member.axis) in flow.producers
+            sides = flow.producers if made else flow.consumers
             for axis in range(member.axis + 1, len(shape)):
                 rows *= shape[axis] if (leaf, axis) in sides else 1
             steps.append(multiple_of // math.gcd(multiple_of, rows))

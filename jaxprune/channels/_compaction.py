@@ -177,7 +177,13 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
         ]
         dense = jax.tree.unflatten(jax.tree.structure(params), full)
         # Mapped axes are those of the caller, who may have other sizes.
-        new = trace({name: (apply_fn, inputs)}, dense, main=name, axis_sizes={})
+        new = trace(
+            {name: (apply_fn, inputs)},
+            dense,
+            main=name,
+            axis_sizes={},
+            updated=traced.updated,
+        )
         held = [*kept.values(), *((None,) * x.ndim for x in new.inputs)]
         removed = new.program.remover(
             held, lambda i: f"leaf {traced.names[i]!r}" if i < len(kept) else "an input"

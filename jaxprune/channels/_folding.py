@@ -11,7 +11,7 @@ and then nobody reads the channel:
     folded = fold_constants(graph, pruned_params)
     small = graph.compact(live_channels(graph, folded), folded)
 
-The constants are found by running the program (`jaxprune._channels.dependence`), so any
+The constants are found by running the program (`_flow.dependence`), so any
 activation will do, and a constant that passes through several layers is seen too.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune.channels import _constants as constants
-from jaxprune.channels._constants import Site
+from jaxprune.channels._constants import Read
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group
 from jaxprune.channels._liveness import meets_activations
@@ -33,10 +33,10 @@ from jaxprune.channels._liveness import meets_activations
 def fold_constants(graph: ChannelGraph, params: Any) -> Any:
     """Moves constants of channels that no input reaches into the biases behind them.
 
-    Folded are the channels of which every reader allows it exactly; its weights for
-    them become zero, and `live_channels` finds them dead. A reader allows it if the
+    Folded are the channels of which every consumer allows it exactly; its weights for
+    them become zero, and `live_channels` finds them dead. A consumer allows it if the
     channel is zero there, or if all of this holds: the channel has one value at all
-    positions; the reader is a dense layer, or a convolution without padding (at a
+    positions; the consumer is a dense layer, or a convolution without padding (at a
     border with padding the constant would count less); its result goes straight to an
     addition of a vector of parameters, or a subtraction (the mean of a normalisation in
     evaluation mode); weight and vector are not cast first, the weight is not reshaped,
@@ -77,24 +77,24 @@ def fold_constants(graph: ChannelGraph, params: Any) -> Any:
     # Any inputs do; where a value depends on them it is not used.
     inputs = [_any(x) for x in traced.inputs]
     made = constants.walk(traced.program, leaves, inputs)
-    sites = {
-        (traced.names[s.product.leaf], s.product.axis): s
-        for s in made.sites
-        if made.uses[s.product.leaf] == 1
+    reads = {
+        (traced.names[r.product.leaf], r.product.axis): r
+        for r in made.reads
+        if made.uses[r.product.leaf] == 1
     }
     gone: dict[tuple[str, int], np.ndarray] = {
-        place: np.zeros(len(site.value), bool) for place, site in sites.items()
+        place: np.zeros(len(read.value), bool) for place, read in reads.items()
     }
     for group in graph.groups.values():
         if not meets_activations(graph, group):
-            folded = _foldable(group, sites, made.uses)
+            folded = _foldable(group, reads, made.uses)
             for member in group.members:
                 if member.role == "consumer":
                     here = member.channels >= 0
                     rows = here & folded[np.maximum(member.channels, 0)]
                     if rows.any():
                         gone[member.leaf, member.axis] |= rows
-    return jtree.replace(params, _fold(traced.names, named, sites, gone))
+    return jtree.replace(params, _fold(traced.names, named, reads, gone))
 
 
 def _any(like: jax.ShapeDtypeStruct) -> jax.Array:
@@ -104,38 +104,38 @@ def _any(like: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _foldable(
-    group: Group, sites: Mapping[tuple[str, int], Site], uses: Mapping[int, int]
+    group: Group, reads: Mapping[tuple[str, int], Read], uses: Mapping[int, int]
 ) -> np.ndarray:
-    """Which channels every reader allows to fold."""
+    """Which channels every consumer allows to fold."""
     folded = np.ones(group.size, bool)
     for member in group.members:
         if member.role in ("consumer", "both"):
             here = member.channels >= 0
             exact = np.zeros(len(here), bool)
-            site = sites.get((member.leaf, member.axis))
-            if member.role == "consumer" and site is not None:
-                shifted = site.bias is not None and uses[site.bias[0]] == 1
-                exact = site.zero | (site.constant & shifted)
+            read = reads.get((member.leaf, member.axis))
+            if member.role == "consumer" and read is not None:
+                shifted = read.bias is not None and uses[read.bias[0]] == 1
+                exact = read.zero | (read.constant & shifted)
             folded[member.channels[here & ~exact]] = False
     return folded
 
 
-def _fold(names, named, sites, gone) -> dict[str, Any]:
+def _fold(names, named, reads, gone) -> dict[str, Any]:
     """Returns the weights without the rows that go, and the vectors that make up."""
     result = dict(named)
-    for (leaf, axis), site in sites.items():
+    for (leaf, axis), read in reads.items():
         rows = gone[leaf, axis]
         if not rows.any():
             continue
         weight = jnp.moveaxis(
-            jnp.asarray(result[leaf]), (axis, site.product.out), (0, 1)
+            jnp.asarray(result[leaf]), (axis, read.product.out), (0, 1)
         )
-        if site.bias is not None:
-            number, sign = site.bias
+        if read.bias is not None:
+            number, sign = read.bias
             matrix = weight.sum(axis=tuple(range(2, weight.ndim)))
-            value = jnp.where(rows, site.value, 0).astype(weight.dtype)
+            value = jnp.where(rows, read.value, 0).astype(weight.dtype)
             shift = jnp.matmul(value, matrix, precision=jax.lax.Precision.HIGHEST)
             result[names[number]] = jnp.asarray(result[names[number]]) + sign * shift
         weight = weight.at[rows].set(0)
-        result[leaf] = jnp.moveaxis(weight, (0, 1), (axis, site.product.out))
+        result[leaf] = jnp.moveaxis(weight, (0, 1), (axis, read.product.out))
     return result

@@ -92,7 +92,7 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
                 "`graph.masked`, or remove the channels, with `graph.compact`."
             )
     exposed = np.zeros(flow.atoms.count, bool)
-    for axis in flow.unguarded:
+    for axis in flow.activation_products:
         if isinstance(axis, np.ndarray):
             exposed[flow.atoms.resolve(axis)] = True
     places: dict[str, tuple[tuple[int, np.ndarray], ...]] = {}
@@ -104,7 +104,7 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
                 continue
             rows = flow.atoms.resolve(axis)
             gates = number[rows]
-            if (i, d) not in flow.readers:
+            if (i, d) not in flow.consumers:
                 gates = np.where(exposed[rows], gates, open_gate)
             if (gates != open_gate).any():
                 places[name] = (*places.get(name, ()), (d, gates))

@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.channels._flow import grouping
+from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
+from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._show import drawing, printing
 from jaxprune.channels._trace import Traced, abstract, trace
 
@@ -146,25 +147,25 @@ class Pinned:
       leaf: the name of the leaf.
       axis: the axis.
       indices: the indices, int64.
-      reason: why, and where in the program.
-      touches_input: whether the reason is an input of the function.
-      touches_output: whether the reason is an output of the function.
+      kind: the kind of reason.
+      reason: why, in words, and where in the program.
     """
 
     leaf: str
     axis: int
     indices: np.ndarray
+    kind: Reason
     reason: str
 
     @property
     def touches_input(self) -> bool:
         """Whether the channels are those of an input of the function."""
-        return "an input of the function" in self.reason
+        return self.kind is Reason.INPUT
 
     @property
     def touches_output(self) -> bool:
         """Whether the channels are those of an output of the function."""
-        return "an output of the function" in self.reason
+        return self.kind is Reason.OUTPUT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -299,6 +300,7 @@ def trace_channels(
     params: Any,
     *inputs: Any,
     axis_sizes: Mapping[Any, int] | None = None,
+    updated: Mapping[str, str] | None = None,
 ) -> ChannelGraph:
     """Find the groups of channels of a network that can be removed together.
 
@@ -306,12 +308,11 @@ def trace_channels(
     channels that occur on the same axes of the same leaves form a group.
 
     Args:
-      apply_fn: a pure function `apply_fn(params, *inputs)`; what it returns is pinned.
-        Where it also returns updated leaves, batch statistics for instance, under the
-        names that they have in `params`, these follow their leaves. Or several such
-        functions by name, in training and in evaluation mode for instance: a channel is
-        then one that all of them allow to remove, and `compact` returns all of them.
-        One with other inputs is given as `Function(apply_fn, inputs)`.
+      apply_fn: a pure function `apply_fn(params, *inputs)`; what it returns is pinned,
+        except updated leaves. Or several such functions by name, in training and in
+        evaluation mode for instance: a channel is then one that all of them allow to
+        remove, and `compact` returns all of them. One with other inputs is given as
+        `Function(apply_fn, inputs)`.
       params: everything that may shrink: a pytree of arrays or of
         `jax.ShapeDtypeStruct`. To shrink batch statistics too, pass them here, as in
         `{"params": ..., "batch_stats": ...}`; arrays that `apply_fn` closes over shrink
@@ -322,9 +323,17 @@ def trace_channels(
         for instance, the sizes of these axes, as in `{"batch": jax.device_count()}`;
         the graph is the same for all sizes. Call the compact function where the axes
         are: under `pmap`, `shard_map` or `vmap`.
+      updated: which outputs are updated leaves, and shrink with them: from names of
+        outputs, or of folders of outputs, to those of leaves. `{"1": "state"}` says
+        that the second output holds updated leaves of `params["state"]`; `{}` that no
+        output does. None stands for what Flax returns, `logits, {"batch_stats": ...}`:
+        an item of a tuple that holds collections of leaves under the names that they
+        have in `params`.
 
     Returns:
-      The graph.
+      The graph. What no output depends on is dropped first: dead code, debugging
+      prints and callbacks with what only they read. Leaves that nothing uses are
+      pinned. A constant, an array that depends on no argument, couples nothing.
 
     Raises:
       TypeError: if an input or a parameter is no array, a Python integer for instance.
@@ -355,7 +364,13 @@ def trace_channels(
         check_arrays(params, function.inputs)
     main = "eval" if "eval" in functions else next(iter(functions))
     try:
-        traced = trace(functions, params, main=main, axis_sizes=axis_sizes or {})
+        traced = trace(
+            functions,
+            params,
+            main=main,
+            axis_sizes=axis_sizes or {},
+            updated=updated,
+        )
     except NameError as error:
         error.add_note(
             "`trace_channels(..., axis_sizes=...)`: if the function names a mapped "
@@ -383,6 +398,7 @@ def _functions(apply_fn, inputs) -> dict[str, Function]:
 def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph:
     program = traced.program
     flow, args = program.flow, program.args[: len(traced.names)]
+    unused.pin_unused(flow, args)
     rows = grouping.resolved_leaves(flow, args)
     raw = grouping.raw_groups(flow, rows)
     alone = [g for g in raw if len(g.atoms) == 1]
@@ -413,7 +429,7 @@ def _group(traced, rows, name, raw, where, number) -> Group:
     flow = traced.program.flow
     members = []
     for place in raw.places:
-        makes, reads = place in flow.makers, place in flow.readers
+        makes, reads = place in flow.producers, place in flow.consumers
         role = "producer" if makes else "consumer" if reads else "member"
         channels = grouping.channel_of(rows[place], where, number)
         members.append(
@@ -437,20 +453,17 @@ def _pins(traced, rows, alone):
         lonely[group.atoms] = True
     for i, name in enumerate(traced.names):
         for d, axis in enumerate(traced.program.args[i].axes):
-            if isinstance(axis, Fixed):
-                reason = atoms.reasons[atoms.why(axis)[0]]
-                yield Pinned(leaf=name, axis=d, indices=np.arange(1), reason=reason)
-                continue
             reasons = atoms.why(axis)
-            single = lonely[rows[i, d]].any(axis=1) & (reasons < 0)
             for number in np.unique(reasons[reasons >= 0]):
                 indices = np.flatnonzero(reasons == number)
-                reason = atoms.reasons[number]
-                yield Pinned(leaf=name, axis=d, indices=indices, reason=reason)
+                yield _pin(name, d, indices, *atoms.reasons[number])
+            if isinstance(axis, Fixed):
+                continue
+            single = lonely[rows[i, d]].any(axis=1) & (reasons < 0)
             if single.any():
-                yield Pinned(
-                    leaf=name,
-                    axis=d,
-                    indices=np.flatnonzero(single),
-                    reason="its indices are coupled into one channel, the only one",
-                )
+                text = "its indices are coupled into one channel, the only one"
+                yield _pin(name, d, np.flatnonzero(single), Reason.ALONE, text)
+
+
+def _pin(leaf, axis, indices, kind, reason) -> Pinned:
+    return Pinned(leaf=leaf, axis=axis, indices=indices, kind=kind, reason=reason)

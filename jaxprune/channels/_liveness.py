@@ -1,7 +1,7 @@
 """What channels unstructured pruning has left in use.
 
-Masks over single weights make a network sparse, not small. But a channel whose weights
-are all zero on the side of its readers, or of its makers, can go for good:
+Masks over single weights make a network sparse, not small. But a channel can go for
+good if its weights are all zero on the side of its consumers, or of its producers:
 
     masks = live_channels(graph, pruned_params)
     small = graph.compact(masks, pruned_params)
@@ -19,10 +19,10 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     """Finds the channels that pruned weights have left in use.
 
     A channel is dead, and can be removed exactly, if every weight that reads it is
-    zero. Removing it may leave others without a reader: repeated until nothing changes.
-    A channel that only its own zeros feed is dead too, if no bias or norm of it is left
-    and what lies between maps zero to zero; one that still carries a constant stays,
-    until `fold_constants` has moved the constant into its readers.
+    zero. Removing it may leave others without a consumer, so this is repeated until
+    nothing changes. A channel that only its own zeros feed is dead too, if no bias or
+    norm of it is left and what lies between maps zero to zero; one that still carries
+    a constant stays, until `fold_constants` has moved the constant on.
 
     Args:
       graph: the channel graph.
@@ -60,7 +60,7 @@ def meets_activations(graph: ChannelGraph, group: Group) -> bool:
     flow = graph._traced.program.flow
     return any(
         np.isin(flow.atoms.resolve(axis), group._atoms).any()
-        for axis in flow.unguarded
+        for axis in flow.activation_products
         if isinstance(axis, np.ndarray)
     )
 
@@ -83,8 +83,8 @@ def _read(group, weights) -> np.ndarray:
 
 def _fed(flow, graph, group, weights) -> np.ndarray:
     names = graph._traced.names
-    loud = {(names[leaf], axis) for leaf, axis in flow.read_loud}
-    if any((m.leaf, m.axis) in loud for m in group.members):
+    nonzero = {(names[leaf], axis) for leaf, axis in flow.nonzero_reads}
+    if any((m.leaf, m.axis) in nonzero for m in group.members):
         return np.ones(group.size, bool)
     return _used(group, weights, ("producer", "both", "member"))
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.core
-import numpy as np
 
 import jaxprune.channels._primitives  # noqa: F401, registers the rules
 from jaxprune import tree
+from jaxprune.channels._flow import equations, states
 from jaxprune.channels._flow.evaluate import Program
 from jaxprune.channels._flow.flow import Flow, Source, Value
+from jaxprune.channels._flow.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Traced:
       inputs: shapes and dtypes of the other arguments of the main program.
       out_trees: the structures of what the functions return.
       axes: the names of the mapped axes that the functions may use.
+      updated: which outputs are updated leaves, as `states.replaced` reads it.
     """
 
     programs: Mapping[str, Program]
@@ -36,6 +38,7 @@ class Traced:
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     out_trees: Mapping[str, Any]
     axes: tuple[Any, ...]
+    updated: Mapping[str, str] | None
 
     @property
     def program(self) -> Program:
@@ -65,6 +68,7 @@ def trace(
     *,
     main: str,
     axis_sizes: Mapping[Any, int],
+    updated: Mapping[str, str] | None,
 ) -> Traced:
     """Trace functions of the same parameters, and push identities through them.
 
@@ -73,6 +77,7 @@ def trace(
       params: the parameters.
       main: the function that is traced first, and whose work counts.
       axis_sizes: sizes of mapped axes that the functions name.
+      updated: which outputs are updated leaves, as `states.replaced` reads it.
     """
     flow = Flow()
     avals = jax.tree.map(abstract, params)
@@ -89,7 +94,7 @@ def trace(
     for name in sorted(functions, key=lambda name: name != main):
         flow.work = works[name] = []
         programs[name], out_trees[name] = _program(
-            flow, *functions[name], avals, args, axis_sizes
+            flow, *functions[name], avals, args, axis_sizes, updated
         )
     flow.work = works[main]
     return Traced(
@@ -100,59 +105,31 @@ def trace(
         tuple(jax.tree.leaves(jax.tree.map(abstract, functions[main][1]))),
         out_trees,
         tuple(axis_sizes),
+        updated,
     )
 
 
-def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes):
+def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes, updated):
     """Run one function; returns its program and the structure of its result."""
     inputs = jax.tree.map(abstract, tuple(inputs))
     axes = tuple(axis_sizes.items()) or None
     make = jax.make_jaxpr(apply_fn, axis_env=axes, return_shape=True)
     closed, out = make(params, *inputs)
-    others = jax.tree.leaves(inputs)
-    args = [
-        *args,
-        *(flow.fixed_value(x.shape, "an input of the function") for x in others),
-    ]
-    consts = [flow.fresh_value(np.shape(c)) for c in closed.consts]
-    outs, frame = flow.run(closed.jaxpr, consts, args)
-    _settle_outputs(flow, tree.named_leaves(params), args, out, outs)
-    return Program(flow, frame, closed.consts, args, outs), jax.tree.structure(out)
-
-
-def _settle_outputs(flow, named, args, out, outs):
-    """Pins outputs, but joins updated leaves with the leaves that they replace.
-
-    An output is an updated leaf if its key path ends with the whole name of a leaf of
-    the same shape, as in `logits, {"batch_stats": ...} = apply_fn(params, x)`.
-    """
-    numbers = {name: i for i, name in enumerate(named)}
-    for path, (aval, value) in zip(
-        (path for path, _ in jax.tree_util.tree_leaves_with_path(out)),
-        zip(jax.tree.leaves(out), outs, strict=True),
-        strict=True,
-    ):
-        leaf = _replaced(path, aval, numbers, named)
-        for d, axis in enumerate(value.axes):
-            if leaf is None:
-                flow.atoms.pin(axis, "it is an output of the function")
-            else:
-                why = f"the updated leaf {list(named)[leaf]}"
-                flow.atoms.unify(args[leaf].axes[d], axis, why)
-
-
-def _replaced(path, aval, numbers, named) -> int | None:
-    for start in range(len(path)):
-        if isinstance(path[start], jax.tree_util.SequenceKey):
-            continue
-        name = tree.name_of(path[start:])
-        if name in numbers and named[name].shape == aval.shape:
-            return numbers[name]
-    return None
+    called = equations.called(closed)
+    fixed = flow.fixed(Reason.INPUT, "an input of the function")
+    others = [Value((fixed,) * len(x.shape)) for x in jax.tree.leaves(inputs)]
+    args = [*args, *others]
+    outs, frame = flow.run(called._replace(jaxpr=equations.live(called.jaxpr)), args)
+    found = states.outputs(out, outs)
+    states.settle_outputs(flow, tree.named_leaves(params), args, found, updated)
+    return Program(flow, frame, args, outs), jax.tree.structure(out)
 
 
 def updated_leaves(
-    apply_fn: Callable[..., Any], params: Any, inputs: Sequence[Any]
+    apply_fn: Callable[..., Any],
+    params: Any,
+    inputs: Sequence[Any],
+    updated: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Return the leaves that a function returns updated, by name.
 
@@ -160,6 +137,7 @@ def updated_leaves(
       apply_fn: the function.
       params: its parameters.
       inputs: its inputs.
+      updated: which outputs are updated leaves, as `states.replaced` reads it.
 
     Returns:
       Leaf name to the number of the output. Leaves that are returned as they came are
@@ -169,13 +147,12 @@ def updated_leaves(
     closed, out = jax.make_jaxpr(apply_fn, return_shape=True)(*avals)
     named = tree.named_leaves(avals[0])
     numbers = {name: i for i, name in enumerate(named)}
-    given, names = closed.jaxpr.invars, list(named)
     found = {}
-    outs = jax.tree_util.tree_leaves_with_path(out)
-    for i, ((path, aval), var) in enumerate(
-        zip(outs, closed.jaxpr.outvars, strict=True)
-    ):
-        leaf = _replaced(path, aval, numbers, named)
-        if leaf is not None and var is not given[leaf]:
-            found[names[leaf]] = i
+    outs = states.outputs(out, equations.called(closed).jaxpr.outvars)
+    for i, output in enumerate(outs):
+        name = states.replaced(output, named, updated)
+        if name is None:
+            continue
+        if output.value is not closed.jaxpr.invars[numbers[name]]:
+            found[name] = i
     return found

@@ -195,11 +195,10 @@ def test_zero_padded_shortcuts_couple_what_they_add():
 def test_unknown_primitives_pin_and_are_listed():
     def net(p, x):
         y = x @ p["a"]
-        y = jax.lax.linalg.qr(y, full_matrices=False)[0] @ jnp.ones((2, 4))
-        return y @ p["b"]
+        return jax.pure_callback(lambda y: y, y, y) @ p["b"]
 
     graph = trace_plain(net, a=(3, 4), b=(4, 2))
-    assert "qr" in graph.unknown or "householder_product" in graph.unknown
+    assert [*graph.unknown] == ["pure_callback"]
     assert "has no rule" in reason(graph, "a", 1)
 
 
@@ -234,9 +233,9 @@ def test_cost_of_tracing_is_linear_in_equations(residual, monkeypatch):
         looked_up.append(np.size(atoms))
         return find(self, atoms)
 
-    def counting_step(self, equation):
-        equations.append(equation)
-        return step(self, equation)
+    def counting_step(self, site):
+        equations.append(site)
+        return step(self, site)
 
     monkeypatch.setattr(Atoms, "_find", counting_find)
     monkeypatch.setattr(Flow, "_step", counting_step)

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxprune.channels._flow.reasons import Reason, Why
+
 
 class Fixed(NamedTuple):
     """An axis of which nothing can be removed; `atom` is pinned for the reason."""
@@ -39,10 +41,11 @@ class Atoms:
         self._reason = np.full(self._capacity, -1)
         self._terms = np.zeros((self._capacity, 2), np.int64)
         self._bound = np.zeros(self._capacity, bool)
+        self._used = np.zeros(self._capacity, bool)
         self._any_bound = False
         self._count = 1
-        self._fixed: dict[str, Fixed] = {}
-        self.reasons = ["it never shrinks"]
+        self._fixed: dict[Why, Fixed] = {}
+        self.reasons = [Why(Reason.SIZE_ONE, "it fills up a short row")]
         self._reason[0] = 0
 
     def fresh(self, size: int) -> np.ndarray:
@@ -58,6 +61,7 @@ class Atoms:
         self._reason = np.concatenate([self._reason, np.full(len(more), -1)])
         self._terms = np.concatenate([self._terms, np.zeros((len(more), 2), np.int64)])
         self._bound = np.concatenate([self._bound, np.zeros(len(more), bool)])
+        self._used = np.concatenate([self._used, np.zeros(len(more), bool)])
         self._capacity *= 2
 
     @property
@@ -65,7 +69,7 @@ class Atoms:
         """The number of atoms; they are numbered from 0."""
         return self._count
 
-    def fixed(self, why: str) -> Fixed:
+    def fixed(self, why: Why) -> Fixed:
         """Returns an axis of which nothing can be removed because of `why`."""
         if why not in self._fixed:
             atom = int(self.fresh(1)[0, 0])
@@ -73,7 +77,7 @@ class Atoms:
             self._fixed[why] = Fixed(atom)
         return self._fixed[why]
 
-    def _add_reason(self, why: str) -> int:
+    def _add_reason(self, why: Why) -> int:
         self.reasons.append(why)
         return len(self.reasons) - 1
 
@@ -117,7 +121,12 @@ class Atoms:
         reason = self._reason[rows]
         return np.where((reason < 0).any(axis=1), -1, reason.max(axis=1))
 
-    def pin(self, axis: Axis, why: str) -> None:
+    def causes(self, axis: Axis) -> list[Why]:
+        """Returns the reasons that pin any atom of the rows, though not all."""
+        numbers = np.unique(self._reason[self._expand(rows(axis, 1))])
+        return [self.reasons[number] for number in numbers if number > 0]
+
+    def pin(self, axis: Axis, why: Why) -> None:
         """Declares that no index of the axis is ever removed."""
         if isinstance(axis, Fixed):
             return
@@ -126,13 +135,25 @@ class Atoms:
         if len(atoms):
             self._reason[atoms] = self._add_reason(why)
 
-    def unify(self, x: Axis, y: Axis, why: str) -> Axis:
+    def use(self, axis: Axis) -> None:
+        """Notes that an operation uses the entries of an axis, not just moves them."""
+        if not isinstance(axis, Fixed):
+            self._used[axis] = True
+
+    def used(self) -> np.ndarray:
+        """Returns for every representative whether an operation uses it."""
+        rows = self.resolve(np.flatnonzero(self._used)[:, None])
+        used = np.zeros(self._count, bool)
+        used[rows.ravel()] = True
+        return used
+
+    def unify(self, x: Axis, y: Axis, where: str) -> Axis:
         """Declares that the same indices are removed of both axes.
 
         Args:
           x: an axis.
           y: another, of the same size.
-          why: recorded as the reason, where one of them cannot shrink.
+          where: the operation that says so, for the reason where one cannot shrink.
 
         Returns:
           The axis that both now are.
@@ -142,49 +163,45 @@ class Atoms:
         for stays, goes in ((x, y), (y, x)):
             if isinstance(stays, Fixed):
                 if not isinstance(goes, Fixed):
-                    cause = self.reasons[self._reason[stays.atom]]
-                    self.pin(goes, f"{why} joins it with {cause}")
+                    self.pin(goes, self._joined(stays, where))
                 return stays
         assert isinstance(x, np.ndarray)
         assert isinstance(y, np.ndarray)
         if x.shape == y.shape and np.array_equal(x, y):
             return x
-        a, b = self.resolve(x), self.resolve(y)
-        if a.shape[1] == b.shape[1] == 1:
-            self._unify_singles(a[:, 0], b[:, 0], x, y)
-        else:
-            self._unify_rows(a, b, x, y)
+        rows_x, rows_y = self.resolve(x), self.resolve(y)
+        if rows_x.shape[1] == rows_y.shape[1] == 1:
+            self._unify_singles(rows_x[:, 0], rows_y[:, 0], x, y)
+        elif not self._bind_all(rows_x, rows_y) and not self._bind_all(rows_y, rows_x):
+            self._unify_rows(x, y, where)
         return x
 
-    def _unify_singles(self, a, b, x, y):
-        for these, others, source in ((a, b, x), (b, a, y)):
+    def _joined(self, fixed: Fixed, where: str) -> Why:
+        cause = self.reasons[self._reason[fixed.atom]]
+        return Why(cause.reason, f"{where} joins it with {cause.text}")
+
+    def _unify_singles(self, atoms_x, atoms_y, x, y):
+        """Unifies rows of one atom each: where one side is pinned, so is the other."""
+        for these, others, source in ((atoms_x, atoms_y, x), (atoms_y, atoms_x, y)):
             stuck = (these == 0) & (others > 0)
             if stuck.any():
-                self._reason[others[stuck]] = np.maximum(self.why(source)[stuck], 0)
-        free = (a > 0) & (b > 0)
-        self._join(a[free], b[free])
+                self._reason[others[stuck]] = self.why(source)[stuck]
+        free = (atoms_x > 0) & (atoms_y > 0)
+        self._join(atoms_x[free], atoms_y[free])
 
-    def _join(self, a, b):
+    def _join(self, these, others):
         """Makes unbound, unpinned roots equal, pair by pair.
 
         Each pass hangs larger roots under smaller ones. Where a root is to hang under
         several, one assignment wins and a later pass sees to the others.
         """
         while True:
-            a, b = self._find(a), self._find(b)
-            differ = a != b
+            these, others = self._find(these), self._find(others)
+            differ = these != others
             if not differ.any():
                 return
-            a, b = a[differ], b[differ]
-            self._parent[np.maximum(a, b)] = np.minimum(a, b)
-
-    def _unify_rows(self, a, b, x, y):
-        if self._bind_all(a, b) or self._bind_all(b, a):
-            return
-        for i in range(len(a)):
-            row_x = self.resolve(x[i : i + 1])[0]
-            row_y = self.resolve(y[i : i + 1])[0]
-            self._unify_row(row_x, row_y, x[i : i + 1], y[i : i + 1])
+            these, others = these[differ], others[differ]
+            self._parent[np.maximum(these, others)] = np.minimum(these, others)
 
     def _bind_all(self, singles, rows) -> bool:
         """Binds distinct free atoms to rows that do not contain them, all at once."""
@@ -208,22 +225,79 @@ class Atoms:
         self._terms[atoms] = rows
         self._bound[atoms] = True
 
-    def _unify_row(self, row_x, row_y, x, y):
-        s = [atom for atom in row_x if atom > 0 and atom not in row_y]
-        t = [atom for atom in row_y if atom > 0 and atom not in row_x]
-        if not s and not t:
-            return
-        if not s or not t:
-            reason = self.why(y if s else x)[0]
-            self._reason[np.array(s or t)] = max(reason, 0)
-        elif len(s) == len(t):
-            self._join(np.array(s), np.array(t))
-        elif len(s) == 1 or len(t) == 1:
-            (atom,), row = (s, t) if len(s) == 1 else (t, s)
-            self._bind(np.array([atom]), np.array([row]))
+    def _unify_rows(self, x, y, where):
+        """Unifies rows one by one.
+
+        Of two rows what they share can be left out where both have more:
+
+            (s or c) = (t or c)   if   s = t
+
+        Rows of which one has nothing more are settled together, at the end.
+        """
+        one_sided = [
+            i
+            for i in range(len(x))
+            if not self._equate(*self._differences(x[i : i + 1], y[i : i + 1])[:2])
+        ]
+        while one_sided:
+            self._settle_extras(x[one_sided], y[one_sided], where)
+            one_sided = [
+                i
+                for i in one_sided
+                if any(self._differences(x[i : i + 1], y[i : i + 1])[:2])
+            ]
+
+    def _differences(self, x, y) -> tuple[list[int], list[int], list[int]]:
+        """Returns the atoms that only one of two rows has, and those of both."""
+        (row_x,), (row_y,) = self.resolve(x).tolist(), self.resolve(y).tolist()
+        only_x = [atom for atom in row_x if atom > 0 and atom not in row_y]
+        only_y = [atom for atom in row_y if atom > 0 and atom not in row_x]
+        return only_x, only_y, [atom for atom in row_x if atom > 0 and atom in row_y]
+
+    def _equate(self, only_x: list[int], only_y: list[int]) -> bool:
+        """Makes the differences of two rows equal; False if one side has none."""
+        if not only_x and not only_y:
+            return True
+        if not only_x or not only_y:
+            return False
+        if len(only_x) == len(only_y):
+            self._join(np.array(only_x), np.array(only_y))
+        elif len(only_x) == 1:
+            self._bind(np.array(only_x), np.array([only_y]))
+        elif len(only_y) == 1:
+            self._bind(np.array(only_y), np.array([only_x]))
         else:
-            every = np.array(s + t)
+            every = np.array(only_x + only_y)
             self._join(every[1:], np.repeat(every[:1], len(every) - 1))
+        return True
+
+    def _settle_extras(self, x, y, where):
+        """Settles rows of which one side has atoms more than the other.
+
+            (t or c) = c   in all rows that hold t
+
+        holds if t equals an atom that all these rows share, and else if t is pinned.
+        """
+        shared: dict[int, set[int]] = {}
+        reason: dict[int, int] = {}
+        for i in range(len(x)):
+            only_x, only_y, both = self._differences(x[i : i + 1], y[i : i + 1])
+            other = self.why(y[i : i + 1] if only_x else x[i : i + 1])[0]
+            for atom in only_x + only_y:
+                shared[atom] = shared.get(atom, set(both)) & set(both)
+                reason[atom] = max(reason.get(atom, -1), other)
+        for atom, partners in shared.items():
+            root, *roots = self._find(np.array([atom, *sorted(partners)])).tolist()
+            free = [partner for partner in roots if self._reason[partner] < 0]
+            if self._reason[root] >= 0:
+                continue
+            if free:
+                self._join(np.array([root]), np.array(free[:1]))
+            elif reason[atom] >= 0:
+                self._reason[root] = reason[atom]
+            else:
+                text = f"{where} couples it with others in part only"
+                self._reason[root] = self._add_reason(Why(Reason.PARTLY_COUPLED, text))
 
 
 def _tidy(rows):

@@ -22,70 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.atoms import Axis, Fixed
-from jaxprune.channels._flow.flow import Flow, Frame, Value
+from jaxprune.channels._flow.flow import Flow, Frame, Site, Value
+from jaxprune.channels._flow.reasons import Reason
+from jaxprune.channels._flow.registry import PRIMITIVES
 
 Kept = tuple[np.ndarray | None, ...]
 """For every axis of an array the sorted indices that stay; None if all do."""
-
-RULES: dict[str, Callable[..., Any]] = {}
-"""Primitives that call other jaxprs; those in none of the tables run as they are."""
-
-SMALL_RULES: dict[str, Callable[..., Any]] = {}
-"""Primitives whose equations mention sizes."""
-
-MASKED_RULES: dict[str, Callable[..., Any]] = {}
-"""Primitives that multiply and sum over channels."""
-
-
-def rule(*names: str, table: dict | None = None):
-    """Registers `(evaluation, site, *arrays) -> arrays` for primitives."""
-
-    def register(function):
-        for name in names:
-            (RULES if table is None else table)[name] = function
-        return function
-
-    return register
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Site:
-    """One equation of one frame."""
-
-    frame: Frame
-    index: int
-
-    @property
-    def equation(self):
-        """The equation."""
-        return self.frame.jaxpr.eqns[self.index]
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The equation's parameters."""
-        return self.equation.params
-
-    @property
-    def children(self) -> list[Frame]:
-        """Frames of the jaxprs that the equation calls."""
-        return self.frame.children[self.index]
-
-    def operand(self, i: int) -> Value:
-        """What is known of operand i, which has axes."""
-        value = self.frame.value(self.equation.invars[i])
-        return Value(()) if value is None else value
-
-    def result(self, i: int = 0) -> Value:
-        """What is known of result i."""
-        return self.frame.values[self.equation.outvars[i]]
-
-    def bind(self, *arrays, **changes):
-        """Applies the primitive with some of its parameters changed."""
-        primitive = self.equation.primitive
-        params = primitive.get_bind_params({**self.params, **changes})
-        outs = primitive.bind(*arrays, **params)
-        return outs if primitive.multiple_results else [outs]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,9 +38,13 @@ class Program:
 
     flow: Flow
     frame: Frame
-    consts: Sequence[Any]
     args: Sequence[Value]
     outs: Sequence[Value]
+
+    @property
+    def consts(self) -> Sequence[Any]:
+        """The values of the constants of the jaxpr."""
+        return self.frame.consts
 
     def remover(self, kept: Sequence[Kept], names: Callable[[int], str]) -> np.ndarray:
         """Finds the atoms to remove so that of the arguments just `kept` is left.
@@ -114,7 +62,7 @@ class Program:
             for d, (axis, left) in enumerate(zip(value.axes, indices, strict=True)):
                 if isinstance(axis, Fixed):
                     if left is not None:
-                        _refuse(atoms, names(i), d, atoms.why(axis)[0])
+                        _refuse(atoms, names(i), d, axis)
                     continue
                 rows = atoms.resolve(axis)
                 keep = np.ones(len(rows), bool)
@@ -128,20 +76,26 @@ class Program:
         for i, d, axis, rows, keep in wanted:
             wrong = ~keep & ~removed[rows].any(axis=1)
             if wrong.any():
-                _refuse(atoms, names(i), d, atoms.why(axis[wrong])[0])
+                _refuse(atoms, names(i), d, axis[wrong])
         return removed
 
 
-def _refuse(atoms, name, axis, reason):
-    cause = (
-        atoms.reasons[reason]
-        if reason >= 0
-        else "it is coupled with indices that are kept"
-    )
-    raise ValueError(
-        f"channels of {name}, axis {axis}, cannot be removed: {cause}. Remove all "
-        "members of a group together, as channel masks by group name do."
-    )
+def _refuse(atoms, name, axis, rows):
+    where = f"channels of {name}, axis {axis}, cannot be removed"
+    causes = atoms.causes(rows)
+    if not causes:
+        raise ValueError(
+            f"{where}: they are coupled with indices that are kept. Remove all members "
+            "of a group together, as channel masks by group name do."
+        )
+    symbolic = [cause for cause in causes if cause.reason is Reason.SYMBOLIC]
+    remedy = "Leave their group out of the masks."
+    if symbolic:
+        remedy = (
+            "The masks are not the cause: with inputs of symbolic size these channels "
+            "cannot be followed. Use inputs of fixed sizes."
+        )
+    raise ValueError(f"{where}: {(symbolic or causes)[-1].text}. {remedy}")
 
 
 class Evaluation:
@@ -151,7 +105,6 @@ class Evaluation:
         self.program = program
         self.removed = removed
         self.small = small
-        self.rules = {**RULES, **(SMALL_RULES if small else MASKED_RULES)}
         self._cache: dict[int, tuple[Axis, np.ndarray | None]] = {}
 
     def kept(self, axis: Axis) -> np.ndarray | None:
@@ -182,38 +135,47 @@ class Evaluation:
         """Returns what is left of an array of full size."""
         return take(array, self.kept_of(value)) if self.small else array
 
-    def run(self, frame: Frame, consts: Sequence[Any], args: Sequence[Any]) -> list:
+    def _cut_use(self, array, use: Value):
+        """Cuts an operand that an equation knows for itself."""
+        if use.constant is not None or not self.small:
+            return self.cut(array, use)
+        kept: list[np.ndarray | None] = [None] * len(use.axes)
+        for d in use.repeated:  # All entries are equal: the first ones do.
+            left = self.kept(use.axes[d])
+            kept[d] = None if left is None else np.arange(len(left))
+        return take(array, tuple(kept))
+
+    def run(self, frame: Frame, args: Sequence[Any]) -> list:
         """Evaluates the jaxpr of a frame."""
-        jaxpr, arrays = frame.jaxpr, {}
+        jaxpr = frame.jaxpr
+        variables = (*jaxpr.constvars, *jaxpr.invars)
+        arrays = dict(zip(variables, (*frame.consts, *args), strict=True))
 
-        def read(atom):
-            if isinstance(atom, jex.Literal):
-                value = frame.value(atom)
-                return atom.val if value is None else self.cut(atom.val, value)
-            return arrays[atom]
+        def read(index, number, atom):
+            array = atom.val if isinstance(atom, jex.Literal) else arrays[atom]
+            use = frame.uses.get((index, number))
+            return array if use is None else self._cut_use(array, use)
 
-        arrays.update(zip(jaxpr.constvars, consts, strict=True))
-        arrays.update(zip(jaxpr.invars, args, strict=True))
         for index, equation in enumerate(jaxpr.eqns):
-            site = Site(frame, index)
-            function = self.rules.get(equation.primitive.name)
-            operands = [read(atom) for atom in equation.invars]
-            if function is None:
-                outs = site.bind(*operands)
-            else:
-                outs = function(self, site, *operands)
+            atoms = enumerate(equation.invars)
+            operands = [read(index, number, atom) for number, atom in atoms]
+            outs = self._step(Site(frame, index), operands)
             arrays.update(zip(equation.outvars, outs, strict=True))
-        return [read(out) for out in jaxpr.outvars]
+        last = len(jaxpr.eqns)
+        return [read(last, number, out) for number, out in enumerate(jaxpr.outvars)]
 
-    def run_closed(self, frame: Frame, closed: Any, args) -> list:
-        """Evaluates what has `consts`, which may lose channels like parameters."""
-        values = [frame.values[v] for v in frame.jaxpr.constvars]
-        consts = [self.cut(c, v) for c, v in zip(closed.consts, values, strict=True)]
-        return self.run(frame, consts, args)
+    def _step(self, site: Site, operands):
+        rule = None
+        if site.index not in site.frame.opaque:
+            rules = PRIMITIVES[site.name]
+            rule = rules.small if self.small else rules.masked
+        if rule is None:
+            return site.bind(*operands)
+        return rule(self, site, *operands)
 
     def __call__(self, *args):
         """Evaluates the program on flat arguments."""
-        return self.run_closed(self.program.frame, self.program, args)
+        return self.run(self.program.frame, args)
 
 
 def take(array, kept: Kept):
@@ -239,7 +201,6 @@ def take(array, kept: Kept):
 def derive(closed_jaxpr) -> Program:
     """Pushes identities through a closed jaxpr of which nothing else is known."""
     flow = Flow()
-    consts = [flow.fresh_value(np.shape(c)) for c in closed_jaxpr.consts]
     args = [flow.fresh_value(aval.shape) for aval in closed_jaxpr.in_avals]
-    outs, frame = flow.run(closed_jaxpr.jaxpr, consts, args)
-    return Program(flow, frame, closed_jaxpr.consts, args, outs)
+    outs, frame = flow.run(equations.called(closed_jaxpr), args)
+    return Program(flow, frame, args, outs)

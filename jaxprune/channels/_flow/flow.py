@@ -1,21 +1,30 @@
 """Pushing channel identities through a jaxpr.
 
-`Flow.run` visits the equations in order and applies one rule to each, from the table
-`RULES` that the modules `rules_*` fill. A primitive without a rule pins every axis it
-touches, with its name and place as the reason; nothing is ever guessed.
+`Flow.run` visits the equations in order and applies the flow rule of each primitive. A
+primitive without rules pins every axis it touches, with its name and place as the
+reason; nothing is ever guessed.
 
 What a run found is kept in a `Frame`, so that `evaluate` can later run the same jaxpr
 with fewer channels. A jaxpr that is called twice gets two frames.
+
+What depends on no argument is a constant. It couples nothing: whoever reads it gets
+axes of its own, and `evaluate` computes it whole and cuts it there. An array that
+repeats one entry along an axis is treated in the same way along this axis.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.extend import core as jex
 
+from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.atoms import Atoms, Axis, Fixed
+from jaxprune.channels._flow.equations import Called, Constant, UnknownLayout
+from jaxprune.channels._flow.reasons import Reason, Why
+from jaxprune.channels._flow.registry import PRIMITIVES
 
 
 class Source(NamedTuple):
@@ -36,29 +45,104 @@ class Value(NamedTuple):
     Attributes:
       axes: its axes.
       source: the leaf that it is a view of, if it is one.
-      silent: the axes along which it is zero at removed indices, once the parameters of
-        the removed channels are zero.
+      zero_axes: the axes along which it is zero at removed indices, once the parameters
+        of the removed channels are zero.
+      constant: the array, if it depends on no argument.
+      repeated: the axes along which it repeats one entry.
     """
 
     axes: tuple[Axis, ...]
     source: Source | None = None
-    silent: frozenset[int] = frozenset()
+    zero_axes: frozenset[int] = frozenset()
+    constant: Constant | None = None
+    repeated: frozenset[int] = frozenset()
+
+    def own(self) -> "Value":
+        """Returns it with its axes for all readers, for where it is cut before."""
+        return self._replace(constant=None, repeated=frozenset())
 
 
 @dataclasses.dataclass(eq=False)
 class Frame:
-    """One run of one jaxpr: what is known of its arrays, and of the jaxprs it calls."""
+    """One run of one jaxpr: what is known of its arrays, and of the jaxprs it calls.
+
+    Attributes:
+      jaxpr: the jaxpr.
+      consts: the values of its constants.
+      values: what is known of its variables.
+      uses: what an equation knows of an operand that is a constant, or repeats, by the
+        numbers of the equation and the operand; the results of the jaxpr come last.
+      children: frames of the jaxprs that an equation calls, by its number.
+      notes: what a flow rule leaves for the evaluation, by the number of the equation.
+      opaque: numbers of equations that pinned all they touch, and of constant ones:
+        they run as they are.
+    """
 
     jaxpr: Any
-    values: dict[Any, Value]
+    consts: Sequence[Any] = ()
+    values: dict[Any, Value] = dataclasses.field(default_factory=dict)
+    uses: dict[tuple[int, int], Value] = dataclasses.field(default_factory=dict)
     children: dict[int, list["Frame"]] = dataclasses.field(default_factory=dict)
     notes: dict[int, Any] = dataclasses.field(default_factory=dict)
+    opaque: set[int] = dataclasses.field(default_factory=set)
 
-    def value(self, atom) -> Value | None:
-        """Returns what is known of a variable; of a scalar literal, nothing."""
-        if isinstance(atom, jex.Literal):
-            return self.values.get(id(atom))
-        return self.values[atom]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """One equation of one frame."""
+
+    frame: Frame
+    index: int
+
+    @property
+    def equation(self):
+        """The equation."""
+        return self.frame.jaxpr.eqns[self.index]
+
+    @property
+    def name(self) -> str:
+        """The name of the primitive."""
+        return self.equation.primitive.name
+
+    @property
+    def params(self) -> equations.Parameters:
+        """The equation's parameters."""
+        return equations.Parameters(self.equation.params)
+
+    @property
+    def children(self) -> list[Frame]:
+        """Frames of the jaxprs that the equation calls."""
+        return self.frame.children[self.index]
+
+    @property
+    def note(self) -> Any:
+        """What the flow rule left for the evaluation, None if nothing."""
+        return self.frame.notes.get(self.index)
+
+    def shape(self, i: int = 0) -> tuple[int, ...]:
+        """The shape of operand i in the program."""
+        return self.equation.invars[i].aval.shape
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of all operands."""
+        return [self.shape(i) for i in range(len(self.equation.invars))]
+
+    def result_shape(self, i: int = 0) -> tuple[int, ...]:
+        """The shape of result i in the program; that of what is no array is ()."""
+        return getattr(self.equation.outvars[i].aval, "shape", ())
+
+    def operand(self, i: int) -> Value:
+        """What is known of operand i."""
+        use = self.frame.uses.get((self.index, i))
+        return self.frame.values[self.equation.invars[i]] if use is None else use
+
+    def result(self, i: int = 0) -> Value:
+        """What is known of result i."""
+        return self.frame.values[self.equation.outvars[i]]
+
+    def bind(self, *arrays, **changes) -> list:
+        """Applies the primitive with some of its parameters changed."""
+        return equations.bind(self.equation, arrays, **changes)
 
 
 class Work(NamedTuple):
@@ -81,40 +165,36 @@ class Work(NamedTuple):
     arrays: tuple[tuple[tuple[Axis, ...], tuple[int, ...], int], ...]
 
 
-Rule = Callable[..., Sequence[Value]]
-RULES: dict[str, Rule] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule `(flow, equation, *values) -> values` for primitives."""
-
-    def register(function):
-        for name in names:
-            if name in RULES:
-                raise ValueError(f"`rule({name!r})`: the primitive has a rule already.")
-            RULES[name] = function
-        return function
-
-    return register
-
-
 class Flow:
-    """One trip through a program; collects what graphs and costs need."""
+    """One trip through a program; collects what graphs and costs need.
+
+    Attributes:
+      atoms: the identities of channels.
+      producers: (leaf, axis) of channels that a product or look-up makes.
+      consumers: (leaf, axis) over which a product contracts.
+      nonzero_reads: consumers of channels that need not be zero where they are removed.
+      activation_products: axes over which two activations are contracted.
+      unmaskable: those of them, by place, that are zero on neither side where they are
+        removed.
+      first_use: when each leaf is first read.
+      unknown: primitives without rules, and where they are.
+      work: convolutions and matrix products.
+      trips: how often the current jaxpr runs.
+    """
 
     def __init__(self):
         self.atoms = Atoms()
-        self.readers: set[tuple[int, int]] = set()  # (leaf, axis) contracted over
-        self.read_loud: set[tuple[int, int]] = set()  # what is read need not be zero
-        self.makers: set[tuple[int, int]] = set()  # (leaf, axis) made by a product
-        self.unguarded: list[Axis] = []  # contracted between two activations
-        self.unmaskable: dict[str, Axis] = {}  # of these, not silent on either side
+        self.producers: set[tuple[int, int]] = set()
+        self.consumers: set[tuple[int, int]] = set()
+        self.nonzero_reads: set[tuple[int, int]] = set()
+        self.activation_products: list[Axis] = []
+        self.unmaskable: dict[str, Axis] = {}
         self.first_use: dict[int, int] = {}
         self.unknown: dict[str, str] = {}
         self.work: list[Work] = []
         self.trips = 1
         self._stack: list[str] = []
-        self.frame: Any = None  # That of the jaxpr being run, a `Frame`.
-        self.index = 0
+        self._site: Any = None  # The equation that is visited.
         self._clock = 0
 
     # What rules use.
@@ -122,29 +202,38 @@ class Flow:
     @property
     def where(self) -> str:
         """The primitive and its place, for reasons and messages."""
-        equation = self.frame.jaxpr.eqns[self.index]
-        stack = [*self._stack, str(equation.source_info.name_stack)]
+        stack = [*self._stack, str(self._site.equation.source_info.name_stack)]
         place = "/".join(part for part in stack if part)
-        return f"`{equation.primitive.name}`" + (f" in {place}" if place else "")
+        return f"`{self._site.name}`" + (f" in {place}" if place else "")
 
-    def fresh(self, size, why: str = "an axis of size 1") -> Axis:
+    def fresh(self, size) -> Axis:
         """Returns an axis that nothing constrains yet."""
         if not isinstance(size, (int, np.integer)):
-            return self.atoms.fixed("an axis of symbolic size")
-        return self.atoms.fixed(why) if size == 1 else self.atoms.fresh(int(size))
+            return self.fixed(Reason.SYMBOLIC, "an axis of symbolic size")
+        if size == 1:
+            return self.fixed(Reason.SIZE_ONE, "an axis of size 1")
+        return self.atoms.fresh(int(size))
 
     def fresh_value(self, shape) -> Value:
         """Returns a value with axes that nothing constrains yet."""
         return Value(tuple(self.fresh(size) for size in shape))
 
-    def fixed_value(self, shape, why: str) -> Value:
-        """Returns a value of which nothing can be removed."""
-        return Value((self.atoms.fixed(why),) * len(shape))
+    def constant_value(self, shape, constant: Constant) -> Value:
+        """Returns a constant; each reader gets axes of its own."""
+        return self.fresh_value(shape)._replace(constant=constant)
 
-    def pin(self, axis: Axis, why: str) -> None:
-        """Pins an axis; the reason is completed with the place."""
+    def fixed(self, reason: Reason, text: str) -> Fixed:
+        """Returns an axis of which nothing can be removed."""
+        return self.atoms.fixed(Why(reason, text))
+
+    def made_fixed(self) -> Fixed:
+        """Returns an axis that the current equation makes at a fixed size."""
+        return self.fixed(Reason.RESULT, f"the result of {self.where}")
+
+    def pin(self, axis: Axis, reason: Reason, text: str) -> None:
+        """Pins an axis; the text is completed with the place in front."""
         if not isinstance(axis, Fixed):
-            self.atoms.pin(axis, f"{self.where} {why}")
+            self.atoms.pin(axis, Why(reason, f"{self.where} {text}"))
 
     def unify(self, x: Axis, y: Axis) -> Axis:
         """Joins two axes of equal size."""
@@ -154,68 +243,126 @@ class Flow:
 
     # Running.
 
-    def run(self, jaxpr, consts: Sequence[Value], args: Sequence[Value], name=""):
-        """Pushes values through an open jaxpr; returns the results and the frame."""
-        frame = Frame(jaxpr, {})
-        for variables, values in ((jaxpr.constvars, consts), (jaxpr.invars, args)):
-            frame.values.update(zip(variables, values, strict=True))
-        outer = self.frame, self.index
+    def run(self, program: Called, args: Sequence[Value], name: str = ""):
+        """Pushes values through a jaxpr; returns the results and the frame."""
+        jaxpr, consts = program
+        frame = Frame(jaxpr, consts)
+        held = [
+            self.constant_value(np.shape(const), Constant.of(const)) for const in consts
+        ]
+        variables = (*jaxpr.constvars, *jaxpr.invars)
+        frame.values.update(zip(variables, (*held, *args), strict=True))
+        outer = self._site
         self._stack.append(name)
-        self.frame = frame
-        for self.index, equation in enumerate(jaxpr.eqns):
-            outs = self._step(equation)
+        for index, equation in enumerate(jaxpr.eqns):
+            self._site = Site(frame, index)
+            outs = self._step(self._site)
             frame.values.update(zip(equation.outvars, outs, strict=True))
         self._stack.pop()
-        self.frame, self.index = outer
-        return [self._read(frame, out) for out in jaxpr.outvars], frame
+        self._site = outer
+        outs = [
+            self._read(frame, len(jaxpr.eqns), i, out)
+            for i, out in enumerate(jaxpr.outvars)
+        ]
+        return outs, frame
 
-    def call(self, jaxpr, consts, args, name: str = ""):
+    def call(self, program: Called, args: Sequence[Value], name: str = ""):
         """Runs a jaxpr that the current equation calls, and keeps its frame."""
-        here, index = self.frame, self.index
-        place = str(here.jaxpr.eqns[index].source_info.name_stack)
+        site = self._site
+        place = str(site.equation.source_info.name_stack)
         name = "/".join(part for part in (place, name) if part)
-        outs, frame = self.run(jaxpr, consts, args, name)
-        here.children.setdefault(index, []).append(frame)
+        outs, frame = self.run(program, args, name)
+        site.frame.children.setdefault(site.index, []).append(frame)
         return outs
 
-    def closed(self, closed_jaxpr, args, name: str = ""):
-        """Runs a closed jaxpr; its constants may lose channels like parameters."""
-        consts = [self.fresh_value(np.shape(c)) for c in closed_jaxpr.consts]
-        return self.call(closed_jaxpr.jaxpr, consts, args, name)
-
-    def _read(self, frame, atom) -> Value:
+    def _read(self, frame, index: int, number: int, atom) -> Value:
+        """What an equation, or the end of the jaxpr, knows of one operand."""
+        shape = getattr(atom.aval, "shape", ())
         if isinstance(atom, jex.Literal):
-            if id(atom) not in frame.values:
-                frame.values[id(atom)] = self.fresh_value(shape_of(atom))
-            return frame.values[id(atom)]
-        value = frame.values[atom]
+            value = Value((), constant=Constant.of(atom.val))
+        else:
+            value = frame.values[atom]
         if value.source is not None:
             self._clock += 1
             self.first_use.setdefault(value.source.leaf, self._clock)
+        if value.constant is not None:
+            value = self.constant_value(shape, value.constant)
+            frame.uses[index, number] = value
+        elif value.repeated:
+            axes = list(value.axes)
+            for d in value.repeated:
+                axes[d] = self.fresh(shape[d])
+            value = value._replace(axes=tuple(axes))
+            frame.uses[index, number] = value
         return value
 
-    def _step(self, equation) -> Sequence[Value]:
-        values = [self._read(self.frame, atom) for atom in equation.invars]
-        function = RULES.get(equation.primitive.name)
-        if function is None:
-            self.unknown[equation.primitive.name] = self.where
-            return pin_all(self, equation, *values)
-        return function(self, equation, *values)
+    def _step(self, site: Site) -> Sequence[Value]:
+        constants = self._constants(site)
+        if constants is not None:
+            return constants
+        values = [
+            self._read(site.frame, site.index, i, atom)
+            for i, atom in enumerate(site.equation.invars)
+        ]
+        rules = PRIMITIVES.get(site.name)
+        if rules is None:
+            return pin_all(self, site, *values)
+        try:
+            outs = rules.flow(self, site, *values)
+        except UnknownLayout as parameter:
+            text = (
+                f"has the unknown parameter {parameter}"
+                if str(parameter) in site.equation.params
+                else f"lacks the parameter {parameter} in JAX {jax.__version__}"
+            )
+            return pin_all(self, site, *values, text=text)
+        if not rules.moves and site.index not in site.frame.children:
+            for value in values:
+                for axis in value.axes:
+                    self.atoms.use(axis)
+        return outs
+
+    def _constants(self, site: Site) -> list[Value] | None:
+        """The results of an equation if it depends on no argument, else None."""
+        equation, operands = site.equation, []
+        for atom in equation.invars:
+            if isinstance(atom, jex.Literal):
+                operands.append(Constant.of(atom.val))
+                continue
+            constant = site.frame.values[atom].constant
+            if constant is None:
+                return None
+            operands.append(constant)
+        if equation.effects:
+            return None
+        site.frame.opaque.add(site.index)
+        fixed = self.fixed(Reason.RESULT, "a constant")
+        return [
+            Value(
+                (fixed,) * len(site.result_shape(i)),
+                constant=Constant(equation, operands, i),
+            )
+            for i in range(len(equation.outvars))
+        ]
 
 
-def pin_all(flow: Flow, equation, *values: Value) -> list[Value]:
+def pin_all(
+    flow: Flow,
+    site: Site,
+    *values: Value,
+    text: str = "has no rule that lets channels be removed",
+) -> list[Value]:
     """Pins everything an equation touches: the rule of primitives without a rule."""
-    why = "has no rule that lets channels be removed"
-    for value in values:
-        for axis in value.axes:
-            flow.pin(axis, why)
-    reason = f"the result of {flow.where}, which {why}"
+    axes = [axis for value in values for axis in value.axes]
+    if any(not isinstance(axis, Fixed) for axis in axes):
+        flow.unknown[site.name] = flow.where
+    for axis in axes:
+        flow.pin(axis, Reason.NO_RULE, text)
+        flow.atoms.use(axis)
+    site.frame.opaque.add(site.index)
+    site.frame.children.pop(site.index, None)
+    fixed = flow.fixed(Reason.NO_RULE, f"the result of {flow.where}, which {text}")
     return [
-        flow.fixed_value(getattr(out.aval, "shape", ()), reason)
-        for out in equation.outvars
+        Value((fixed,) * len(site.result_shape(i)))
+        for i in range(len(site.equation.outvars))
     ]
-
-
-def shape_of(atom) -> tuple[int, ...]:
-    """The shape of a variable or literal."""
-    return atom.aval.shape

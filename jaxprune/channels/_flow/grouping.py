@@ -111,7 +111,7 @@ def _factors(rows, atoms) -> list[list[int]]:
 def _rank(flow: Flow, place: Place):
     """Producers first, in the order in which the program meets them."""
     leaf, axis = place
-    return place not in flow.makers, flow.first_use.get(leaf, 1 << 60), leaf, axis
+    return place not in flow.producers, flow.first_use.get(leaf, 1 << 60), leaf, axis
 
 
 def _first(rows, atom) -> int:

@@ -5,114 +5,182 @@ then runs with fewer channels like any other program. A `custom_vjp` function ke
 arguments for the backward pass and recomputes there what it needs besides.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jaxprune.channels._flow.evaluate import Evaluation, Site, derive, rule
+from jaxprune.channels._flow import equations
+from jaxprune.channels._flow.evaluate import Evaluation, derive, take
+from jaxprune.channels._flow.flow import Flow, Site, Value
+from jaxprune.channels._flow.registry import Primitive, register
+from jaxprune.channels._primitives.calls import walk_call
 
 
-def _is_float(x) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+def call(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """A call computes what the called jaxpr computes.
+
+    Constants are cut before the call, since the derivative is a program of its own.
+    """
+    values = tuple(value.own() for value in values)
+    return flow.call(equations.body(site.params), values)
 
 
-def _floats(atoms) -> list[int]:
-    return [i for i, atom in enumerate(atoms) if _is_float(atom.aval)]
+class _Floats(NamedTuple):
+    """The floating ones among the operands or the results of a function.
+
+    Attributes:
+      places: their numbers.
+      values: what is known of them.
+      avals: their shapes and dtypes.
+    """
+
+    places: Sequence[int]
+    values: Sequence[Value]
+    avals: Sequence[jax.ShapeDtypeStruct]
 
 
-def _abstract(atom):
+def _aval(atom) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)
 
 
-def _in_floats(site: Site, primals):
-    """The original function, of its floating arguments, to its floating results."""
-    places = _floats(site.equation.invars)
-    results = _floats(site.equation.outvars)
-
-    def function(*floats):
-        args = list(primals)
-        for i, x in zip(places, floats, strict=True):
-            args[i] = x
-        outs = site.bind(*args)
-        return [outs[i] for i in results]
-
-    return function, [primals[i] for i in places]
+def _floats(atoms, value_of) -> _Floats:
+    places = [
+        i
+        for i, atom in enumerate(atoms)
+        if jnp.issubdtype(atom.aval.dtype, jnp.inexact)
+    ]
+    values = [value_of(i) for i in places]
+    return _Floats(places, values, [_aval(atoms[i]) for i in places])
 
 
-def _run(ev: Evaluation, site: Site, dense, extra, results, primals, others):
-    """Runs `dense(primals, others)` with the channels that the site keeps.
+class _Derivative:
+    """The derivative rule of one equation: of tangents, or of cotangents.
 
-    `extra` and `results` are what is known of the `others` and of the results.
+    Attributes:
+      operands: the floating operands of the equation.
+      results: the floating results.
     """
-    equation = site.equation
-    operands = [site.operand(i) for i in range(len(equation.invars))]
-    abstract = [_abstract(atom) for atom in equation.invars]
-    program = derive(jax.make_jaxpr(dense)(abstract, [_abstract(a) for a, _ in extra]))
-    kept = [ev.kept_of(v) for v in (*operands, *(value for _, value in extra))]
-    name = f"the derivative of `{equation.primitive.name}`"
-    removed = program.remover(kept, lambda i: f"argument {i} of {name}")
-    run = Evaluation(program, removed, small=ev.small)
-    for out, value in zip(program.outs, results, strict=True):
-        for mine, theirs in zip(run.kept_of(out), ev.kept_of(value), strict=True):
-            alike = mine is theirs is None
-            if mine is not None and theirs is not None:
-                alike = mine.tolist() == theirs.tolist()
-            if not alike:
+
+    def __init__(self, ev: Evaluation, site: Site):
+        self.ev, self.site = ev, site
+        self.operands = _floats(site.equation.invars, site.operand)
+        self.results = _floats(site.equation.outvars, site.result)
+
+    def function(self, *arrays):
+        """Evaluates the function itself, with fewer channels."""
+        return self.ev.run(self.site.children[0], arrays)
+
+    def tangents(self, primals, tangents) -> list:
+        """Returns the tangents of the floating results."""
+
+        def dense(primals, tangents):
+            original, floats = self._in_floats(primals)
+            return jax.jvp(original, floats, tangents)[1]
+
+        given = [tangents[i] for i in self.operands.places]
+        return self._run(dense, self.operands, self.results, primals, given)
+
+    def cotangents(self, primals, cotangents) -> list:
+        """Returns the cotangents of the floating operands."""
+
+        def dense(primals, cotangents):
+            original, floats = self._in_floats(primals)
+            return jax.vjp(original, *floats)[1](cotangents)
+
+        given = [cotangents[i] for i in self.results.places]
+        return self._run(dense, self.results, self.operands, primals, given)
+
+    def _in_floats(self, primals) -> tuple[Callable[..., Any], list]:
+        """The original function, of its floating arguments, to its floating results."""
+
+        def function(*floats):
+            args = list(primals)
+            for i, x in zip(self.operands.places, floats, strict=True):
+                args[i] = x
+            outs = self.site.bind(*args)
+            return [outs[i] for i in self.results.places]
+
+        return function, [primals[i] for i in self.operands.places]
+
+    def _run(self, dense, given: _Floats, made: _Floats, primals, arrays) -> list:
+        """Runs `dense(primals, arrays)` with the channels that the site keeps."""
+        ev, equation = self.ev, self.site.equation
+        operands = [self.site.operand(i) for i in range(len(equation.invars))]
+        avals = [_aval(atom) for atom in equation.invars]
+        program = derive(jax.make_jaxpr(dense)(avals, list(given.avals)))
+        kept = [ev.kept_of(value) for value in (*operands, *given.values)]
+        name = f"the derivative of `{self.site.name}`"
+        removed = program.remover(kept, lambda i: f"argument {i} of {name}")
+        run = Evaluation(program, removed, small=ev.small)
+        results = run(*primals, *arrays)
+        for i, (out, value) in enumerate(zip(program.outs, made.values, strict=True)):
+            free = out.repeated if out.constant is None else range(len(out.axes))
+            wanted = ev.kept_of(value)
+            loose = [left if d in free else None for d, left in enumerate(wanted)]
+            results[i] = take(results[i], tuple(loose)) if ev.small else results[i]
+            found = list(run.kept_of(out))
+            for d in free:
+                found[d] = wanted[d]
+            if not _alike(found, wanted):
                 raise ValueError(
                     f"{name} keeps other channels than the function itself, so these "
                     "channels cannot be removed. Leave their group out of the masks."
                 )
-    return run(*primals, *others)
+        return results
 
 
-@rule("custom_jvp_call")
-def custom_jvp_call(ev: Evaluation, site: Site, *arrays):
+def _alike(kept, others) -> bool:
+    lists = [
+        [None if left is None else left.tolist() for left in one]
+        for one in (kept, others)
+    ]
+    return lists[0] == lists[1]
+
+
+def run_custom_jvp(ev: Evaluation, site: Site, *arrays):
     """The tangents are those of the original rule."""
-    (frame,), equation = site.children, site.equation
-    ins, outs = _floats(equation.invars), _floats(equation.outvars)
-
-    @jax.custom_jvp
-    def function(*xs):
-        return ev.run_closed(frame, site.params["call_jaxpr"], xs)
-
-    def dense(primals, tangents):
-        original, floats = _in_floats(site, primals)
-        return jax.jvp(original, floats, tangents)[1]
+    derivative = _Derivative(ev, site)
+    function = jax.custom_jvp(derivative.function)
 
     @function.defjvp
     def _(primals, tangents):
-        extra = [(equation.invars[i], site.operand(i)) for i in ins]
-        results = [site.result(i) for i in outs]
-        given = [tangents[i] for i in ins]
-        made = iter(_run(ev, site, dense, extra, results, primals, given))
+        made = iter(derivative.tangents(primals, tangents))
         values = function(*primals)
-        zero = [jnp.zeros(v.shape, jax.dtypes.float0) for v in values]
         return values, [
-            next(made) if i in outs else zero[i] for i in range(len(values))
+            next(made)
+            if i in derivative.results.places
+            else jnp.zeros(value.shape, jax.dtypes.float0)
+            for i, value in enumerate(values)
         ]
 
     return function(*arrays)
 
 
-@rule("custom_vjp_call")
-def custom_vjp_call(ev: Evaluation, site: Site, *arrays):
+register(
+    "custom_jvp_call",
+    Primitive(call, small=run_custom_jvp, masked=run_custom_jvp, varies=walk_call),
+)
+
+
+def run_custom_vjp(ev: Evaluation, site: Site, *arrays):
     """The cotangents are those of the original rule."""
-    (frame,), equation = site.children, site.equation
-    ins, outs = _floats(equation.invars), _floats(equation.outvars)
-
-    @jax.custom_vjp
-    def function(*xs):
-        return ev.run_closed(frame, site.params["call_jaxpr"], xs)
-
-    def dense(primals, cotangents):
-        original, floats = _in_floats(site, primals)
-        return jax.vjp(original, *floats)[1](cotangents)
+    derivative = _Derivative(ev, site)
+    function = jax.custom_vjp(derivative.function)
 
     def backward(primals, cotangents):
-        extra = [(equation.outvars[i], site.result(i)) for i in outs]
-        results = [site.operand(i) for i in ins]
-        given = [cotangents[i] for i in outs]
-        made = iter(_run(ev, site, dense, extra, results, primals, given))
-        return tuple(next(made) if i in ins else None for i in range(len(primals)))
+        made = iter(derivative.cotangents(primals, cotangents))
+        return tuple(
+            next(made) if i in derivative.operands.places else None
+            for i in range(len(primals))
+        )
 
     function.defvjp(lambda *xs: (function(*xs), xs), backward)
     return function(*arrays)
+
+
+register(
+    "custom_vjp_call",
+    Primitive(call, small=run_custom_vjp, masked=run_custom_vjp, varies=walk_call),
+)

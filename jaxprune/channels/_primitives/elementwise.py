@@ -1,46 +1,31 @@
-"""Rules of primitives that treat channels alike and apart: one rule for all of them.
+"""Primitives that treat channels alike and apart.
 
 The result has the axes of its operands. Operands may have axes of size 1 that are
-broadcast, or be scalars.
+broadcast, or be scalars. Identities, which only say where an array lies or how it is
+compiled, pass every operand by itself.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxprune.channels._flow.flow import Flow, Source, Value, pin_all, rule, shape_of
+from jaxprune.channels._flow import dependence
+from jaxprune.channels._flow.evaluate import Evaluation
+from jaxprune.channels._flow.flow import Flow, Site, Source, Value, pin_all
+from jaxprune.channels._flow.reasons import Reason
+from jaxprune.channels._flow.registry import Primitive, register
 
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, names of primitives for instance."""
-    return frozenset(text.split())
-
-
-ELEMENTWISE = words("""
-abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
-ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
-eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag
-integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul mulhi name
-ne neg nextafter not or polygamma population_count pow real reduce_precision
-regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
-shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeros_like
-zeta
-""")
-
-# f(0) = 0, and f(0, 0) = 0; a product is zero if one factor is.
-ZERO_TO_ZERO = words("""
-abs add add_any asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf
-erf_inv expm1 floor imag log1p max min name neg real reduce_precision round sign
-sin sinh sqrt square stop_gradient sub tan tanh
-""")
-PRODUCTS = frozenset({"mul", "and"})
+Zero = Callable[[Site, Sequence[frozenset[int]]], frozenset[int]]
+"""From the zero axes of the operands to those of the result."""
 
 
-@rule(*ELEMENTWISE)
-def elementwise(flow: Flow, equation, *values: Value) -> list[Value]:
+def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Value]:
     """Joins the axes of all operands, axis by axis."""
-    shape = equation.outvars[0].aval.shape
-    shapes = [shape_of(atom) for atom in equation.invars]
+    shape, shapes = site.result_shape(), site.shapes()
     axes = []
     for d, size in enumerate(shape):
         joined = None
@@ -48,35 +33,27 @@ def elementwise(flow: Flow, equation, *values: Value) -> list[Value]:
             if not own:
                 continue
             if own[d] != size:
-                flow.pin(value.axes[d], "broadcasts it")
+                flow.pin(value.axes[d], Reason.RESULT, "broadcasts it")
             elif joined is None:
                 joined = value.axes[d]
             else:
                 joined = flow.unify(joined, value.axes[d])
         axes.append(flow.fresh(size) if joined is None else joined)
-    silent = _silent(equation, values, shapes, shape)
-    return [Value(tuple(axes), _source(values, shapes, shape), silent)]
+    zero_axes = zero(site, _zero_axes(site, values, shapes, shape))
+    return [Value(tuple(axes), _source(values, shapes, shape), zero_axes)]
 
 
-def _silent(equation, values, shapes, shape) -> frozenset[int]:
-    """The axes along which the result is zero at removed indices."""
-    name, quiet = equation.primitive.name, []
-    for atom, value, own in zip(equation.invars, values, shapes, strict=True):
+def _zero_axes(site: Site, values, shapes, shape) -> list[frozenset[int]]:
+    """For each operand the axes of the result along which it is zero where removed."""
+    zero = []
+    for atom, value, own in zip(site.equation.invars, values, shapes, strict=True):
         if isinstance(atom, jex.Literal) and not own and atom.val == 0:
-            quiet.append(frozenset(range(len(shape))))
+            zero.append(frozenset(range(len(shape))))
         else:
-            quiet.append(
-                frozenset(d for d in value.silent if own and own[d] == shape[d])
+            zero.append(
+                frozenset(d for d in value.zero_axes if own and own[d] == shape[d])
             )
-    if name in PRODUCTS:
-        return frozenset.union(*quiet)
-    if name == "div" or (name == "integer_pow" and equation.params["y"] > 0):
-        return quiet[0]
-    if name == "select_n":
-        return frozenset.intersection(*quiet[1:])
-    if name in ZERO_TO_ZERO:
-        return frozenset.intersection(*quiet)
-    return frozenset()
+    return zero
 
 
 def _source(values, shapes, shape) -> Source | None:
@@ -88,17 +65,123 @@ def _source(values, shapes, shape) -> Source | None:
     return full[0] if same else None
 
 
-@rule("bitcast_convert_type")
-def bitcast_convert_type(flow: Flow, equation, value: Value) -> Sequence[Value]:
+def _never(site: Site, zero) -> frozenset[int]:
+    return frozenset()
+
+
+def _if_all(site: Site, zero) -> frozenset[int]:
+    """The result is zero where all operands are: f(0, 0) = 0."""
+    return frozenset.intersection(*zero)
+
+
+def _if_any(site: Site, zero) -> frozenset[int]:
+    """The result is zero where one operand is: a product."""
+    return frozenset.union(*zero)
+
+
+def _as_first(site: Site, zero) -> frozenset[int]:
+    """The result is zero where the first operand is: a quotient."""
+    return zero[0]
+
+
+def _as_power(site: Site, zero) -> frozenset[int]:
+    return zero[0] if site.params["y"] > 0 else frozenset()
+
+
+def _if_all_cases(site: Site, zero) -> frozenset[int]:
+    """The result is zero where all cases are, whichever is selected."""
+    return frozenset.intersection(*zero[1:])
+
+
+@dependence.rule
+def _any_operand(site: Site, operands, values):
+    start = jnp.zeros(np.shape(values[0]), bool)
+    return [functools.reduce(jnp.logical_or, [k.varies for k in operands], start)]
+
+
+@dependence.rule
+def _of_product(site: Site, operands, values):
+    """A factor that is zero, whatever the input, stops the other."""
+    (x, a, _), (y, b, _) = operands
+    varies = (a & (b | (y != 0))) | (b & (a | (x != 0)))
+    return [jnp.broadcast_to(varies, np.shape(values[0]))]
+
+
+def _rules(zero: Zero, varies=_any_operand) -> Primitive:
+    return Primitive(functools.partial(elementwise, zero=zero), varies=varies)
+
+
+register(
+    "abs add add_any asin asinh atan atanh cbrt ceil convert_element_type erf erf_inv "
+    "expm1 floor imag log1p max min name neg real reduce_precision round sign sin "
+    "sinh sqrt square stop_gradient sub tan tanh",
+    _rules(_if_all),
+)
+register("copy copy_p", _rules(_if_all, dependence.view))
+register("mul and", _rules(_if_any, _of_product))
+register("div", _rules(_as_first))
+register("integer_pow", _rules(_as_power))
+register("select_n", _rules(_if_all_cases))
+register(
+    "acos acosh atan2 bessel_i0e bessel_i1e clamp clz complex conj cos cosh digamma eq "
+    "eq_to erfc exp exp2 ge gt igamma igamma_grad_a igammac is_finite le le_to lgamma "
+    "log logistic lt lt_to mulhi ne nextafter not or polygamma population_count pow "
+    "random_gamma_grad regularized_incomplete_beta rem rsqrt shift_left "
+    "shift_right_arithmetic shift_right_logical xor zeros_like zeta",
+    _rules(_never),
+)
+
+
+def bitcast_convert_type(flow: Flow, site: Site, value: Value) -> Sequence[Value]:
     """Elementwise between types of equal width."""
-    if shape_of(equation.invars[0]) != equation.outvars[0].aval.shape:
-        return pin_all(flow, equation, value)
-    return elementwise(flow, equation, value)
+    if site.shape() != site.result_shape():
+        return pin_all(flow, site, value)
+    return elementwise(flow, site, value, zero=_never)
 
 
-@rule("optimization_barrier", "psum", "psum_invariant", "pmax", "pmin", "pvary")
-def each_alike(flow: Flow, equation, *values: Value) -> list[Value]:
-    """Every operand passes by itself; sums over named axes are between devices."""
-    if any(isinstance(axis, int) for axis in equation.params.get("axes", ())):
-        return pin_all(flow, equation, *values)
+register("bitcast_convert_type", Primitive(bitcast_convert_type, varies=_any_operand))
+
+
+def each_alike(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """Every operand passes by itself."""
     return list(values)
+
+
+@dependence.rule
+def _each_alike(site: Site, operands, values):
+    return [known.varies for known in operands]
+
+
+def constrained(ev: Evaluation, site: Site, array):
+    """An axis that no longer divides among its devices is left to the compiler."""
+    sharding = site.params["sharding"]
+    value, shape = site.result(), array.shape
+    if not isinstance(sharding, NamedSharding) or shape == site.shape():
+        return site.bind(array)
+    spec = [*sharding.spec, *(None,) * (len(shape) - len(sharding.spec))]
+    for d, names in enumerate(spec):
+        if ev.kept(value.axes[d]) is not None and names is not None:
+            names = names if isinstance(names, tuple) else (names,)
+            devices = np.prod([sharding.mesh.shape[name] for name in names])
+            spec[d] = spec[d] if shape[d] % devices == 0 else None
+    changed = NamedSharding(sharding.mesh, PartitionSpec(*spec))
+    return site.bind(array, sharding=changed)
+
+
+_ALIKE = Primitive(each_alike, varies=_each_alike, moves=True)
+register(
+    "optimization_barrier device_put reshard layout_constraint pcast pvary pbroadcast "
+    "mesh_cast",
+    _ALIKE,
+)
+register("sharding_constraint", _ALIKE._replace(small=constrained))
+
+
+def between_devices(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """Sums over named axes are between devices; others mix positions."""
+    if any(isinstance(axis, int) for axis in site.params.get("axes", ())):
+        return pin_all(flow, site, *values)
+    return list(values)
+
+
+register("psum psum_invariant pmax pmin", Primitive(between_devices))

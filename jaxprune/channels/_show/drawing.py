@@ -49,7 +49,7 @@ def rows_of(graph: Any) -> list[Row]:
         for leaf in group.producers:
             makes[leaf].append(group.name)
     ends: dict[str, list[str]] = {name: [] for name in names}
-    places = {(names[leaf], axis) for leaf, axis in flow.readers | flow.makers}
+    places = {(names[leaf], axis) for leaf, axis in flow.consumers | flow.producers}
     for pin in graph.pinned:
         if (pin.leaf, pin.axis) in places:
             end = "input" if pin.touches_input else "pinned"

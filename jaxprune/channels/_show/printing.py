@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jaxprune.channels._flow.reasons import Reason
+
 
 def table(graph: Any) -> str:
     """Returns the groups of a graph, then what is pinned and why."""
@@ -26,7 +28,7 @@ def _pinned_lines(graph) -> list[str]:
 
 
 def _is_window(pin) -> bool:
-    return pin.reason.endswith(("slides along it", "axis of size 1"))
+    return pin.kind in (Reason.WINDOW, Reason.SIZE_ONE)
 
 
 def _shorten(names, most: int = 2) -> str:

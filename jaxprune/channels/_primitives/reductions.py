@@ -1,0 +1,201 @@
+"""Primitives that work on some axes and treat the others apart.
+
+A sum, a maximum, a sort or a Fourier transform along an axis reads all its channels, so
+they stay; along other axes channels pass. `passing` and `leading` say so for primitives
+that declare the axes on which they work.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune.channels._flow import dependence
+from jaxprune.channels._flow.flow import Flow, Site, Value
+from jaxprune.channels._flow.reasons import Reason
+from jaxprune.channels._flow.registry import Primitive, register
+
+_READS = "reads all of it"
+
+
+def passing(worked_on: Callable[[Site], Iterable[int]], text: str = _READS):
+    """Makes the flow rule of a primitive that works on some axes.
+
+    Operands and results have the same axes; those of operands join, one by one.
+
+    Args:
+      worked_on: from the equation to the numbers of the axes it works on.
+      text: what it does to them.
+    """
+
+    def flow_rule(flow: Flow, site: Site, *values: Value) -> list[Value]:
+        axes = list(values[0].axes)
+        for value in values[1:]:
+            axes = [flow.unify(x, y) for x, y in zip(axes, value.axes, strict=True)]
+        for d in worked_on(site):
+            flow.pin(axes[d], Reason.READ_WHOLE, text)
+            axes[d] = flow.made_fixed()
+        return [Value(tuple(axes)) for _ in site.equation.outvars]
+
+    return flow_rule
+
+
+def leading(worked_on: Callable[[Site], Sequence[int]]):
+    """Makes the flow rule of a primitive that works on the last axes.
+
+    Args:
+      worked_on: from the equation to the number of last axes of each operand on which
+        it works; those before join, and are the first axes of all results.
+    """
+
+    def flow_rule(flow: Flow, site: Site, *values: Value) -> list[Value]:
+        axes = None
+        for value, count in zip(values, worked_on(site), strict=True):
+            before = len(value.axes) - count
+            for axis in value.axes[before:]:
+                flow.pin(axis, Reason.READ_WHOLE, _READS)
+            own = value.axes[:before]
+            pairs = zip(own if axes is None else axes, own, strict=True)
+            axes = [flow.unify(x, y) for x, y in pairs]
+        axes = axes or []
+        made = flow.made_fixed()
+        ranks = [len(site.result_shape(i)) for i in range(len(site.equation.outvars))]
+        return [Value((*axes, *(made,) * (rank - len(axes)))) for rank in ranks]
+
+    return flow_rule
+
+
+# Reductions, which drop the axes.
+
+
+def reduce(flow: Flow, site: Site, value: Value) -> list[Value]:
+    """A reduced axis is read whole, so it stays; the others pass."""
+    gone = site.params["axes"]
+    for d in gone:
+        flow.pin(value.axes[d], Reason.READ_WHOLE, _READS)
+    left = [d for d in range(len(value.axes)) if d not in gone]
+    return [Value(tuple(value.axes[d] for d in left))]
+
+
+def reduce_zeros(flow: Flow, site: Site, value: Value) -> list[Value]:
+    """A reduction whose result is zero where the operand is."""
+    (out,) = reduce(flow, site, value)
+    left = [d for d in range(len(value.axes)) if d not in site.params["axes"]]
+    zero_axes = frozenset(n for n, d in enumerate(left) if d in value.zero_axes)
+    return [out._replace(zero_axes=zero_axes)]
+
+
+@dependence.rule
+def _any_reduced(site: Site, operands, values):
+    return [operands[0].varies.any(axis=site.params["axes"])]
+
+
+register(
+    "reduce_sum reduce_max reduce_min", Primitive(reduce_zeros, varies=_any_reduced)
+)
+register("reduce_prod", Primitive(reduce, varies=_any_reduced))
+register("reduce_and reduce_or reduce_xor argmax argmin", Primitive(reduce))
+
+
+def reduce_with(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """A reduction by any function: operands, then the values to start from."""
+    operands = values[: len(values) // 2]
+    axes = passing(lambda site: site.params["dimensions"])(flow, site, *operands)
+    left = [d for d in range(len(axes[0].axes)) if d not in site.params["dimensions"]]
+    return [Value(tuple(value.axes[d] for d in left)) for value in axes]
+
+
+register("reduce", Primitive(reduce_with))
+
+
+# Along one axis.
+
+_cumulative = Primitive(passing(lambda site: [site.params["axis"]]))
+register("cumsum cumprod cummax cummin cumlogsumexp", _cumulative)
+register(
+    "sort",
+    Primitive(passing(lambda site: [site.params["dimension"]], "sorts along it")),
+)
+
+
+def _searched(site: Site) -> list[int]:
+    params = site.params
+    axis = params.get("axis", params.get("reduction_dimension", -1))
+    return [axis % len(site.shape())]
+
+
+register("top_k approx_top_k", Primitive(passing(_searched, "sorts along it")))
+
+
+def _transformed(site: Site) -> range:
+    rank = len(site.shape())
+    return range(rank - len(site.params["fft_lengths"]), rank)
+
+
+register("fft", Primitive(passing(_transformed)))
+
+
+# Sliding windows.
+
+
+def reduce_window(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """Axes with a window of one pass; the others are read along.
+
+    Operands are arrays, and for a reduction by any function values to start from.
+    """
+    arrays = values[: len(site.equation.outvars)]
+    params, size = site.params, len(arrays[0].axes)
+    axes = list(arrays[0].axes)
+    for value in arrays[1:]:
+        axes = [flow.unify(x, y) for x, y in zip(axes, value.axes, strict=True)]
+    for d in range(size):
+        plain = params["window_dimensions"][d] == params["window_strides"][d] == 1
+        plain &= tuple(params["padding"][d]) == (0, 0)
+        plain &= (params.get("base_dilation") or (1,) * size)[d] == 1
+        if not plain:
+            flow.pin(axes[d], Reason.WINDOW, "slides along it")
+            axes[d] = flow.fixed(Reason.RESULT, "an axis under a sliding window")
+    return [Value(tuple(axes)) for _ in site.equation.outvars]
+
+
+@dependence.rule
+def _under_window(site: Site, operands, values):
+    """Whether anything varies under a sliding window."""
+    params = site.params
+    most = jax.lax.reduce_window(
+        operands[0].varies.astype(jnp.float32),
+        -np.inf,
+        jax.lax.max,
+        params["window_dimensions"],
+        params["window_strides"],
+        params["padding"],
+        params["base_dilation"],
+        params["window_dilation"],
+    )
+    return [most > 0]
+
+
+register(
+    "reduce_window_max reduce_window_sum reduce_window_min",
+    Primitive(reduce_window, varies=_under_window),
+)
+register("reduce_window", Primitive(reduce_window))
+
+
+def select_and_scatter_add(
+    flow: Flow, site: Site, source: Value, operand: Value
+) -> list[Value]:
+    """The derivative of a maximum over windows: axes with a window of one pass."""
+    params, axes = site.params, list(operand.axes)
+    for d, axis in enumerate(source.axes):
+        plain = params["window_dimensions"][d] == params["window_strides"][d] == 1
+        if plain and tuple(params["padding"][d]) == (0, 0):
+            axes[d] = flow.unify(axes[d], axis)
+            continue
+        for each in (axes[d], axis):
+            flow.pin(each, Reason.WINDOW, "slides along it")
+    return [Value(tuple(axes))]
+
+
+register("select_and_scatter_add", Primitive(select_and_scatter_add))
