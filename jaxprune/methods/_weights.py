@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxprune import tree
 from jaxprune.base._protocols import Masks, Params
 from jaxprune.masks._apply import fill
-from jaxprune.masks._counts import layer_floor
+from jaxprune.masks._counts import check_floor, layer_floor
 from jaxprune.masks._distributions import Distribution, global_
 from jaxprune.masks._select import (
     floor_masks,
@@ -143,6 +143,19 @@ def network(call: str, params: Params, where: tree.Where) -> Network:
     return Network(call, params, where, leaves)
 
 
+def check_min_keep_ratio(call: str, min_keep_ratio: Any) -> None:
+    """Refuse minimum keep ratios outside [0, 1], one or by pattern.
+
+    Raises:
+      ValueError: one is outside, or no number.
+    """
+    if isinstance(min_keep_ratio, Mapping):
+        for value in min_keep_ratio.values():
+            check_floor(call, value)
+    else:
+        check_floor(call, min_keep_ratio)
+
+
 def variables_like(
     call: str, where: tree.Where, value: Any
 ) -> Callable[[Params], dict[str, jax.Array]]:
@@ -186,25 +199,27 @@ def layer_mean(values: jax.Array, leaf: Weights) -> jax.Array:
     return jnp.mean(values, axis=layer_axes(leaf), dtype=jnp.float32)
 
 
-def spread(leaf: Weights) -> jax.Array:
-    """Return the standard deviation of the magnitudes of each layer.
+def spread(leaf: Weights, *, signed: bool = False) -> jax.Array:
+    """Return the standard deviation of the weights of each layer.
 
-        s_l = sqrt(Var(|w_l|))
+        s_l = sqrt(Var(|w_l|)), or sqrt(Var(w_l))
 
-    a constant for derivatives, over the weights that are not yet pruned. Magnitudes are
+    a constant for derivatives, over the weights that are not yet pruned. Weights are
     divided by the largest of their layer first, so that no square overflows.
 
     Args:
       leaf: a selected leaf.
+      signed: whether the weights themselves count, not their magnitudes.
 
     Returns:
       float32, positive, of a shape that broadcasts to the leaf.
     """
-    size = jnp.abs(jax.lax.stop_gradient(leaf.array).astype(jnp.float32))
+    values = jax.lax.stop_gradient(leaf.array).astype(jnp.float32)
+    values = values if signed else jnp.abs(values)
     axes, keep = layer_axes(leaf), leaf.layers is not None
-    top = jnp.max(size, axis=axes, keepdims=keep)
+    top = jnp.max(jnp.abs(values), axis=axes, keepdims=keep)
     top = jnp.where(top < _TINY, jnp.ones_like(top), top)
-    relative = size / top
+    relative = values / top
     if leaf.mask is None:
         deviation = jnp.std(relative, axis=axes, keepdims=keep)
     else:
