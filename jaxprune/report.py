@@ -5,7 +5,7 @@ import math
 
 from jaxprune import tree
 from jaxprune.base._protocols import Masks, Params
-from jaxprune.masks import _select as jmasks
+from jaxprune.masks import _apply as jmasks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

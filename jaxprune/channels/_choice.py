@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group
-from jaxprune.masks._select import keep_count
+from jaxprune.masks._counts import keep_count
 
 KeepRatio = float | Mapping[str, Any]
 """The fraction kept of every group, or of each by name; groups not named stay whole."""

@@ -215,7 +215,18 @@ def cumulative(count: Count) -> Count:
     )
 
 
-def traced_count(keep_ratio: jax.Array | Scheduled, size: int) -> Count:
+def traced_count(keep_ratio: jax.Array, size: int) -> jax.Array:
+    """Return `floor(keep_ratio * size)` of a traced ratio as int32; see `traced_keep`.
+
+    Args:
+      keep_ratio: a scalar; clipped to [0, 1].
+      size: the number of weights, below 2**31.
+    """
+    count = traced_keep(keep_ratio, size)
+    return count.high * _BASE + count.low
+
+
+def traced_keep(keep_ratio: jax.Array | Scheduled, size: int) -> Count:
     """Return `floor(keep_ratio * size)` of a traced ratio, as exact as float32 allows.
 
     A ratio within float32 rounding of a decimal of four digits is taken for that

@@ -186,7 +186,8 @@ def scored_masks(
       >>> got = scored_masks(scores, keep_ratio=0.5)
       >>> got["a"].tolist(), got["b"].tolist()
       ([[False, False]], [[True, True]])
-      >>> got = scored_masks(scores, keep_ratio=0.5, distribution=uniform)
+      >>> share = lambda shape: shape[0] * shape[1]  # `masks.uniform`
+      >>> got = scored_masks(scores, keep_ratio=0.5, distribution=share)
       >>> got["a"].tolist(), got["b"].tolist()
       ([[True, False]], [[False, True]])
     """
@@ -230,7 +231,7 @@ def plan(
       ValueError: see `scored_masks`.
     """
     names = list(dict.fromkeys(layer.leaf for layer in table))
-    ratios = {name: ("*", keep_ratio) for name in names}
+    ratios = dict.fromkeys(names, ("*", keep_ratio))
     if isinstance(keep_ratio, Mapping):
         ratios = by_pattern(call, "keep_ratio", keep_ratio, names)
     groups: dict[str, list[int]] = {}
@@ -266,7 +267,7 @@ def _count(call, keep_ratio, layers: list[Layer], min_keep_ratio) -> int | Count
     caps = [layer.cap for layer in layers]
     number = counts.number_of(keep_ratio)
     if number is None:
-        count = counts.traced_count(keep_ratio, size)
+        count = counts.traced_keep(keep_ratio, size)
         count = counts.maximum(count, counts.from_ints(sum(floors)))
         return counts.minimum(count, counts.from_ints(sum(caps)))
     keep = counts.exact_count(call, number, size)

@@ -97,7 +97,7 @@ def soft_threshold_reparameterization(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> pruner = soft_threshold_reparameterization(init_value=-2.0)
+      >>> pruner = soft_threshold_reparameterization(init_value=-3.0)
       >>> params = {"kernel": jnp.array([[0.5, 3.0], [-2.0, -0.5]])}
       >>> pruner.masks(params, pruner.init(params))["kernel"].tolist()
       [[False, True], [True, False]]

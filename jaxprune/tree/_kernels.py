@@ -16,12 +16,7 @@ from jaxprune.tree._names import name_of, named_leaves
 # Words in the last name of a leaf that say that it is added, or multiplies entry by
 # entry, or is looked up: by the words of Flax, Haiku, Equinox, PyTorch and papers.
 _NOT_WEIGHTS = frozenset(
-    """
-    bias biases scale scales offset offsets shift gain gamma beta mean means var
-    variance std sigma slope decay log ln bn gn
-    embedding embeddings embed embeds emb wte wpe
-    pos position positions positional posemb cls class token tokens register registers
-    """.split()
+    ["bias", "biases", "scale", "scales", "offset", "offsets", "shift", "gain", "gamma", "beta", "mean", "means", "var", "variance", "std", "sigma", "slope", "decay", "log", "ln", "bn", "gn", "embedding", "embeddings", "embed", "embeds", "emb", "wte", "wpe", "pos", "position", "positions", "positional", "posemb", "cls", "class", "token", "tokens", "register", "registers"]
 )
 _TABLES = ("weight", "weights", "w", "table")
 _INDEX = re.compile(r"\d+")
