@@ -21,7 +21,10 @@ from jaxprune.tree._selection import Decided, Selection
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated", "ragged_dot_general"})
 _PRODUCTS |= {"ragged_dot"}
 _LAYOUT = frozenset(
-    ["transpose", "reshape", "squeeze", "expand_dims", "rev", "slice", "dynamic_slice", "gather", "concatenate", "broadcast_in_dim", "copy", "copy_p", "device_put", "sharding_constraint", "optimization_barrier", "pad", "split", "pvary", "pcast"]
+    ("transpose", "reshape", "squeeze", "expand_dims", "rev", "broadcast_in_dim")
+    + ("slice", "dynamic_slice", "gather", "concatenate", "pad", "split")
+    + ("copy", "copy_p", "device_put", "sharding_constraint", "optimization_barrier")
+    + ("pvary", "pcast", "reshard")
 )
 
 
