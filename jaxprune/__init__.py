@@ -50,6 +50,9 @@ from jaxprune.methods import snip as snip
 from jaxprune.methods import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )
+from jaxprune.methods import (
+    soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
+)
 from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize

@@ -17,7 +17,7 @@ from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
 
 Distribution = Callable[[tuple[int, ...]], float | None]
-"""Shape of a layer to its share of the kept weights, or None to rank layers together."""
+"""Shape of a layer to its share of what is kept, or None: layers ranked together."""
 
 
 def uniform(shape: tuple[int, ...]) -> float:

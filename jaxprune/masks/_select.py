@@ -79,7 +79,8 @@ def refuse_nan(call: str, arrays: Mapping[Any, Any]) -> None:
     }
     if not known or len(known) < len(arrays):
         return
-    found = np.asarray(_any_nan(list(known.values())))
+    with jax.ensure_compile_time_eval():
+        found = np.asarray(_any_nan(list(known.values())))
     bad = [name for name, nan in zip(known, found, strict=True) if nan]
     if bad:
         raise ValueError(

@@ -46,10 +46,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_non_negative
 from jaxprune.base._protocols import Pruner
 from jaxprune.methods._soft_thresholds import Rule, soft_thresholds
-from jaxprune.methods._weights import check_min_keep_ratio, layer_mean, per_layer
+from jaxprune.methods._weights import (
+    check_min_keep_ratio,
+    check_start,
+    layer_mean,
+    per_layer,
+)
 from jaxprune.prox._operators import soft_threshold
 
 
@@ -145,7 +149,7 @@ def soft_thresholding(
     References:
       [LATS]; the link of penalty weight and L1 coefficient is ours.
     """
-    check_non_negative("soft_thresholding", "init_threshold", init_threshold)
+    check_start("soft_thresholding", "init_threshold", init_threshold)
     check_min_keep_ratio("soft_thresholding", min_keep_ratio)
 
     def threshold(leaf, variable):

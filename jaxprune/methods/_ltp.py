@@ -11,7 +11,7 @@ puts on what is kept raises them, and the balance is found layer by layer.
 | v_kl = w sigm((w^2 - tau)/T) | `apply(...).params` | [LTP] Eq. (2), (14) |
 | L0_l = sum_k sigm(...) | size times `apply(...).keep_ratios` | [LTP] Eq. (6) |
 | T_l = T_0 Var(abs(w_l)) | `temperature` is T_0 | [LTP] Eq. (15) |
-| lambda, penalty weight | `budgets.weighted`, or found by `dual_ascent` | [LTP] Sec. 3 |
+| lambda | penalty weight of `weighted`, or found by `dual_ascent` | [LTP] Sec. 3 |
 
 `ltp` learns thresholds in units of the spread of their layer and needs no tuning;
 `ltp_as_published` learns tau itself, whose learning rate must be chosen per network.
@@ -29,11 +29,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_non_negative, check_positive
+from jaxprune.base._checks import check_positive
 from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.methods import _gates as gates
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
+    check_start,
     network,
     per_layer,
     spread,
@@ -171,7 +172,7 @@ def _ltp(
     optimizer: optax.GradientTransformation,
 ) -> Pruner:
     check_positive(call, "temperature", temperature)
-    check_non_negative(call, "init_threshold", init_threshold)
+    check_start(call, "init_threshold", init_threshold)
     check_min_keep_ratio(call, min_keep_ratio)
 
     def scaled(leaf, variable):

@@ -119,7 +119,9 @@ def test_the_price_stops_pressing_at_the_floor(params):
 def test_stacked_layers_have_a_threshold_each(rng):
     layers = jnp.asarray(rng.normal(size=(3, 6, 5)), jnp.float32)
     layers *= jnp.array([1.0, 10.0, 0.1]).reshape(3, 1, 1)
-    stacked = jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("layers"))
+    stacked = jaxprune.ltp(
+        init_threshold=0.7, where=jaxprune.selection(stacked="layers")
+    )
     variables = stacked.init({"layers": layers})
     assert variables["layers"].shape == (3,)
     pruned, keep_ratios = stacked.apply({"layers": layers}, variables)

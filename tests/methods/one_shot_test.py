@@ -123,7 +123,7 @@ def test_erk_floors_are_met_and_impossible_ones_refused():
     counts = layer_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.0009)
     assert counts["wide"] >= 900
     assert sum(counts.values()) == 1000
-    with pytest.raises(ValueError, match="Lower `min_keep_ratio`"):
+    with pytest.raises(ValueError, match="lower `min_keep_ratio`"):
         layer_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.01)
 
 
