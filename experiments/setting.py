@@ -178,8 +178,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
 
 def nonzero_masks(params: Any) -> Any:
     """What is left of the prunable leaves; a bias that is zero is not pruned."""
-    kernels = jaxprune.tree.select(params, jaxprune.kernels)
-    return jaxprune.masks.fill(params, jaxprune.nonzero_masks(kernels))
+    return jaxprune.nonzero_masks(params)
 
 
 def _traced(config, workdir: Path, model, blank, image_shape):

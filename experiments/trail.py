@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import jax
+
 import jaxprune
 from jaxprune import io
 
@@ -84,7 +86,8 @@ def point_of(
     accuracy_hard: float,
 ) -> dict[str, Any]:
     """Returns the numbers of one point, as they stand in `summary.json`."""
-    counts = jaxprune.summarize(params, masks)
+    # The masks of the checkpoint are counted, whether they are applied already or not.
+    counts = jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)
     return {
         "step": step,
         "sparsity": counts.sparsity,
@@ -127,7 +130,7 @@ def layers_of(params: Any, masks: Any) -> dict[str, dict[str, Any]]:
     """Returns size, count kept and keep ratio of every prunable leaf."""
     return {
         leaf.name: {"size": leaf.size, "kept": leaf.kept, "keep_ratio": leaf.keep_ratio}
-        for leaf in jaxprune.summarize(params, masks).leaves
+        for leaf in jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks).leaves
     }
 
 

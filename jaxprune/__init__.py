@@ -50,6 +50,9 @@ from jaxprune.methods import snip as snip
 from jaxprune.methods import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )
+from jaxprune.methods import (
+    soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
+)
 from jaxprune.methods import soft_thresholding as soft_thresholding
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
@@ -64,6 +67,9 @@ from jaxprune.transforms import lats as lats
 from jaxprune.transforms import reach_keep_ratio as reach_keep_ratio
 from jaxprune.tree import by_name as by_name
 from jaxprune.tree import kernels as kernels
+from jaxprune.tree import operands as operands
+from jaxprune.tree import selected as selected
+from jaxprune.tree import selection as selection
 
 __version__ = _version("jaxprune")
 
@@ -107,14 +113,18 @@ __all__ = [
     "methods",
     "nnx_module",
     "nonzero_masks",
+    "operands",
     "prox",
     "pruning",
     "random_erk",
     "reach_keep_ratio",
     "report",
     "schedules",
+    "selected",
+    "selection",
     "snip",
     "soft_threshold_reparameterization",
+    "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
     "summarize",
     "top_k_masks",

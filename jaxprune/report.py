@@ -2,10 +2,16 @@
 
 import dataclasses
 import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import tree
 from jaxprune.base._protocols import Masks, Params
-from jaxprune.masks import _select as jmasks
+from jaxprune.tree._kernels import kernels
+from jaxprune.tree._selection import aligned, check_masks, select
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,12 +21,14 @@ class Leaf:
     Attributes:
       name: its name.
       shape: its shape.
-      kept: how many of its entries are kept.
+      kept: how many of its entries are not zero, or kept by its mask.
+      unmasked: how many of them its mask prunes: they should be zero, and are not.
     """
 
     name: str
     shape: tuple[int, ...]
     kept: int
+    unmasked: int = 0
 
     @property
     def size(self) -> int:
@@ -32,18 +40,28 @@ class Leaf:
         """The fraction kept."""
         return self.kept / self.size
 
+    @property
+    def sparsity(self) -> float:
+        """The fraction pruned."""
+        return 1 - self.keep_ratio
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Counts of a masked network; prints as a table.
+    """Counts of a pruned network; prints as a table.
 
     Attributes:
       leaves: the leaves that can be pruned.
-      other_size: the number of entries of all other leaves, which are kept whole.
+      other_size: the number of entries of all other leaves.
+      other_kept: how many of those no mask prunes; all without masks.
+      differing: the names of all leaves in which entries that the masks prune are not
+        zero: the network that was counted is not the one that the masks describe.
     """
 
     leaves: tuple[Leaf, ...]
     other_size: int
+    other_kept: int
+    differing: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -62,7 +80,7 @@ class Report:
 
     @property
     def sparsity(self) -> float:
-        """The fraction of the prunable weights that is zero."""
+        """The fraction of the prunable weights that is pruned."""
         return 1 - self.keep_ratio
 
     @property
@@ -78,47 +96,96 @@ class Report:
             rows.append((leaf.name, shape, f"{leaf.size:,}", f"{leaf.kept:,}", ratio))
         total = f"{self.keep_ratio:.4f}"
         rows.append(("prunable", "", f"{self.size:,}", f"{self.kept:,}", total))
-        rows.append(("other", "", f"{self.other_size:,}", f"{self.other_size:,}", ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
+        rows.append(("other", "", f"{self.other_size:,}", f"{self.other_kept:,}", ""))
+        table = aligned(rows, right=(2, 3, 4))
+        if self.differing:
+            table += (
+                f"\nnot zero although the masks prune it: {', '.join(self.differing)}; "
+                "apply the masks"
+            )
+        return table
 
 
 def summarize(
-    params: Params, masks: Masks, *, where: tree.Where = tree.kernels
+    params: Params, masks: Masks | None = None, *, where: tree.Where = kernels
 ) -> Report:
-    """Counts what masks keep, exactly, on the host.
+    """Count what is left of a network, exactly, on the host.
+
+    A weight is kept if it is not zero, or if a mask keeps it. So the sparsity is true
+    of the parameters given: an average of weights that never saw the masks is dense,
+    whatever the masks say, and the report names the leaves where both differ. Of
+    abstract parameters the masks alone are counted.
 
     Args:
-      params: a pytree of arrays; only shapes are used.
-      masks: see `base.Masks`.
+      params: a pytree of arrays, or of `jax.ShapeDtypeStruct` if there are masks.
+      masks: see `jaxprune.base.Masks`; without them the values alone count.
       where: the leaves that count as prunable; the selection given to the pruner.
 
-    Raises:
-      ValueError, TypeError: if the masks do not fit (see `masks.validate`).
+    Returns:
+      A `Report`, which prints as a table.
 
-    >>> import jax.numpy as jnp
-    >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    >>> masks = {"kernel": jnp.eye(2) > 0, "bias": jnp.asarray(True)}
-    >>> print(summarize(params, masks))
-    leaf      shape  size  kept  keep ratio
-    kernel    2x2       4     2      0.5000
-    prunable            4     2      0.5000
-    other               2     2
+    Raises:
+      ValueError: masks do not fit, or the parameters are abstract and there are none.
+      TypeError: a mask is not boolean.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+      >>> masks = {"kernel": jnp.eye(2) > 0, "bias": jnp.asarray(True)}
+      >>> print(summarize(params, masks))
+      leaf      shape  size  kept  keep ratio
+      kernel    2x2       4     2      0.5000
+      prunable            4     2      0.5000
+      other               2     2
     """
-    counts = jmasks.kept_counts(params, masks)
-    selected = tree.select(params, where)
-    sizes = {n: math.prod(x.shape) for n, x in tree.named_leaves(params).items()}
-    return Report(
-        leaves=tuple(
-            Leaf(name=name, shape=tuple(leaf.shape), kept=counts[name])
-            for name, leaf in selected.items()
-        ),
-        other_size=sum(size for name, size in sizes.items() if name not in selected),
+    leaves = tree.named_leaves(params)
+    known: dict[str, Any] = dict.fromkeys(leaves)
+    if masks is not None:
+        check_masks("summarize(params, masks)", params, masks)
+        known = dict(zip(leaves, jax.tree.leaves(masks), strict=True))
+    chosen = select(params, where, call="summarize(params, where=...)")
+    counts = _counts(leaves, known, chosen)
+    found = tuple(
+        Leaf(
+            name=name,
+            shape=tuple(leaf.shape),
+            kept=counts[name][0],
+            unmasked=counts[name][1],
+        )
+        for name, leaf in chosen.items()
     )
+    others = [name for name in leaves if name not in chosen]
+    return Report(
+        leaves=found,
+        other_size=sum(math.prod(np.shape(leaves[name])) for name in others),
+        other_kept=sum(counts[name][0] for name in others),
+        differing=tuple(name for name in leaves if counts[name][1]),
+    )
+
+
+def _counts(leaves, masks, chosen) -> dict[str, tuple[int, int]]:
+    """Return for every leaf how many entries are kept, and how many wrongly."""
+    pairs = {}
+    for name, leaf in leaves.items():
+        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+        if abstract and masks[name] is None and name in chosen:
+            raise ValueError(
+                f"`summarize(params)`: leaf {name!r} is abstract and has no values to "
+                "count. Pass masks, or the parameters themselves."
+            )
+        pairs[name] = _pair(leaf, masks[name], abstract, name in chosen)
+    sums = jax.device_get(
+        [[jnp.sum(x, dtype=jnp.uint32) for x in pair] for pair in pairs.values()]
+    )
+    return {name: (int(a), int(b)) for name, (a, b) in zip(pairs, sums, strict=True)}
+
+
+def _pair(leaf, mask, abstract: bool, prunable: bool):
+    """Return what is kept of a leaf, and what of that its mask prunes."""
+    shape = np.shape(leaf)
+    floating = not abstract and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    kept = jnp.broadcast_to(True if mask is None else mask, shape)
+    if mask is None:
+        return (jnp.asarray(leaf) != 0 if prunable else kept), jnp.zeros(shape, bool)
+    wrong = ~kept & (jnp.asarray(leaf) != 0) if floating else jnp.zeros(shape, bool)
+    return kept | wrong, wrong

@@ -120,12 +120,13 @@ def test_imports_follow_the_order_of_folders(name):
 
 
 def test_this_test_sees_imports():
-    assert _imports("tree") == {"base._protocols"}
-    assert {"masks._select", "tree"} <= _imports("methods._ltp")
+    assert _imports("tree._kernels") == {"base._protocols", "tree._names"}
+    assert {"methods._weights", "tree"} <= _imports("methods._ltp")
 
 
 def test_methods_do_not_know_each_other():
     helpers = {"methods._gates", "methods._keep_probabilities", "methods._one_shot"}
+    helpers |= {"methods._soft_thresholds", "methods._weights"}
     for name in MODULES:
         if name.startswith("methods."):
             others = {t for t in _imports(name) if t.startswith("methods")}

@@ -55,7 +55,7 @@ PRUNERS = {
     ),
     "ltp": Row(jaxprune.ltp(init_threshold=0.7)),
     "ltp-stacked": Row(
-        jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("*blocks*"))
+        jaxprune.ltp(init_threshold=0.7, where=jaxprune.selection(stacked="*blocks*"))
     ),
     "ltp_as_published": Row(
         jaxprune.ltp_as_published(temperature=0.3, init_threshold=0.2)
@@ -329,7 +329,7 @@ def test_a_training_step_may_donate_its_state(row):
     params = jax.tree.map(lambda w: jnp.array(w, copy=True), _params())
     variables = row.pruner.init(params)
     masks = _masks(row, params, variables)
-    counts = jaxprune.summarize(params, masks).kept
+    counts = jaxprune.masks.kept_counts(params, masks)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state):
@@ -338,7 +338,7 @@ def test_a_training_step_may_donate_its_state(row):
 
     new, new_variables = step((params, variables))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((params, variables)))
-    assert jaxprune.summarize(new, masks).kept == counts
+    assert jaxprune.masks.kept_counts(new, masks) == counts
     chex.assert_tree_all_finite((new, new_variables))
 
 
@@ -365,7 +365,7 @@ def test_an_asked_keep_ratio_is_met_exactly(row, keep_ratio, dtype):
             row.pruner.masks(params, variables, keep_ratio=keep_ratio)
         return
     masks = row.pruner.masks(params, variables, keep_ratio=keep_ratio)
-    counts = jaxprune.summarize(params, masks)
+    counts = jaxprune.summarize(jaxprune.apply_masks(params, masks), masks)
     assert counts.size == SIZE
     assert counts.kept == jaxprune.masks.keep_count(keep_ratio, SIZE)
 
@@ -397,7 +397,9 @@ def test_every_container_is_pruned_alike(row, container):
     other = CONTAINERS[container](params)
     if container == "tuple" and row is PRUNERS["ltp-stacked"]:
         # Tuples have other names: the first leaf is `0/0`.
-        stacked = jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("0/0"))
+        stacked = jaxprune.ltp(
+            init_threshold=0.7, where=jaxprune.selection(stacked="0/0")
+        )
         row = row._replace(pruner=stacked)
         same = stacked.init(other)
     else:

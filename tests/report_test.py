@@ -13,11 +13,15 @@ from flax import nnx
 import jaxprune
 
 
-def _params():
+def _dense():
     return {
         "conv1": {"bias": jnp.zeros(4), "kernel": jnp.ones((3, 3, 1, 4))},
         "dense": {"bias": jnp.zeros(10), "kernel": jnp.ones((200, 10))},
     }
+
+
+def _params():
+    return jaxprune.apply_masks(_dense(), _masks())
 
 
 def _masks():
@@ -71,7 +75,8 @@ def test_the_table_reads(wrap):
 
 def test_compression_is_infinite_when_nothing_is_kept():
     nothing = jax.tree.map(lambda w: jnp.zeros(w.shape, bool), _params())
-    counts = jaxprune.summarize(_params(), nothing)
+    zeros = jax.tree.map(jnp.zeros_like, _params())
+    counts = jaxprune.summarize(zeros, nothing)
     assert (counts.kept, counts.sparsity, counts.compression) == (0, 1.0, math.inf)
     assert "0.0000" in str(counts)
 
@@ -81,7 +86,8 @@ def test_a_scalar_mask_stands_for_the_whole_leaf():
     counts = jaxprune.summarize(_params(), yes)
     assert (counts.kept, counts.compression) == (2036, 1.0)
     no = jax.tree.map(lambda _: jnp.asarray(False), _params())
-    assert jaxprune.summarize(_params(), no).kept == 0
+    zeros = jax.tree.map(jnp.zeros_like, _params())
+    assert jaxprune.summarize(zeros, no).kept == 0
 
 
 def test_what_is_prunable_is_asked_with_where():
@@ -90,7 +96,30 @@ def test_what_is_prunable_is_asked_with_where():
     assert (counts.kept, counts.size, counts.other_size) == (1011, 2010, 40)
 
 
-def test_only_shapes_of_the_parameters_are_used():
+def test_values_count_and_where_the_masks_differ_is_named():
+    counts = jaxprune.summarize(_dense(), _masks())
+    assert (counts.kept, counts.sparsity) == (2036, 0.0)
+    assert counts.differing == ("conv1/kernel", "dense/kernel")
+    assert [leaf.unmasked for leaf in counts.leaves] == [27, 999]
+    assert "not zero although the masks prune it: conv1/kernel" in str(counts)
+    assert not jaxprune.summarize(_params(), _masks()).differing
+    zeros = jax.tree.map(jnp.zeros_like, _params())  # kept, and zero for now
+    assert jaxprune.summarize(zeros, _masks()).kept == 1010
+    assert jaxprune.summarize(_params()).kept == 1010
+    assert jaxprune.summarize(zeros).kept == 0
+
+
+def test_masks_that_prune_other_leaves_are_counted():
+    masks = _masks()
+    masks["conv1"]["bias"] = jnp.array([True, False, False, False])
+    counts = jaxprune.summarize(_params(), masks)
+    assert (counts.other_size, counts.other_kept) == (14, 11)
+    assert str(counts).splitlines()[-1].split() == ["other", "14", "11"]
+
+
+def test_of_abstract_parameters_the_masks_are_counted():
+    with pytest.raises(ValueError, match=r"'conv1/kernel' is abstract"):
+        jaxprune.summarize(jax.eval_shape(_params))
     abstract = jax.eval_shape(_params)
     want = jaxprune.summarize(_params(), _masks())
     assert jaxprune.summarize(abstract, _masks()) == want

@@ -84,7 +84,9 @@ def test_integer_leaves_are_refused():
 
 def test_empty_leaves_are_refused():
     with pytest.raises(ValueError, match=r"'w' has shape \(0, 3\)"):
-        tree.select({"w": jnp.ones((0, 3))}, tree.kernels)
+        tree.select({"w": jnp.ones((0, 3))}, "w")
+    some = {"w": jnp.ones((0, 3)), "v": jnp.ones((2, 3))}
+    assert list(tree.select(some)) == ["v"]
 
 
 def test_equal_names_are_refused():

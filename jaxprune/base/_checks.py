@@ -108,3 +108,22 @@ def _rounded(value: Any) -> int:
 def round_up(value: float) -> str:
     """Write a positive number with four digits, such that they are not below it."""
     return f"{value * 1.0006:.4g}"
+
+
+def check_positive(call: str, name: str, value: Any) -> None:
+    """Refuse a plain number that is not positive and finite; arrays pass.
+
+    Args:
+      call: the function called, as the user wrote it: `"ltp"`.
+      name: the argument's name.
+      value: a number > 0 or an array.
+
+    Raises:
+      ValueError: `value` is not positive and finite, or neither number nor array.
+    """
+    if isinstance(value, jax.Array):
+        return
+    if not (is_static_number(value) and np.all(np.isfinite(value) & (value > 0))):
+        raise ValueError(
+            f"`{call}({name}={value!r})`: must be a positive and finite number."
+        )

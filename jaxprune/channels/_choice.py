@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group
-from jaxprune.masks._select import keep_count
+from jaxprune.masks._counts import keep_count
 from jaxprune.tree._names import matched, near
 
 KeepRatio = float | Mapping[str, Any]

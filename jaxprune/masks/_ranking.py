@@ -1,126 +1,502 @@
-"""Ranking without sorting: how many to keep, and which are the largest.
+"""Ranking without sorting: which are the k largest of many arrays.
 
-Counts are exact and ties are settled by position, first come, first kept.
+Floats become unsigned integers of the same order, and the k-th largest is found bit by
+bit: each pass counts the entries that reach a candidate. Equal entries are settled by
+position, first come, first kept, by the same search over positions. All that ever
+leaves an array is a count, so arrays that are sharded over devices stay where they
+are, and the program grows in proportion to the number of arrays.
 """
 
+import functools
 import math
-from fractions import Fraction
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from jaxprune.masks import _counts as counts
+from jaxprune.masks._counts import Count
 
 
-def keep_count(keep_ratio: float, size: int) -> int:
-    """Returns `floor(keep_ratio * size)`, in exact decimal arithmetic.
+class Segments(NamedTuple):
+    """How entries are grouped; static.
 
-    `0.29 * 100` is 28.999999999999996 in floating point; asked to keep 0.29 of 100
-    weights, the count is 29.
-
-    Raises:
-      ValueError: if `keep_ratio` is not in (0, 1].
-
-    >>> keep_count(0.29, 100)
-    29
+    Attributes:
+      layers: for each array the number of layers along its first axis, or None.
+      groups: for each layer of each array, in order, the number of its group. Entries
+        are ranked within a group.
     """
-    if not 0 < keep_ratio <= 1:
-        raise ValueError(
-            f"`keep_ratio={keep_ratio}`: the fraction kept must be in (0, 1]; a "
-            "sparsity of s is a keep ratio of 1 - s."
-        )
-    return math.floor(Fraction(str(keep_ratio)) * size)
+
+    layers: tuple[int | None, ...]
+    groups: tuple[int, ...]
 
 
-def traced_count(keep_ratio: jax.Array, size: int) -> jax.Array:
-    """Returns `keep_count` of a traced ratio, to within one float32 rounding."""
-    # Half of one in a million against rounding to just below a whole count.
-    asked = jnp.floor(jnp.asarray(keep_ratio) * size * (1 + 5e-7))
-    return jnp.clip(asked, 0, size).astype(jnp.int32)
+def together(arrays: Sequence[Any]) -> Segments:
+    """Return the segments of arrays that are ranked all together."""
+    return Segments((None,) * len(arrays), (0,) * len(arrays))
 
 
-def _sign_bit(unsigned: jnp.dtype) -> jax.Array:
-    return jnp.asarray(1 << (jnp.iinfo(unsigned).bits - 1), unsigned)
+def largest(
+    scores: Sequence[jax.Array],
+    k: Any,
+    *,
+    segments: Segments | None = None,
+    forced: Sequence[jax.Array] | None = None,
+    alive: Sequence[jax.Array | None] | None = None,
+) -> list[jax.Array]:
+    """Return the masks of the k largest scores of every group.
 
-
-def _sortable(scores: jax.Array) -> jax.Array:
-    """Maps floats to unsigned integers in the same order.
-
-    NaN is lowest; -0.0 equals 0.0. float64 has 64 bits, everything else 32.
-    """
-    dtype = jnp.promote_types(scores.dtype, jnp.float32)
-    unsigned = jnp.uint64 if dtype == jnp.float64 else jnp.uint32
-    scores = scores.astype(dtype)
-    scores = jnp.where(scores == 0, 0.0, scores)  # Adding 0.0 would be optimised away.
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    bits = jax.lax.bitcast_convert_type(scores, unsigned)
-    sign = _sign_bit(bits.dtype)
-    return jnp.where(bits >= sign, ~bits, bits | sign)
-
-
-@jax.jit
-def largest(scores: list[jax.Array], k: jax.Array | int) -> list[jax.Array]:
-    """Returns the masks of the k largest scores of all arrays together.
-
-    Bisection on the bits: 32 counting passes (64 for float64) find the k-th largest
-    value whatever the number of arrays and their layout: nothing is sorted,
-    concatenated or gathered, so arrays sharded over devices stay where they are.
+    One counting pass for each bit of the scores' dtype, at least 16, and a second
+    search over positions if there are ties.
 
     Args:
-      scores: float arrays, together fewer than 2**31 entries. NaN is the lowest.
-      k: from 0 to the number of entries.
+      scores: float arrays of fewer than 2**32 entries each. NaN is the highest score,
+        so that it is kept and can be noticed; -0.0 equals 0.0.
+      k: how many are kept of each group, from 0 to its size: an int, an int32 scalar or
+        a `Count` of shape (), or sequences of them, shape (groups,).
+      segments: which arrays hold several layers, and which layers are ranked together;
+        one group if None.
+      forced: bool arrays of what is ranked before everything else.
+      alive: bool arrays or None; what is False is never kept.
+
+    Returns:
+      Bool arrays of the shapes of `scores`.
+
+    Raises:
+      ValueError: an array has 2**32 entries or more.
     """
-    codes = _codes(scores)
-    kth = _kth_code(codes, k)
-    room = k - _count(codes, lambda c: c > kth)
-    masks = []
-    for c in codes:
-        ties = c == kth
-        earlier = jnp.cumsum(ties.ravel(), dtype=jnp.int32).reshape(c.shape)
-        masks.append((c > kth) | (ties & (earlier <= room)))
-        room = room - jnp.sum(ties, dtype=jnp.int32)
-    return masks
+    scores = list(scores)
+    if not scores:
+        return []
+    _refuse_huge(scores)
+    segments = segments or together(scores)
+    return _largest(
+        scores,
+        _vector(k),
+        None if forced is None else list(forced),
+        None if alive is None else list(alive),
+        segments=segments,
+    )
 
 
-@jax.jit
-def kth_largest(scores: list[jax.Array], k: jax.Array | int) -> jax.Array:
-    """Returns the k-th largest score of all arrays together, equal ones counted singly.
-
-    As `largest`, without a word about which scores those are: no ties to settle.
+def kth_largest(scores: Sequence[jax.Array], k: Any) -> jax.Array:
+    """Return the k-th largest score of all arrays together.
 
     Args:
       scores: see `largest`.
-      k: from 1 to the number of entries.
+      k: from 1 to the number of entries; see `largest`.
 
     Returns:
       A scalar of the widest dtype among the scores, at least float32.
 
-    >>> float(kth_largest([jnp.array([3.0, 1.0]), jnp.array([3.0, -2.0])], 3))
-    1.0
+    Raises:
+      ValueError: an array has 2**32 entries or more.
+
+    Examples:
+      >>> float(kth_largest([jnp.array([3.0, 1.0]), jnp.array([3.0, -2.0])], 3))
+      1.0
     """
-    codes = _codes(scores)
-    kth = _kth_code(codes, k)
-    sign = _sign_bit(kth.dtype)
-    bits = jnp.where(kth >= sign, kth & ~sign, ~kth)  # the inverse of `_sortable`
-    return jax.lax.bitcast_convert_type(bits, jnp.result_type(jnp.float32, *scores))
+    scores = list(scores)
+    _refuse_huge(scores)
+    return _kth_largest(scores, _vector(k))
 
 
-def _codes(scores: list[jax.Array]) -> list[jax.Array]:
-    wide = jnp.result_type(jnp.float32, *scores)
-    return [_sortable(x.astype(wide)) for x in scores]
+def _refuse_huge(scores: Sequence[Any]) -> None:
+    for score in scores:
+        if math.prod(score.shape) >= 2**32:
+            raise ValueError(
+                "`largest(scores)`: positions are uint32, so an array must have fewer "
+                f"than 2**32 entries, got the shape {score.shape}. Split it, for "
+                "example along its first axis."
+            )
 
 
-def _count(codes: list[jax.Array], predicate) -> jax.Array:
-    return jnp.asarray(sum(jnp.sum(predicate(c), dtype=jnp.int32) for c in codes))
+def _vector(k: Any) -> Count:
+    count = k if isinstance(k, Count) else counts.from_ints(k)
+    return Count(jnp.atleast_1d(count.high), jnp.atleast_1d(count.low))
 
 
-def _kth_code(codes: list[jax.Array], k: jax.Array | int) -> jax.Array:
-    """Finds the largest code that at least k of all codes reach, bit by bit."""
+@functools.partial(jax.jit, static_argnames="segments")
+def _largest(scores, k, forced, alive, *, segments: Segments):
+    packing = _packing(scores, segments)
+    codes = _codes(scores, forced, alive, packing)
+    limits, ends = _cut(codes, k, packing.segments, packing.order)
+    at = zip(
+        codes,
+        _per_array(limits, packing.segments),
+        _per_array(ends, packing.segments, None),
+        packing.segments.layers,
+        strict=True,
+    )
+    masks = _unpack([_reached(*each) for each in at], scores, packing)
+    if alive is not None:
+        masks = [m if a is None else m & a for m, a in zip(masks, alive, strict=True)]
+    return masks
+
+
+@jax.jit
+def _kth_largest(scores, k):
+    packing = _packing(scores, together(scores))
+    codes = _codes(scores, None, None, packing)
+    kth = _cut(codes, k, packing.segments, packing.order)[0][0]
+    top = _top_bit(kth.dtype)
+    bits = jnp.where(kth >= top, kth & ~top, ~kth)  # the inverse of `_ordered`
+    value = jax.lax.bitcast_convert_type(bits, jnp.result_type(*scores))
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+
+
+def _top_bit(unsigned: Any) -> jax.Array:
+    return jnp.asarray(1 << (jnp.iinfo(unsigned).bits - 1), unsigned)
+
+
+def _ordered(scores: jax.Array) -> jax.Array:
+    """Map floats to unsigned integers of the same order, NaN the highest but one."""
+    unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[scores.dtype.itemsize]
+    nan = jnp.isnan(scores)
+    scores = jnp.where(scores == 0, jnp.zeros_like(scores), scores)
+    bits = jax.lax.bitcast_convert_type(scores, unsigned)
+    top = _top_bit(unsigned)
+    codes = jnp.where(bits >= top, ~bits, bits | top)
+    return jnp.where(nan, jnp.asarray(jnp.iinfo(unsigned).max - 1, unsigned), codes)
+
+
+def _codes(scores, forced, alive, packing) -> list[jax.Array]:
+    wide = jnp.result_type(*scores)
+    if wide.itemsize == 1:  # eight-bit floats
+        wide = jnp.dtype(jnp.float32)
+    scores = [x if x.dtype == wide else x.astype(wide) for x in scores]
+    codes = [_ordered(score) for score in _pack(scores, packing)]
+    if forced is not None:
+        highest = jnp.asarray(jnp.iinfo(codes[0].dtype).max, codes[0].dtype)
+        packed = _pack(forced, packing)
+        codes = [jnp.where(f, highest, c) for f, c in zip(packed, codes, strict=True)]
+    if alive is not None and any(a is not None for a in alive):
+        alive = [
+            jnp.ones(x.shape, bool) if a is None else a
+            for a, x in zip(alive, scores, strict=True)
+        ]
+        packed = _pack(alive, packing)
+        codes = [
+            jnp.where(a, c, jnp.zeros_like(c))
+            for a, c in zip(packed, codes, strict=True)
+        ]
+    return [
+        code if ends is None else _without_padding(code, ends)
+        for code, ends in zip(codes, packing.ends, strict=True)
+    ]
+
+
+def _without_padding(codes: jax.Array, ends: tuple[int, ...]) -> jax.Array:
+    """Give what was added to the rows of a common array the lowest code of all."""
+    position = jax.lax.broadcasted_iota(jnp.int32, codes.shape, 1)
+    real = position < np.asarray(ends, np.int32)[:, None]
+    return jnp.where(real, codes, jnp.zeros_like(codes))
+
+
+def _replicated(x: jax.Array) -> jax.Array:
+    """Return an array that no explicit axis of a mesh shards."""
+    sharding = jax.typeof(x).sharding
+    explicit = AxisType.Explicit in sharding.mesh.axis_types
+    if explicit and any(axis is not None for axis in sharding.spec):
+        return jax.sharding.reshard(x, PartitionSpec(*(None,) * x.ndim))
+    return x
+
+
+def _counted(flags: Sequence[jax.Array], segments: Segments) -> Count:
+    """Count what is true in every segment, shape (segments,)."""
+    found = []
+    for flag, layers in zip(flags, segments.layers, strict=True):
+        if layers is None:
+            found.append(jnp.sum(flag, dtype=jnp.uint32)[None])
+        else:
+            axes = tuple(range(1, flag.ndim))
+            found.append(_replicated(jnp.sum(flag, axis=axes, dtype=jnp.uint32)))
+    return counts.from_uint32(jnp.concatenate(found))
+
+
+def _in_groups(count: Count, segments: Segments) -> Count:
+    """Add up the counts of segments by group, shape (groups,)."""
+    groups = np.asarray(segments.groups)
+    if (groups == np.arange(groups.size)).all():
+        return count
+    if not groups.any():
+        return jax.tree.map(lambda x: x[None], counts.total(count))
+    order = np.argsort(groups, kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+    running = counts.cumulative(Count(count.high[order], count.low[order]))
+    return counts.minus(
+        Count(running.high[ends[1:]], running.low[ends[1:]]),
+        Count(running.high[ends[:-1]], running.low[ends[:-1]]),
+    )
+
+
+def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
+    """Return for every segment the count of the earlier ones of its group."""
+    groups = np.asarray(segments.groups)
+    order = np.lexsort([places, groups])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(groups))[:-1]])[groups]
+    running = counts.cumulative(Count(count.high[order], count.low[order]))
+    back = np.argsort(order)
+    return counts.minus(
+        Count(running.high[back], running.low[back]),
+        Count(running.high[starts], running.low[starts]),
+    )
+
+
+def _per_array(
+    values: jax.Array, segments: Segments, groups: Any = "groups"
+) -> list[jax.Array]:
+    """Return the values of each array's segments, those of groups if they are."""
+    if groups is not None:
+        values = values[np.asarray(segments.groups)]
+    found, start = [], 0
+    for layers in segments.layers:
+        stop = start + (layers or 1)
+        found.append(values[start] if layers is None else values[start:stop])
+        start = stop
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _reached(code, limit, end, layers) -> jax.Array:
+    """Return what is above the limit, or equal to it before a position."""
+    shape = code.shape if layers is None else code.shape[1:]
+    position = jnp.zeros((), jnp.uint32)
+    for axis in range(len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]))
+        position += stride * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    if layers is not None:
+        limit, end = (x.reshape(-1, *(1,) * len(shape)) for x in (limit, end))
+        position = jnp.broadcast_to(position, (1, *shape))
+    return (code > limit) | ((code == limit) & (position < end))
+
+
+class _Search(NamedTuple):
+    """State of the search.
+
+    Attributes:
+      step: passes made.
+      kth: for each group the bits found so far of its k-th largest code.
+      above: for each segment how many entries are above that.
+      reach: for each segment how many reach it.
+      ends: for each segment the bits found so far of the position where ties end.
+    """
+
+    step: jax.Array
+    kth: jax.Array
+    above: Count
+    reach: Count
+    ends: jax.Array
+
+
+def _cut(codes, k: Count, segments: Segments, places: tuple[int, ...]):
+    """Return the k-th largest code of each group, and where its ties end.
+
+    One loop makes all passes, because each pass names every array and the size of the
+    program is that of its loops: first the bits of the code; then how many entries are
+    above it and how many reach it; then, if ties are left, the bits of the position.
+
+    Args:
+      codes: unsigned integers.
+      k: how many entries of each group are kept.
+      segments: see `Segments`.
+      places: for each segment its place in the order in which ties are settled.
+
+    Returns:
+      The codes, shape (groups,), and the positions, uint32 of shape (segments,).
+    """
     unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
+    groups = np.asarray(segments.groups)
+    longest = max(
+        math.prod(code.shape if layers is None else code.shape[1:])
+        for code, layers in zip(codes, segments.layers, strict=True)
+    )
 
-    def set_bit(i, value):
-        candidate = value | (jnp.ones((), unsigned) << (bits - 1 - i).astype(unsigned))
-        reached = _count(codes, lambda c: c >= candidate) >= k
-        return jnp.where(reached, candidate, value)
+    def quotas(state):
+        room = counts.minus(k, _in_groups(state.above, segments))
+        ties = counts.minus(state.reach, state.above)
+        left = counts.minus(
+            Count(room.high[groups], room.low[groups]), _before(ties, segments, places)
+        )
+        return left, counts.at_least(left, ties)
 
-    # Zero, but varying over devices as the scores do (inside `shard_map`).
-    zero = jnp.zeros_like(sum(jnp.max(c, initial=0) for c in codes))
-    return jax.lax.fori_loop(0, bits, set_bit, zero)
+    def unsettled(state):
+        left, whole = quotas(state)
+        nothing = from_zero(left)
+        searching = jnp.any(~whole & ~counts.at_least(nothing, left))
+        return (state.step < bits + 2) | (
+            (state.step < bits + 2 + longest.bit_length()) & searching
+        )
+
+    def make_pass(state):
+        ones = jnp.ones((), unsigned)
+        at = jnp.clip(bits - 1 - state.step, 0, bits - 1).astype(unsigned)
+        candidates = state.kth | (ones << at)
+        at = jnp.clip(bits + 1 + longest.bit_length() - state.step, 0, 31)
+        ends = state.ends | (jnp.uint32(1) << at.astype(jnp.uint32))
+        first, second = state.step < bits, state.step == bits
+        third, last = state.step == bits + 1, state.step > bits + 1
+        limits = jnp.where(first, candidates - ones, state.kth)
+        until = jnp.where(last, ends, jnp.where(third, jnp.uint32(2**32 - 1), 0))
+        n = _counted(codes, limits, until, segments)
+        reached = counts.at_least(_in_groups(n, segments), k)
+        kth = jnp.where(first & reached, candidates, state.kth)
+        above = pick(second, n, state.above)
+        reach = pick(third, n, state.reach)
+        new = _Search(state.step + 1, kth, above, reach, state.ends)
+        left, whole = quotas(new)
+        fits = counts.at_least(left, counts.minus(n, above)) & ~whole
+        settled = jnp.where(whole, jnp.uint32(2**32 - 1), jnp.uint32(0))
+        ends = jnp.where(last & fits, ends, jnp.where(third, settled, state.ends))
+        return new._replace(ends=ends)
+
+    zero = _varying(codes, k)
+    empty = jnp.zeros(groups.size, jnp.int32) + zero
+    start = _Search(
+        step=jnp.int32(0),
+        kth=(jnp.zeros(k.high.shape, jnp.int32) + zero).astype(unsigned),
+        above=Count(empty, empty),
+        reach=Count(empty, empty),
+        ends=empty.astype(jnp.uint32),
+    )
+    state = jax.lax.while_loop(unsettled, make_pass, start)
+    return state.kth, state.ends
+
+
+def pick(first: jax.Array, a: Count, b: Count) -> Count:
+    """Return the first of two counts where a flag is set, else the second."""
+    return Count(jnp.where(first, a.high, b.high), jnp.where(first, a.low, b.low))
+
+
+def from_zero(like: Count) -> Count:
+    """Return counts of zero."""
+    return jax.tree.map(jnp.zeros_like, like)
+
+
+def _varying(codes: Sequence[jax.Array], k: Count) -> jax.Array:
+    """Return zero, varying over devices as the arguments do (inside `shard_map`)."""
+    zeros = [jnp.zeros_like(x, jnp.int32, shape=()) for x in [*codes, *k]]
+    return functools.reduce(jnp.add, zeros)
+
+
+def _counted(codes, limits, ends, segments: Segments) -> Count:
+    """Count what is kept in every segment, shape (segments,)."""
+    found = []
+    for code, limit, end, layers in zip(
+        codes,
+        _per_array(limits, segments),
+        _per_array(ends, segments, None),
+        segments.layers,
+        strict=True,
+    ):
+        flags = _reached(code, limit, end, layers)
+        axes = tuple(range(0 if layers is None else 1, flags.ndim))
+        number = jnp.sum(flags, axis=axes, dtype=jnp.uint32)
+        found.append(jnp.atleast_1d(_replicated(number)))
+    return counts.from_uint32(jnp.concatenate(found))
+
+
+# Packing of small arrays: -------------------------------------------------------------
+
+
+class _Packing(NamedTuple):
+    """Where small arrays lie in the rows of a common one; static.
+
+    Attributes:
+      segments: those of the packed arrays: each row is a segment.
+      order: for each packed segment its place in the order of the given entries.
+      members: for each packed array the given ones in it, (index, layers).
+      ends: for each packed array the used length of its rows, None if it is a given
+        one.
+    """
+
+    segments: Segments
+    order: tuple[int, ...]
+    members: tuple[tuple[tuple[int, int], ...], ...]
+    ends: tuple[tuple[int, ...] | None, ...]
+
+
+_SMALL = 1 << 14
+_FEW = 32
+_ROW = 128
+
+
+def _is_small(array: jax.Array) -> bool:
+    spec = jax.typeof(array).sharding.spec
+    return array.size <= _SMALL and all(axis is None for axis in spec)
+
+
+def _packing(arrays, segments: Segments) -> _Packing:
+    """Plan which arrays are copied into the rows of a common one.
+
+    The size of a program grows with the number of arrays in it, so many small arrays
+    are ranked as one.
+    """
+    small = [i for i, array in enumerate(arrays) if _is_small(array)]
+    small = tuple(small if len(small) > _FEW else ())
+    layers = [n or 1 for n in segments.layers]
+    starts = np.cumsum([0, *layers]).tolist()
+    singles = [(i,) for i in range(len(arrays)) if i not in set(small)]
+    stacks, groups, order, ends = [], [], [], []
+    for members in [*singles, *([small] if small else [])]:
+        used = []
+        for i in members:
+            size = arrays[i].size // layers[i]
+            rows = [min(_ROW, size - r) for r in range(0, size, _ROW)] or [0]
+            rows = rows if small and members == small else [size]
+            for place in range(starts[i], starts[i + 1]):
+                groups += [segments.groups[place]] * len(rows)
+                order += [place] * len(rows)
+                used += rows
+        packed = bool(small) and members == small
+        stacks.append(len(used) if packed else segments.layers[members[0]])
+        ends.append(tuple(used) if packed else None)
+    members = [*singles, *([small] if small else [])]
+    return _Packing(
+        Segments(tuple(stacks), tuple(groups)),
+        tuple(np.argsort(np.argsort(order, kind="stable"), kind="stable").tolist()),
+        tuple(tuple((i, layers[i]) for i in group) for group in members),
+        tuple(ends),
+    )
+
+
+def _pack(arrays, packing: _Packing) -> list[jax.Array]:
+    packed = []
+    for members, ends in zip(packing.members, packing.ends, strict=True):
+        if ends is None:
+            packed.append(arrays[members[0][0]])
+            continue
+        pieces = []
+        for i, n in members:
+            size = arrays[i].size // n
+            more = -size % _ROW
+            flat = jax.lax.reshape(arrays[i], (n, size))
+            if n > 1 and more:
+                zero = np.zeros((), flat.dtype)
+                flat = jax.lax.pad(flat, zero, [(0, 0, 0), (0, more, 0)])
+            pieces.append(jax.lax.reshape(flat, (flat.size,)))
+            if n == 1 and more:
+                pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
+        flat = jax.lax.concatenate(pieces, 0)
+        packed.append(jax.lax.reshape(flat, (len(ends), _ROW)))
+    return packed
+
+
+def _unpack(masks, arrays, packing: _Packing) -> list[jax.Array]:
+    found: list[Any] = [None] * len(arrays)
+    for mask, members, ends in zip(masks, packing.members, packing.ends, strict=True):
+        if ends is None:
+            found[members[0][0]] = mask
+            continue
+        flat, start = jax.lax.reshape(mask, (mask.size,)), 0
+        for i, n in members:
+            size = arrays[i].size // n
+            stride = size + -size % _ROW
+            own = jax.lax.slice(flat, (start,), (start + n * stride,))
+            own = jax.lax.slice(jax.lax.reshape(own, (n, stride)), (0, 0), (n, size))
+            found[i] = jax.lax.reshape(own, arrays[i].shape)
+            start += n * stride
+    return found

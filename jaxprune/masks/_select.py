@@ -1,50 +1,35 @@
-"""From scores to masks: the only place that decides what is kept.
+"""From scores to masks: which weights are kept.
 
-A mask tree has the structure of the parameters; each leaf is a bool array, True for
-kept, of the shape of its parameter, or the scalar True for a leaf that is never pruned.
 Counts are exact: ties are settled by position, first come, first kept.
 """
 
 import math
 from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxprune import tree as jtree
-from jaxprune.base._protocols import Masks, Params, keep
-from jaxprune.masks._ranking import keep_count as keep_count
-from jaxprune.masks._ranking import largest, traced_count
-
-
-def keep_ratio_of(sparsity: float) -> float:
-    """Returns `1 - sparsity`, in exact decimal arithmetic.
-
-    Args:
-      sparsity: the fraction of zeros, in [0, 1).
-
-    Raises:
-      ValueError: if `sparsity` is outside [0, 1).
-
-    >>> keep_ratio_of(0.9), 1 - 0.9
-    (0.1, 0.09999999999999998)
-    """
-    if not 0 <= sparsity < 1:
-        raise ValueError(
-            f"`sparsity={sparsity}`: the fraction of zeros must be in [0, 1). For 95 % "
-            "zeros pass 0.95."
-        )
-    return float(1 - Fraction(str(sparsity)))
+from jaxprune.masks import _counts as counts
+from jaxprune.masks._counts import Count
+from jaxprune.masks._distributions import (
+    Distribution,
+    allocate,
+    allocate_traced,
+    check_bounds,
+    global_,
+    shares_of,
+)
+from jaxprune.masks._ranking import Segments, largest
+from jaxprune.tree._names import by_pattern
 
 
 def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
-    """Keeps the `keep` largest entries of the whole tree of scores.
+    """Keep the `keep` largest entries of the whole tree of scores.
 
     Args:
-      scores: a pytree of float arrays, together fewer than 2**31 entries. NaN counts as
-        the lowest score.
+      scores: a pytree of float arrays. NaN is the highest score when traced.
       keep: how many entries to keep, a Python int or an int32 scalar (so it may follow
         a schedule under jit), from 0 to the number of entries.
 
@@ -54,236 +39,280 @@ def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
       order, are kept.
 
     Raises:
-      ValueError: if a static `keep` is out of range, or there are too many entries.
+      ValueError: a static `keep` is out of range, a leaf has 2**32 entries or more, or
+        a score that is not traced is NaN.
 
-    >>> import jax.numpy as jnp
-    >>> masks = top_k_masks({"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}, 3)
-    >>> masks["a"].tolist(), masks["b"].tolist()
-    ([True, True], [False, True])
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
+      >>> masks = top_k_masks(scores, 3)
+      >>> masks["a"].tolist(), masks["b"].tolist()
+      ([True, True], [False, True])
     """
     leaves, treedef = jax.tree.flatten(scores)
     size = sum(math.prod(leaf.shape) for leaf in leaves)
-    if size >= 2**31:
-        raise ValueError(
-            f"`top_k_masks`: counts are int32, so fewer than 2**31 entries can be "
-            f"ranked together, got {size}. Rank groups of leaves apart."
-        )
     if isinstance(keep, int) and not 0 <= keep <= size:
         raise ValueError(
             f"`top_k_masks(keep={keep})`: `keep` must be from 0 to the number of "
             f"entries, {size}."
         )
-    return jax.tree.unflatten(treedef, largest(leaves, keep) if leaves else [])
+    refuse_nan(f"top_k_masks(keep={keep})", dict(enumerate(leaves)))
+    return jax.tree.unflatten(treedef, largest(leaves, keep))
 
 
-def layer_floor(size: int, min_keep_ratio: float) -> int:
-    """Returns the least number of entries a layer keeps: `ceil(ratio * size)`.
+@jax.jit
+def _any_nan(arrays):
+    return jnp.stack([jnp.any(jnp.isnan(array)) for array in arrays])
+
+
+def refuse_nan(call: str, arrays: Mapping[Any, Any]) -> None:
+    """Refuse NaN in arrays whose values are known; traced ones pass.
 
     Raises:
-      ValueError: if `min_keep_ratio` is outside [0, 1].
-
-    >>> layer_floor(288, 0.001), layer_floor(100_000, 0.001)
-    (1, 100)
+      ValueError: an array holds NaN; its name is given.
     """
-    if not 0 <= min_keep_ratio <= 1:
+    known = {
+        name: array
+        for name, array in arrays.items()
+        if isinstance(array, jax.Array | np.ndarray)
+        and not isinstance(array, jax.core.Tracer)
+    }
+    if not known or len(known) < len(arrays):
+        return
+    with jax.ensure_compile_time_eval():
+        found = np.asarray(_any_nan(list(known.values())))
+    bad = [name for name, nan in zip(known, found, strict=True) if nan]
+    if bad:
         raise ValueError(
-            f"`min_keep_ratio={min_keep_ratio}`: the least fraction of a layer must be "
-            "in [0, 1]; 0 allows a layer to be emptied."
+            f"`{call}`: scores must be numbers, those of {bad} hold NaN. The weights "
+            "or the loss have diverged; go back to a checkpoint before that."
         )
-    return math.ceil(Fraction(str(min_keep_ratio)) * size)
 
 
-def floor_masks(
-    scores: jax.Array, *, min_keep_ratio: float, layers: int | None = None
-) -> jax.Array:
-    """Returns the mask of the best `ceil(min_keep_ratio * size)` entries of a layer.
+class Layer(NamedTuple):
+    """One layer of one leaf, for the decision how many of its weights are kept.
+
+    Attributes:
+      leaf: the name of its leaf.
+      shape: the shape of the layer.
+      floor: its minimum count.
+      cap: how many of its weights are not yet pruned.
+    """
+
+    leaf: str
+    shape: tuple[int, ...]
+    floor: int
+    cap: int
+
+    @property
+    def size(self) -> int:
+        """The number of its weights."""
+        return math.prod(self.shape)
+
+
+def floors_of(call: str, min_keep_ratio: Any, names: Any) -> dict[str, float]:
+    """Return the minimum keep ratio of every leaf.
 
     Args:
-      scores: shape (...), or (layers, ...) if layers are stacked.
-      min_keep_ratio: in [0, 1].
-      layers: None for one layer, else the length of the first axis; then the floor
-        holds in each of them.
+      call: the public function that was called.
+      min_keep_ratio: a number in [0, 1], or pattern to number.
+      names: the names of the selected leaves.
+
+    Raises:
+      ValueError: out of range, or patterns that do not cover the leaves.
     """
-    if layers is None:
-        return top_k_masks(scores, layer_floor(scores.size, min_keep_ratio))
-    floor = layer_floor(scores.size // layers, min_keep_ratio)
-    return jax.vmap(lambda layer: top_k_masks(layer, floor))(scores)
+    if not isinstance(min_keep_ratio, Mapping):
+        counts.check_floor(call, min_keep_ratio)
+        return dict.fromkeys(names, min_keep_ratio)
+    for value in min_keep_ratio.values():
+        counts.check_floor(call, value)
+    found = by_pattern(call, "min_keep_ratio", min_keep_ratio, names)
+    return {name: value for name, (_, value) in found.items()}
 
 
-def global_masks(
+def layers_of(call, scores, layers, alive, min_keep_ratio) -> list[Layer]:
+    """Return all layers, stacked ones one by one, in the order of their leaves."""
+    floors, found = floors_of(call, min_keep_ratio, scores), []
+    for name, score in scores.items():
+        number, shape = layers.get(name), tuple(score.shape)
+        shape = shape if number is None else shape[1:]
+        caps = [math.prod(shape)] * (number or 1)
+        if alive.get(name) is not None:
+            rows = np.asarray(alive[name]).reshape(number or 1, -1)
+            caps = np.count_nonzero(rows, axis=1).tolist()
+        floor = counts.layer_floor(math.prod(shape), floors[name])
+        found += [Layer(name, shape, min(floor, cap), cap) for cap in caps]
+    return found
+
+
+def scored_masks(
     scores: Mapping[str, jax.Array],
     *,
-    keep_ratio: float | jax.Array,
-    min_keep_ratio: float = 0.0,
+    keep_ratio: Any,
+    distribution: Distribution = global_,
+    min_keep_ratio: Any = 0.0,
     layers: Mapping[str, int | None] | None = None,
+    alive: Mapping[str, Any] | None = None,
+    call: str = "scored_masks",
 ) -> dict[str, jax.Array]:
-    """Keeps exactly `floor(keep_ratio * n)` of the n scored weights, the best of all.
+    """Keep exactly `floor(keep_ratio * n)` of the n scored weights.
 
-    Every layer keeps at least its floor (see `floor_masks`); the rest of the count
-    goes to the highest scores, wherever they are.
+    The distribution says how many each layer keeps, or that all are ranked together.
+    Every layer keeps at least `ceil(min_keep_ratio * size)`.
 
     Args:
-      scores: leaf name to scores, comparable between leaves.
-      keep_ratio: of all scored weights, in (0, 1]. A number is counted exactly; a
-        traced scalar (a schedule under jit) to float32, and never below the floors.
-      min_keep_ratio: in [0, 1], of each layer.
+      scores: leaf name to scores, floating; the highest are kept. NaN is the highest.
+      keep_ratio: of all weights, in (0, 1]: a number, which is counted exactly; a
+        traced scalar, as exact as float32; or shell pattern to such a ratio, each for
+        the leaves that it is the first to match, counted within them.
+      distribution: `masks.global_`, `masks.uniform`, `masks.erk`, or another function
+        of the shape of a layer.
+      min_keep_ratio: in [0, 1], of each layer; or pattern to number.
       layers: leaf name to the number of layers stacked along the first axis; leaves
         that are not named hold one layer.
+      alive: leaf name to a bool array; what is False is never kept, but counts.
+      call: what messages begin with.
+
+    Returns:
+      Leaf name to mask.
 
     Raises:
-      ValueError: if the floors together exceed the count asked for.
+      ValueError: an argument is out of range; the floors exceed the count, or the
+        masks that hold keep less; patterns do not fit; scores that are not traced hold
+        NaN.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> scores = {"a": jnp.array([[3.0, 1.0]]), "b": jnp.array([[4.0, 5.0]])}
+      >>> got = scored_masks(scores, keep_ratio=0.5)
+      >>> got["a"].tolist(), got["b"].tolist()
+      ([[False, False]], [[True, True]])
+      >>> share = lambda shape: shape[0] * shape[1]  # `masks.uniform`
+      >>> got = scored_masks(scores, keep_ratio=0.5, distribution=share)
+      >>> got["a"].tolist(), got["b"].tolist()
+      ([[True, False]], [[False, True]])
     """
-    size = sum(math.prod(s.shape) for s in scores.values())
-    least, ranked = 0, {}
-    for name, score in scores.items():
-        stacked = (layers or {}).get(name)
-        count = stacked or 1
-        least += count * layer_floor(score.size // count, min_keep_ratio)
-        ranked[name] = score
-        if min_keep_ratio:
-            floor = floor_masks(score, min_keep_ratio=min_keep_ratio, layers=stacked)
-            ranked[name] = jnp.where(floor, jnp.inf, score)
-    return top_k_masks(ranked, _count(keep_ratio, size, least, min_keep_ratio))
+    refuse_nan(call, scores)
+    layers, alive = layers or {}, alive or {}
+    table = layers_of(call, scores, layers, alive, min_keep_ratio)
+    groups, keep = plan(call, table, keep_ratio, distribution, min_keep_ratio)
+    arrays = list(scores.values())
+    numbers = tuple(layers.get(name) for name in scores)
+    known = [alive.get(name) for name in scores]
+    known = None if all(mask is None for mask in known) else known
+    own, forced = tuple(range(len(table))), None
+    if groups != own and any(layer.floor for layer in table):
+        floors = [layer.floor for layer in table]
+        forced = largest(arrays, floors, segments=Segments(numbers, own), alive=known)
+    segments = Segments(numbers, groups)
+    found = largest(arrays, keep, segments=segments, forced=forced, alive=known)
+    return dict(zip(scores, found, strict=True))
 
 
-def uniform_masks(
-    scores: Mapping[str, jax.Array],
-    *,
-    keep_ratio: float | jax.Array,
-    min_keep_ratio: float = 0.0,
-) -> dict[str, jax.Array]:
-    """Keeps the same fraction of every leaf, the best of each.
-
-    A number asked for is met exactly, `floor(keep_ratio * n)` of all n weights: leaves
-    get whole counts, and what is lost by rounding down goes to the leaves that lost
-    most of it.
+def plan(
+    call: str,
+    table: list[Layer],
+    keep_ratio: Any,
+    distribution: Distribution,
+    min_keep_ratio: Any,
+) -> tuple[tuple[int, ...], Count]:
+    """Decide which layers are ranked together, and how many weights they keep.
 
     Args:
-      scores: leaf name to scores; compared within a leaf only.
-      keep_ratio: see `global_masks`; a traced scalar is rounded down in each leaf.
-      min_keep_ratio: in [0, 1], of each leaf.
+      call: what messages begin with.
+      table: all layers.
+      keep_ratio: see `scored_masks`.
+      distribution: see `scored_masks`.
+      min_keep_ratio: for messages; the floors are in the table.
+
+    Returns:
+      For each layer the number of its group, and the counts, shape (groups,).
 
     Raises:
-      ValueError: if the floors together exceed the count asked for.
+      ValueError: see `scored_masks`.
     """
-    sizes = {name: math.prod(s.shape) for name, s in scores.items()}
-    floors = {name: layer_floor(size, min_keep_ratio) for name, size in sizes.items()}
-    if not isinstance(keep_ratio, float | int):
-        return {
-            name: top_k_masks(s, _count(keep_ratio, s.size, floors[name], 0.0))
-            for name, s in scores.items()
-        }
-    total = sum(sizes.values())
-    _count(keep_ratio, total, sum(floors.values()), min_keep_ratio)
-    exact = {name: Fraction(str(keep_ratio)) * size for name, size in sizes.items()}
-    counts = {name: max(floors[name], math.floor(exact[name])) for name in sizes}
-    missing = keep_count(keep_ratio, total) - sum(counts.values())
-    while missing:
-        # Floors may have claimed too much (missing < 0): then the best-off leaf pays.
-        sign = 1 if missing > 0 else -1
-        name = max(
-            (n for n in counts if counts[n] + sign >= floors[n]),
-            key=lambda n: sign * (exact[n] - counts[n]),
-        )
-        counts[name] += sign
-        missing -= sign
-    return {name: top_k_masks(s, counts[name]) for name, s in scores.items()}
+    names = list(dict.fromkeys(layer.leaf for layer in table))
+    ratios = dict.fromkeys(names, ("*", keep_ratio))
+    if isinstance(keep_ratio, Mapping):
+        ratios = by_pattern(call, "keep_ratio", keep_ratio, names)
+    groups: dict[str, list[int]] = {}
+    for i, layer in enumerate(table):
+        groups.setdefault(ratios[layer.leaf][0], []).append(i)
+    together, keep, order = [0] * len(table), [], []
+    for number, members in enumerate(groups.values()):
+        layers = [table[i] for i in members]
+        ratio = ratios[layers[0].leaf][1]
+        count = _count(call, ratio, layers, min_keep_ratio)
+        shares = shares_of(call, distribution, [layer.shape for layer in layers])
+        if shares is None:
+            keep.append(count)
+        else:
+            share = allocate_traced if isinstance(count, Count) else allocate
+            bounds = [layer.floor for layer in layers], [layer.cap for layer in layers]
+            keep.append(share(shares, *bounds, count))  # pyright: ignore
+            order += members
+        for i in members:
+            together[i] = number
+    counted = counts.stacked(keep)
+    if order:
+        back = np.argsort(order)
+        counted = Count(counted.high[back], counted.low[back])
+        together = range(len(table))
+    return tuple(together), counted
 
 
-def _count(keep_ratio, size, least, min_keep_ratio):
-    """How many of `size` entries to keep, at least `least`."""
-    if not isinstance(keep_ratio, float | int):
-        return jnp.maximum(traced_count(keep_ratio, size), least)
-    keep = keep_count(keep_ratio, size)
-    if least > keep:
-        raise ValueError(
-            f"`keep_ratio={keep_ratio}` of {size} weights is {keep}, but with "
-            f"`min_keep_ratio={min_keep_ratio}` the layers together keep at least "
-            f"{least}. Ask for a keep ratio of at least {least / size:.3g}, or lower "
-            "`min_keep_ratio`."
-        )
+def _count(call, keep_ratio, layers: list[Layer], min_keep_ratio) -> int | Count:
+    """Return how many weights some layers keep together."""
+    size = sum(layer.size for layer in layers)
+    floors = [layer.floor for layer in layers]
+    caps = [layer.cap for layer in layers]
+    number = counts.number_of(keep_ratio)
+    if number is None:
+        count = counts.traced_keep(keep_ratio, size)
+        count = counts.maximum(count, counts.from_ints(sum(floors)))
+        return counts.minimum(count, counts.from_ints(sum(caps)))
+    keep = counts.exact_count(call, number, size)
+    check_bounds(call, keep_ratio, min_keep_ratio, keep, floors, caps)
     return keep
 
 
-def fill(params: Params, named_masks: Mapping[str, jax.Array]) -> Masks:
-    """Returns a mask tree from masks by leaf name; other leaves are never pruned."""
-    ones = jax.tree.map(lambda _: jnp.asarray(True), params)
-    return jtree.replace(ones, named_masks)
-
-
-def validate(params: Params, masks: Masks) -> None:
-    """Checks that masks fit their parameters.
-
-    Raises:
-      ValueError: if structures differ, or a mask has neither the shape of its parameter
-        nor the shape `()`. Broadcasting a mask silently would prune the wrong weights.
-      TypeError: if a mask is not boolean.
-    """
-    if jax.tree.structure(params) != jax.tree.structure(masks):
-        ours = set(jtree.named_leaves(params))
-        theirs = set(jtree.named_leaves(masks))
-        raise ValueError(
-            "`masks` must have the structure of the parameters. Only in the "
-            f"parameters: {sorted(ours - theirs)}; only in the masks: "
-            f"{sorted(theirs - ours)}. Structures: {jax.tree.structure(params)} and "
-            f"{jax.tree.structure(masks)}."
-        )
-    for (name, leaf), mask in zip(
-        jtree.named_leaves(params).items(), jax.tree.leaves(masks), strict=True
-    ):
-        dtype, shape = jnp.result_type(mask), jnp.shape(mask)
-        if dtype != jnp.bool_:
-            raise TypeError(
-                f"`masks`: the mask of {name!r} must be boolean (True is kept), got "
-                f"dtype {dtype}. Compare it: `mask != 0`."
-            )
-        if shape not in (jnp.shape(leaf), ()):
-            raise ValueError(
-                f"`masks`: the mask of {name!r} must have the shape of its parameter, "
-                f"{jnp.shape(leaf)}, or (), got {shape}. Broadcast it yourself if that "
-                "is what you mean."
-            )
-
-
-def apply_masks(params: Params, masks: Masks) -> Params:
-    """Sets to zero what is not kept; NaN and infinity are removed too.
+def floor_masks(
+    scores: Mapping[str, jax.Array],
+    *,
+    min_keep_ratio: Any,
+    layers: Mapping[str, int | None] | None = None,
+    alive: Mapping[str, Any] | None = None,
+    call: str = "floor_masks",
+) -> dict[str, jax.Array]:
+    """Return the masks of the best `ceil(min_keep_ratio * size)` entries of each layer.
 
     Args:
-      params: a pytree of arrays.
-      masks: see `Masks`.
+      scores: leaf name to scores, floating.
+      min_keep_ratio: see `scored_masks`.
+      layers: see `scored_masks`.
+      alive: see `scored_masks`.
+      call: what messages begin with.
+
+    Returns:
+      Leaf name to mask.
 
     Raises:
-      ValueError, TypeError: see `validate`.
+      ValueError: `min_keep_ratio` is outside [0, 1], or patterns do not fit.
 
-    >>> import jax.numpy as jnp
-    >>> params = {"w": jnp.array([1.0, jnp.nan])}
-    >>> apply_masks(params, {"w": jnp.array([True, False])})["w"].tolist()
-    [1.0, 0.0]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> floor_masks({"w": jnp.array([3.0, 5.0])}, min_keep_ratio=0.1)["w"].tolist()
+      [False, True]
     """
-    validate(params, masks)
-    return keep(params, masks)
-
-
-def nonzero_masks(params: Params) -> Masks:
-    """Returns the masks of what is not exactly zero.
-
-    >>> import jax.numpy as jnp
-    >>> nonzero_masks({"w": jnp.array([0.0, -0.0, 1e-30])})["w"].tolist()
-    [False, False, True]
-    """
-    return jax.tree.map(lambda leaf: leaf != 0, params)
-
-
-def kept_counts(params: Params, masks: Masks) -> dict[str, int]:
-    """Counts, on the host and exactly, the kept entries of every leaf."""
-    validate(params, masks)
-    leaves = jtree.named_leaves(params)
-    counts = jax.device_get(
-        [jnp.sum(m, dtype=jnp.int32) for m in jax.tree.leaves(masks)]
+    layers, alive = layers or {}, alive or {}
+    table = layers_of(call, scores, layers, alive, min_keep_ratio)
+    if not any(layer.floor for layer in table):
+        return {name: jnp.zeros(score.shape, bool) for name, score in scores.items()}
+    numbers = tuple(layers.get(name) for name in scores)
+    found = largest(
+        list(scores.values()),
+        [layer.floor for layer in table],
+        segments=Segments(numbers, tuple(range(len(table)))),
+        alive=[alive.get(name) for name in scores] if alive else None,
     )
-    return {
-        name: int(count) if jnp.shape(mask) else int(count) * math.prod(leaf.shape)
-        for (name, leaf), mask, count in zip(
-            leaves.items(), jax.tree.leaves(masks), counts, strict=True
-        )
-    }
+    return dict(zip(scores, found, strict=True))

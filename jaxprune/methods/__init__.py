@@ -24,12 +24,14 @@ from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
 from jaxprune.methods._magnitude import global_magnitude as global_magnitude
 from jaxprune.methods._magnitude import magnitude as magnitude
 from jaxprune.methods._one_shot import LossFn as LossFn
-from jaxprune.methods._random_erk import erk_counts as erk_counts
 from jaxprune.methods._random_erk import random_erk as random_erk
 from jaxprune.methods._snip import snip as snip
 from jaxprune.methods._snip import snip_scores as snip_scores
 from jaxprune.methods._str import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
+)
+from jaxprune.methods._str import (
+    soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
 )
 
 __all__ = [
@@ -39,7 +41,6 @@ __all__ = [
     "concrete_mask",
     "deterministic_mask",
     "dsa",
-    "erk_counts",
     "global_magnitude",
     "grasp",
     "grasp_scores",
@@ -54,6 +55,7 @@ __all__ = [
     "snip_scores",
     "soft_prune",
     "soft_threshold_reparameterization",
+    "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
     "straight_through_soft_threshold",
 ]

@@ -43,16 +43,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_non_negative
-from jaxprune.base._protocols import Pruned, Pruner
-from jaxprune.masks import _select as masks
-from jaxprune.masks._soft import finalized, soft_threshold_masks
+from jaxprune.base._protocols import Pruner
+from jaxprune.methods._soft_thresholds import Rule, soft_thresholds
+from jaxprune.methods._weights import (
+    check_min_keep_ratio,
+    check_start,
+    layer_mean,
+    per_layer,
+)
 from jaxprune.prox._operators import soft_threshold
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def straight_through_soft_threshold(params: Any, threshold: Any) -> Any:
     """Soft-threshold, with the identity for a derivative.
 
@@ -90,50 +95,48 @@ def straight_through_soft_threshold(params: Any, threshold: Any) -> Any:
     return soft_threshold(params, threshold)
 
 
-def _forward(params, threshold):
-    return soft_threshold(params, threshold), threshold
-
-
-def _backward(threshold, cotangents):
-    return cotangents, jax.tree.map(jnp.zeros_like, threshold)
-
-
-straight_through_soft_threshold.defvjp(_forward, _backward)
+@straight_through_soft_threshold.defjvp
+def _straight_through(primals, tangents):
+    return soft_threshold(*primals), tangents[0]
 
 
 def soft_thresholding(
     *,
-    init_threshold: float = 0.0,
-    min_keep_ratio: float = 1e-3,
+    init_threshold: Any = 0.0,
+    min_keep_ratio: Any = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    """Show the network the soft threshold of its weights, straight through.
+    """Soft-threshold every layer, with the identity for a derivative.
 
         w_l = S(theta_l, D_l),   k_l = count(|theta_l| > D_l) / n_l
         dk_l/dD_l := -n / n_l
 
-    for every selected leaf l of n_l weights, n together. The variables are the
+    for every selected layer l of n_l weights, n together. The variables are the
     thresholds, all equal in LATS; the optimizer moves them, see the table above.
 
-    The count has no derivative; the one put in its place makes the price of a budget an
-    L1 coefficient. Under `weighted(density(params), price)` and
-    `optax.sgd(eta)` for the variables, D_{t+1} = D_t + eta_t p with the price p:
-    constant lambda = p, whatever the learning rate. Under another cost the coefficient
-    of a leaf is the price times what one of its weights costs, relative to the average.
+    The count has no derivative; the one put in its place makes the penalty weight of a
+    budget an L1 coefficient. Under `weighted(density(params), penalty_weight)` and
+    `optax.sgd(eta)` for the variables, D_{t+1} = D_t + eta_t p with the penalty weight
+    p: constant lambda = p, whatever the learning rate. Under another cost the
+    coefficient of a layer is the penalty weight times what one of its weights costs,
+    relative to the average.
 
     Args:
       init_threshold: D_0 >= 0; unit: weight.
-      min_keep_ratio: what every leaf keeps at the least when masks are made, in
-        [0, 1], rounded up to whole weights.
-      where: which leaves are pruned; the kernels by default.
+      min_keep_ratio: the minimum that every layer keeps when masks are made, in [0, 1],
+        rounded up to whole weights, or shell pattern to such a number.
+      where: which leaves are pruned; the kernels by default. Stacked layers and masks
+        that already hold are declared by `jaxprune.selection`.
 
     Returns:
-      A pruner whose variables are D_l, `{leaf name: float32 ()}`. Its masks are the
-      nonzero entries of w; for a keep ratio, the largest `|theta| - D`. What it finalizes
-      to is w, so weights that the masks keep beyond it start at 0.
+      A pruner whose variables are D_l, `{leaf name: float32 () or (layers,)}`; its
+      `optimizer` is SGD at 0.1 that keeps them from falling below 0. Its masks are the
+      nonzero entries of w; for a keep ratio, the largest `|theta| - D`. It finalizes to
+      w, so weights that the masks keep beyond it start at 0.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: an argument is out of range.
+      TypeError: `init_threshold` is not a number.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -144,45 +147,31 @@ def soft_thresholding(
       ([[0.0, 2.0], [-1.0, 0.0]], 0.5)
 
     References:
-      [LATS]; the link of price and L1 coefficient is ours.
+      [LATS]; the link of penalty weight and L1 coefficient is ours.
     """
-    check_non_negative("soft_thresholding", "init_threshold", init_threshold)
-    masks.layer_floor(0, min_keep_ratio)  # checks the range
+    check_start("soft_thresholding", "init_threshold", init_threshold)
+    check_min_keep_ratio("soft_thresholding", min_keep_ratio)
 
-    def init(params, /):
-        return {
-            name: jnp.full((), init_threshold, jnp.float32)
-            for name in tree.select(params, where)
-        }
+    def threshold(leaf, variable):
+        return per_layer(jnp.maximum(variable, 0), leaf)
 
-    def thresholded(params, variables):
-        return {
-            name: straight_through_soft_threshold(leaf, jnp.maximum(variables[name], 0))
-            for name, leaf in tree.select(params, where).items()
-        }
+    def shrink(leaf, variable):
+        return straight_through_soft_threshold(leaf.array, threshold(leaf, variable))
 
-    def apply(params, variables, /, *, key=None, step=None):
-        del key, step
-        pruned = thresholded(params, variables)
-        size = sum(leaf.size for leaf in pruned.values())
-        ratios = {}
-        for name, leaf in pruned.items():
-            threshold = variables[name]
-            fall = (threshold - jax.lax.stop_gradient(threshold)) * (size / leaf.size)
-            kept = jnp.mean(jax.lax.stop_gradient(leaf) != 0, dtype=jnp.float32)
-            ratios[name] = kept - fall.astype(jnp.float32)
-        return Pruned(tree.replace(params, pruned), ratios)
+    def score(leaf, variable):
+        return jnp.abs(leaf.array.astype(jnp.float32)) - threshold(leaf, variable)
 
-    def hard_masks(params, variables, /, *, keep_ratio=None):
-        leaves = tree.select(params, where)
-        scores = {
-            name: jnp.abs(leaf.astype(jnp.float32)) - jnp.maximum(variables[name], 0)
-            for name, leaf in leaves.items()
-        }
-        seen = thresholded(params, variables)
-        return soft_threshold_masks(params, seen, scores, keep_ratio, min_keep_ratio)
+    def keep_ratio(leaf, variable, pruned, share, floor):
+        del floor
+        fall = (variable - jax.lax.stop_gradient(variable)) / share
+        kept = layer_mean(jax.lax.stop_gradient(pruned) != 0, leaf)
+        return kept - fall.astype(jnp.float32)
 
-    def finalize(params, variables, kept, /):
-        return finalized(params, thresholded(params, variables), kept)
-
-    return Pruner(init, apply, hard_masks, finalize)
+    return soft_thresholds(
+        "soft_thresholding",
+        Rule(shrink, score, keep_ratio),
+        init_value=init_threshold,
+        min_keep_ratio=min_keep_ratio,
+        where=where,
+        optimizer=optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
+    )

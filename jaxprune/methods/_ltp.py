@@ -1,8 +1,8 @@
 """Learned Threshold Pruning (LTP): a threshold for every layer, learned by gradient.
 
 Each selected layer l has one threshold. Weights whose square is below it are softly
-pruned while training; the task loss pulls thresholds down, the price that a `Budget`
-puts on what is kept pushes them up, and the balance is struck layer by layer.
+pruned while training; the task loss lowers thresholds, the penalty that a `Budget`
+puts on what is kept raises them, and the balance is found layer by layer.
 
 | symbol | here | source |
 |---|---|---|
@@ -11,7 +11,7 @@ puts on what is kept pushes them up, and the balance is struck layer by layer.
 | v_kl = w sigm((w^2 - tau)/T) | `apply(...).params` | [LTP] Eq. (2), (14) |
 | L0_l = sum_k sigm(...) | size times `apply(...).keep_ratios` | [LTP] Eq. (6) |
 | T_l = T_0 Var(abs(w_l)) | `temperature` is T_0 | [LTP] Eq. (15) |
-| lambda | `budgets.weighted`, or found by `dual_ascent` | [LTP] Sec. 3 |
+| lambda | penalty weight of `weighted`, or found by `dual_ascent` | [LTP] Sec. 3 |
 
 `ltp` learns thresholds in units of the spread of their layer and needs no tuning;
 `ltp_as_published` learns tau itself, whose learning rate must be chosen per network.
@@ -21,35 +21,35 @@ References:
     arXiv:2003.00075.
 """
 
-import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_positive
 from jaxprune.base._protocols import Pruned, Pruner
-from jaxprune.masks import _select as masks
 from jaxprune.methods import _gates as gates
-
-# Below this spread a layer counts as constant (all zeros, say): keeps divisions finite.
-_LEAST_VARIANCE = 1e-20
-
-
-def nothing_stacked(params):
-    """Selects no leaf: no layers are stacked along a leading axis."""
-    return jax.tree.map(lambda _: False, params)
+from jaxprune.methods._weights import (
+    check_min_keep_ratio,
+    check_start,
+    network,
+    per_layer,
+    spread,
+    variables_like,
+)
 
 
 def ltp(
     *,
-    temperature: float = 0.1,
-    init_threshold: float = 0.05,
-    min_keep_ratio: float = 1e-3,
+    temperature: Any = 0.1,
+    init_threshold: Any = 0.05,
+    min_keep_ratio: Any = 1e-3,
     where: tree.Where = tree.kernels,
-    stacked: tree.Where = nothing_stacked,
 ) -> Pruner:
-    """Learned threshold pruning with scale-free thresholds.
+    """Prune by thresholds learned in units of the spread of their layer.
 
     The variable r_l of a layer is its threshold in units of the spread of its weights:
 
@@ -59,49 +59,59 @@ def ltp(
     with s_l recomputed at every step and taken as a constant by the derivative. The
     gate does not change when the weights of a layer are scaled, which is what
     BatchNorm leaves free, and r_l moves in the same range in every layer, so that one
-    learning rate serves all: train the variables with `optax.adam(0.05)`.
+    learning rate serves all: `optax.adam(0.05)`, the pruner's `optimizer`.
 
     Args:
       temperature: T_0 > 0, without unit. The paper has 1e-3; in these units results
         hardly depend on it, and a wider band lets thresholds move more smoothly.
       init_threshold: r_l at the start, not negative, in standard deviations.
-      min_keep_ratio: what every layer keeps at the least when masks are made, in
-        [0, 1], rounded up to whole weights; the price stops pressing there. 0 allows
-        layers to be emptied.
-      where: which leaves are pruned; the kernels by default.
-      stacked: which of them hold several layers along their first axis (as `nn.scan`
-        makes them); these get a vector of thresholds, one for each layer.
+      min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up to whole
+        weights, or shell pattern to such a number. There the keep ratio has no
+        derivative. 0 allows layers to be emptied.
+      where: which leaves are pruned; the kernels by default. Stacked layers and masks
+        that already hold are declared by `jaxprune.selection`.
 
     Returns:
       A pruner whose variables are r_l: `{leaf name: float32 () or (layers,)}`.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: an argument is out of range.
+      TypeError: `init_threshold` is not a number.
 
-    >>> import jax.numpy as jnp
-    >>> pruner = ltp(init_threshold=1.0)
-    >>> params = {"kernel": jnp.array([[0.1, 3.0], [-2.0, 0.2]])}
-    >>> pruner.masks(params, pruner.init(params))["kernel"].tolist()
-    [[False, True], [True, False]]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> pruner = ltp(init_threshold=1.0)
+      >>> params = {"kernel": jnp.array([[0.1, 3.0], [-2.0, 0.2]])}
+      >>> pruner.masks(params, pruner.init(params))["kernel"].tolist()
+      [[False, True], [True, False]]
+
+    References:
+      [LTP] Eq. (1), (2), (6), (14), (15); thresholds in units of the spread are ours.
     """
 
-    def to_threshold(variable, variance):
-        return variable * jnp.abs(variable) * variance
+    def to_threshold(variable, scale):
+        del scale
+        return variable * jnp.abs(variable)
 
     return _ltp(
-        to_threshold, temperature, init_threshold, min_keep_ratio, where, stacked
+        "ltp",
+        to_threshold,
+        temperature,
+        init_threshold,
+        min_keep_ratio,
+        where,
+        optax.adam(0.05),
     )
 
 
 def ltp_as_published(
     *,
-    temperature: float = 1e-3,
-    init_threshold: float = 0.0,
-    min_keep_ratio: float = 0.0,
+    temperature: Any = 1e-3,
+    init_threshold: Any = 0.0,
+    min_keep_ratio: Any = 0.0,
     where: tree.Where = tree.kernels,
-    stacked: tree.Where = nothing_stacked,
 ) -> Pruner:
-    """Learned threshold pruning with the paper's own variables.
+    """Prune by learned thresholds, with the paper's own variables.
 
     The variable is tau_l itself. With `optax.sgd(eta_tau)` on the variables and
     `weighted(density(params), lambda * n)` the threshold moves by [LTP]
@@ -119,105 +129,88 @@ def ltp_as_published(
       init_threshold: tau_l at the start; unit: squared weight.
       min_keep_ratio: see `ltp`.
       where: see `ltp`.
-      stacked: see `ltp`.
 
     Returns:
       A pruner whose variables are tau_l: `{leaf name: float32 () or (layers,)}`.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: an argument is out of range.
+      TypeError: `init_threshold` is not a number.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> pruner = ltp_as_published(init_threshold=1.0)
+      >>> params = {"kernel": jnp.array([[0.1, 3.0], [-2.0, 0.2]])}
+      >>> pruner.masks(params, pruner.init(params))["kernel"].tolist()
+      [[False, True], [True, False]]
+
+    References:
+      [LTP] Eq. (1), (2), (6), (10), (14), (15).
     """
 
-    def to_threshold(variable, variance):
-        del variance
-        return variable
+    def to_threshold(variable, scale):
+        return variable / scale / scale
 
     return _ltp(
-        to_threshold, temperature, init_threshold, min_keep_ratio, where, stacked
+        "ltp_as_published",
+        to_threshold,
+        temperature,
+        init_threshold,
+        min_keep_ratio,
+        where,
+        optax.sgd(1e-5),
     )
 
 
 def _ltp(
+    call: str,
     to_threshold: Callable[[jax.Array, jax.Array], jax.Array],
-    temperature: float,
-    init_threshold: float,
-    min_keep_ratio: float,
+    temperature: Any,
+    init_threshold: Any,
+    min_keep_ratio: Any,
     where: tree.Where,
-    stacked: tree.Where,
+    optimizer: optax.GradientTransformation,
 ) -> Pruner:
-    if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"`ltp(temperature={temperature})`: T_0 must be positive and finite; 1e-3 "
-            "is the paper's."
-        )
-    if not 0 <= init_threshold < math.inf:
-        raise ValueError(
-            f"`ltp(init_threshold={init_threshold})`: must be finite and not negative."
-        )
-    masks.layer_floor(0, min_keep_ratio)  # checks the range
+    check_positive(call, "temperature", temperature)
+    check_start(call, "init_threshold", init_threshold)
+    check_min_keep_ratio(call, min_keep_ratio)
 
-    def layers_of(params):
-        """Selected leaves, and for each the number of stacked layers or None."""
-        is_stacked = tree.named_leaves(tree.resolve(params, stacked))
-        return [
-            (name, leaf, leaf.shape[0] if is_stacked[name] else None)
-            for name, leaf in tree.select(params, where).items()
-        ]
-
-    def init(params, /):
-        return {
-            name: jnp.full(
-                () if layers is None else layers, init_threshold, jnp.float32
-            )
-            for name, leaf, layers in layers_of(params)
-        }
-
-    def threshold_and_variance(leaf, layers, variable):
-        """Tau and Var(|w|), of shape (), or of a shape that broadcasts to the leaf."""
-        axes = tuple(range(0 if layers is None else 1, leaf.ndim))
-        size = jnp.abs(leaf.astype(jnp.float32))
-        variance = jnp.var(size, axis=axes, keepdims=layers is not None)
-        variance = jax.lax.stop_gradient(jnp.maximum(variance, _LEAST_VARIANCE))
-        return to_threshold(variable.reshape(variance.shape), variance), variance
+    def scaled(leaf, variable):
+        """Return the threshold of `(w / s)**2` and s, of shapes that broadcast."""
+        scale = spread(leaf)
+        return to_threshold(per_layer(variable, leaf), scale), scale
 
     def apply(params, variables, /, *, key=None, step=None):
         del key, step
-        pruned, keep_ratios = {}, {}
-        for name, leaf, layers in layers_of(params):
-            variable = variables[name]
-            threshold, variance = threshold_and_variance(leaf, layers, variable)
+        net = network(call, params, where)
+        floors, pruned, keep_ratios = net.floors(min_keep_ratio), {}, {}
+        for name, leaf in net.leaves.items():
+            threshold, scale = scaled(leaf, variables[name])
             pruned[name], count = gates.soft_prune(
-                leaf, threshold, temperature * variance
+                leaf.array, threshold, temperature, scale
             )
-            size = leaf.size // (layers or 1)
-            least = masks.layer_floor(size, min_keep_ratio)
-            ratio = jnp.maximum(count, least) / size
-            keep_ratios[name] = ratio.reshape(variable.shape)
-        return Pruned(tree.replace(params, pruned), keep_ratios)
+            if leaf.mask is not None:
+                # Weights that are already pruned are zeros, whose gates do not count.
+                axes = tuple(range(threshold.ndim and 1, leaf.array.ndim))
+                gone = jnp.sum(~leaf.mask, axis=axes, keepdims=threshold.ndim > 0)
+                count -= gone * jax.nn.sigmoid(-threshold / temperature)
+            ratio = jnp.maximum(count, floors[name]) / leaf.layer_size
+            keep_ratios[name] = ratio.reshape(variables[name].shape)
+        return Pruned(tree.replace(net.params, pruned), keep_ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
-        kept, scores, stacks = {}, {}, {}
-        for name, leaf, layers in layers_of(params):
-            threshold, variance = threshold_and_variance(leaf, layers, variables[name])
-            size = jnp.abs(leaf.astype(jnp.float32))
-            kept[name] = jnp.square(size) > threshold
+        net = network(call, params, where)
+        kept, scores = {}, {}
+        for name, leaf in net.leaves.items():
+            threshold, scale = scaled(leaf, variables[name])
+            size = jnp.abs(leaf.array.astype(jnp.float32)) / scale
+            kept[name] = ~(jnp.square(size) <= threshold)  # NaN stays, to be noticed
             # How far a weight is above the threshold, in standard deviations: the
             # same unit in every layer.
-            root = jnp.sqrt(jnp.maximum(threshold, 0))
-            scores[name] = (size - root) / jnp.sqrt(variance)
-            stacks[name] = layers
-        if keep_ratio is not None:
-            kept = masks.global_masks(
-                scores,
-                keep_ratio=keep_ratio,
-                min_keep_ratio=min_keep_ratio,
-                layers=stacks,
-            )
-        else:
-            for name, score in scores.items():
-                kept[name] |= masks.floor_masks(
-                    score, min_keep_ratio=min_keep_ratio, layers=stacks[name]
-                )
-        return masks.fill(params, kept)
+            scores[name] = size - jnp.sqrt(jnp.maximum(threshold, 0))
+        if keep_ratio is None:
+            return net.above_threshold(kept, scores, min_keep_ratio)
+        return net.scored(scores, keep_ratio, min_keep_ratio)
 
-    return Pruner(init, apply, hard_masks)
+    init = variables_like(call, where, init_threshold)
+    return Pruner(init, apply, hard_masks, optimizer=optimizer)

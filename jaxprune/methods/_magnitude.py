@@ -11,50 +11,76 @@ References:
   [GMP] Zhu and Gupta, To prune, or not to prune, 2017, arXiv:1710.01878.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
 from jaxprune.base._protocols import Pruned, Pruner
-from jaxprune.masks import _select as masks
+from jaxprune.masks._apply import apply_masks
+from jaxprune.masks._counts import Scheduled, exact_keep_ratio
+from jaxprune.masks._distributions import Distribution, erk, global_
+from jaxprune.methods._weights import check_min_keep_ratio, layer_mean, network
 
 
 def magnitude(
     *,
-    sparsity: optax.ScalarOrSchedule,
-    min_keep_ratio: float = 1e-3,
+    sparsity: optax.ScalarOrSchedule | Mapping[str, optax.ScalarOrSchedule],
+    distribution: Distribution = erk,
+    min_keep_ratio: Any = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    """Keeps in every leaf the same fraction of its weights, the largest.
+    """Keep the largest weights of every layer, as many as a distribution says.
+
+        v_i = w_i if |w_i| is among the k_l largest of its layer, else 0
+        sum_l k_l = floor((1 - s_t) n)
 
     Args:
-      sparsity: fraction of zeros, in [0, 1), a number or a schedule of the step.
-      min_keep_ratio: what every leaf keeps at the least, in [0, 1], rounded up.
-      where: which leaves are pruned; the kernels by default.
+      sparsity: s_t, the fraction of zeros, in [0, 1): a number, a schedule of the step,
+        or shell pattern to one of these, such as `{"*/conv1/*": 0.5, "*": 0.9}`. The
+        first pattern that matches a leaf counts, every selected leaf must be matched,
+        and the fraction is that of the leaves of a pattern together.
+      distribution: how what is kept is divided among layers: `masks.erk`,
+        `masks.uniform`, `masks.global_`, or another function of a layer's shape.
+      min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up, or
+        shell pattern to such a number.
+      where: which leaves are pruned; the kernels by default. Stacked layers and masks
+        that already hold are declared by `jaxprune.selection`.
 
     Returns:
       A pruner without variables. A scheduled `sparsity` needs `step` in `apply`, and
       `keep_ratio` in `masks`.
 
     Raises:
-      ValueError: if a number given for `sparsity` is outside [0, 1).
+      ValueError: a number given for `sparsity` is outside [0, 1), or `min_keep_ratio`
+        outside [0, 1].
 
-    >>> import jax.numpy as jnp
-    >>> params = {"kernel": jnp.array([[0.1, 3.0], [-2.0, 0.2]])}
-    >>> magnitude(sparsity=0.5).apply(params, {}).params["kernel"].tolist()
-    [[0.0, 3.0], [-2.0, 0.0]]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"kernel": jnp.array([[0.1, 3.0], [-2.0, 0.2]])}
+      >>> magnitude(sparsity=0.5).apply(params, {}).params["kernel"].tolist()
+      [[0.0, 3.0], [-2.0, 0.0]]
+
+    References:
+      [GMP]; the default distribution is that of Evci et al., see `masks.erk`.
     """
-    return _magnitude(masks.uniform_masks, sparsity, min_keep_ratio, where)
+    return _magnitude("magnitude", sparsity, distribution, min_keep_ratio, where)
 
 
 def global_magnitude(
     *,
-    sparsity: optax.ScalarOrSchedule,
-    min_keep_ratio: float = 1e-3,
+    sparsity: optax.ScalarOrSchedule | Mapping[str, optax.ScalarOrSchedule],
+    min_keep_ratio: Any = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    """Keeps the largest weights of all selected leaves together.
+    """Keep the largest weights of all selected leaves together.
+
+        v_i = w_i if |w_i| is among the floor((1 - s_t) n) largest, else 0
+
+    `magnitude` with the distribution `masks.global_`.
 
     Args:
       sparsity: see `magnitude`.
@@ -65,51 +91,67 @@ def global_magnitude(
       A pruner without variables; see `magnitude`.
 
     Raises:
-      ValueError: if a number given for `sparsity` is outside [0, 1).
+      ValueError: see `magnitude`.
 
-    >>> import jax.numpy as jnp
-    >>> params = {"a": jnp.array([[0.1, 3.0]]), "b": jnp.array([[-2.0, 5.0]])}
-    >>> masks = global_magnitude(sparsity=0.5).masks(params, {})
-    >>> masks["a"].tolist(), masks["b"].tolist()
-    ([[False, True]], [[False, True]])
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"in": jnp.array([[0.1, 3.0]]), "out": jnp.array([[-2.0, 5.0]])}
+      >>> masks = global_magnitude(sparsity=0.5).masks(params, {})
+      >>> masks["in"].tolist(), masks["out"].tolist()
+      ([[False, True]], [[False, True]])
+
+    References:
+      [GMP].
     """
-    return _magnitude(masks.global_masks, sparsity, min_keep_ratio, where)
+    return _magnitude("global_magnitude", sparsity, global_, min_keep_ratio, where)
 
 
-def _magnitude(cut, sparsity, min_keep_ratio, where) -> Pruner:
-    masks.layer_floor(0, min_keep_ratio)  # checks the range
-    fixed = None if callable(sparsity) else masks.keep_ratio_of(sparsity)
+def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
+    check_min_keep_ratio(call, min_keep_ratio)
+    by_pattern = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
+    fixed = {
+        pattern: exact_keep_ratio(call, value)
+        for pattern, value in by_pattern.items()
+        if not callable(value)
+    }
 
-    def masks_at(params, keep_ratio):
-        sizes = {
-            name: jnp.abs(jax.lax.stop_gradient(leaf).astype(jnp.float32))
-            for name, leaf in tree.select(params, where).items()
-        }
-        return cut(sizes, keep_ratio=keep_ratio, min_keep_ratio=min_keep_ratio)
+    def magnitudes(net):
+        return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
+
+    def keep_ratios(step):
+        found = {}
+        for pattern, value in by_pattern.items():
+            if not callable(value):
+                found[pattern] = fixed[pattern]
+            elif step is None:
+                raise ValueError(
+                    f"`{call}(sparsity=schedule).apply(params, variables)`: a "
+                    "schedule needs the step. Call `apply(..., step=step)`."
+                )
+            else:
+                found[pattern] = Scheduled(1 - jnp.asarray(value(step), jnp.float32))
+        return found
 
     def apply(params, variables, /, *, key=None, step=None):
         del variables, key
-        keep_ratio = fixed
-        if keep_ratio is None:
-            if step is None:
-                raise ValueError(
-                    "`magnitude(sparsity=schedule).apply(params, variables)`: a "
-                    "schedule needs the step. Call `apply(..., step=step)`."
-                )
-            keep_ratio = 1 - jnp.asarray(sparsity(step))
-        kept = masks_at(params, keep_ratio)
-        ratios = {name: jnp.mean(m, dtype=jnp.float32) for name, m in kept.items()}
-        return Pruned(masks.apply_masks(params, masks.fill(params, kept)), ratios)
+        net = network(call, params, where)
+        masks = net.scored(
+            magnitudes(net), keep_ratios(step), min_keep_ratio, distribution
+        )
+        kept = tree.named_leaves(masks)
+        ratios = {n: layer_mean(kept[n], leaf) for n, leaf in net.leaves.items()}
+        return Pruned(apply_masks(net.params, masks), ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
         del variables
-        keep_ratio = fixed if keep_ratio is None else keep_ratio
-        if keep_ratio is None:
+        if keep_ratio is None and len(fixed) < len(by_pattern):
             raise ValueError(
-                "`magnitude(sparsity=schedule).masks(params, variables)`: with a "
+                f"`{call}(sparsity=schedule).masks(params, variables)`: with a "
                 "schedule the fraction to keep must be given, got keep_ratio=None. "
                 "Call `masks(..., keep_ratio=...)`."
             )
-        return masks.fill(params, masks_at(params, keep_ratio))
+        net = network(call, params, where)
+        ratio = fixed if keep_ratio is None else keep_ratio
+        return net.scored(magnitudes(net), ratio, min_keep_ratio, distribution)
 
     return Pruner(lambda params, /: {}, apply, hard_masks)

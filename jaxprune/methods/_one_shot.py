@@ -1,12 +1,14 @@
 """Pruners that prune once: the network is dense until its masks are taken."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from jaxprune import tree
 from jaxprune.base._protocols import Params, Pruned, Pruner
-from jaxprune.masks import _select as masks
+from jaxprune.masks._distributions import Distribution
+from jaxprune.methods._weights import Network, check_min_keep_ratio, network
 
 LossFn = Callable[[Params], jax.Array]
 """Parameters to a scalar loss, on data that the function holds."""
@@ -14,25 +16,29 @@ LossFn = Callable[[Params], jax.Array]
 
 def prune_once(
     call: str,
-    named_masks: Callable[[Params, float], dict[str, jax.Array]],
+    scores: Callable[[Network], dict[str, jax.Array]],
     *,
-    min_keep_ratio: float,
+    distribution: Distribution,
+    min_keep_ratio: Any,
     where: tree.Where,
 ) -> Pruner:
-    """A pruner of the masks that `named_masks(params, keep_ratio)` gives by leaf name.
+    """Return a pruner that keeps the weights of the highest scores.
 
     Args:
       call: the public factory, for messages.
-      named_masks: masks of the selected leaves.
-      min_keep_ratio: checked here, used by `named_masks`.
+      scores: scores of the selected leaves, by name.
+      distribution: how what is kept is divided among layers.
+      min_keep_ratio: the minimum that every layer keeps.
       where: which leaves are pruned.
+
+    Raises:
+      ValueError: `min_keep_ratio` is outside [0, 1].
     """
-    masks.layer_floor(0, min_keep_ratio)  # checks the range
+    check_min_keep_ratio(call, min_keep_ratio)
 
     def apply(params, variables, /, *, key=None, step=None):
         del variables, key, step
-        tree.select(params, where)  # checks what is selected
-        return Pruned(params, {})
+        return Pruned(network(call, params, where).params, {})
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
         del variables
@@ -42,34 +48,24 @@ def prune_once(
                 "has an order of weights but no size of its own, got keep_ratio=None. "
                 "Call `masks(..., keep_ratio=...)`."
             )
-        return masks.fill(params, named_masks(params, keep_ratio))
+        net = network(call, params, where)
+        return net.scored(scores(net), keep_ratio, min_keep_ratio, distribution)
 
     return Pruner(lambda params, /: {}, apply, hard_masks)
 
 
-def by_score(
-    call: str,
-    scores: Callable[..., dict[str, jax.Array]],
-    loss_fn: LossFn,
-    *,
-    min_keep_ratio: float,
-    where: tree.Where,
-) -> Pruner:
-    """A pruner that keeps the highest scores of the whole network.
+def loss_gradient(loss_fn: LossFn, params: Params, chosen: dict[str, Any]):
+    """Return the gradient of a loss in the selected leaves, and that function.
+
+    Leaves that are not selected are constants, so integers among them do no harm.
 
     Args:
-      call: see `prune_once`.
-      scores: `(loss_fn, params, *, where) -> scores` of the selected leaves by name.
       loss_fn: see `LossFn`.
-      min_keep_ratio: what every leaf keeps at the least.
-      where: which leaves are pruned.
+      params: all parameters.
+      chosen: the selected leaves by name.
+
+    Returns:
+      `chosen -> gradient`, and the gradient at `chosen`, by name.
     """
-
-    def named_masks(params, keep_ratio):
-        return masks.global_masks(
-            scores(loss_fn, params, where=where),
-            keep_ratio=keep_ratio,
-            min_keep_ratio=min_keep_ratio,
-        )
-
-    return prune_once(call, named_masks, min_keep_ratio=min_keep_ratio, where=where)
+    slope = jax.grad(lambda some: loss_fn(tree.replace(params, some)))
+    return slope, slope(chosen)

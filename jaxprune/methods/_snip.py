@@ -4,25 +4,20 @@ A score is a function of the loss and the weights, and nothing else; ranked over
 whole network it becomes a mask. At initialisation this is pruning before training; on
 trained weights it is first-order (Taylor) pruning.
 
->>> import jax.numpy as jnp
->>> params = {"kernel": jnp.array([[1.0, -2.0, 3.0]])}
->>> loss = lambda p: jnp.sum(p["kernel"] * jnp.array([0.5, 1.0, 0.0]))
->>> snip_scores(loss, params)["kernel"].tolist()
-[[0.5, 2.0, 0.0]]
->>> snip(loss, min_keep_ratio=0.0).masks(params, {}, keep_ratio=0.34)["kernel"].tolist()
-[[False, True, False]]
-
 References:
   [SNIP] Lee, Ajanthan, Torr, SNIP: Single-shot Network Pruning based on Connection
   Sensitivity, arXiv:1810.02340, 2019.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxprune import tree
 from jaxprune.base._protocols import Params, Pruner
-from jaxprune.methods._one_shot import LossFn, by_score
+from jaxprune.masks._distributions import Distribution, global_
+from jaxprune.methods._one_shot import LossFn, loss_gradient, prune_once
 
 
 def snip_scores(
@@ -34,45 +29,76 @@ def snip_scores(
 
     Args:
       loss_fn: L, on a sample of the training data; a hundred examples or more.
-      params: w.
+      params: w, a pytree of arrays.
       where: which leaves are scored; the kernels by default.
 
     Returns:
       Leaf name to scores, float32, of the shape of the leaf; unit: loss. The paper
       divides by their sum, which changes no order.
 
+    Raises:
+      ValueError, TypeError: see `jaxprune.tree.select`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"kernel": jnp.array([[1.0, -2.0, 3.0]])}
+      >>> loss = lambda p: jnp.sum(p["kernel"] * jnp.array([0.5, 1.0, 0.0]))
+      >>> snip_scores(loss, params)["kernel"].tolist()
+      [[0.5, 2.0, 0.0]]
+
     References:
       [SNIP] Eq. (5), (6).
     """
-    slopes = tree.named_leaves(jax.grad(loss_fn)(params))
+    return _scores(loss_fn, params, tree.select(params, where, call="snip_scores"))
+
+
+@jax.jit(static_argnums=0)
+def _scores(loss_fn, params, chosen):
+    _, slopes = loss_gradient(loss_fn, params, chosen)
     return {
         name: jnp.abs(leaf.astype(jnp.float32) * slopes[name].astype(jnp.float32))
-        for name, leaf in tree.select(params, where).items()
+        for name, leaf in chosen.items()
     }
 
 
 def snip(
     loss_fn: LossFn,
     *,
-    min_keep_ratio: float = 1e-3,
+    distribution: Distribution = global_,
+    min_keep_ratio: Any = 1e-3,
     where: tree.Where = tree.kernels,
 ) -> Pruner:
-    """Prunes once, by connection sensitivity; until then the network is dense.
+    """Prune once, by connection sensitivity; until then the network is dense.
 
     Args:
-      loss_fn: see `snip_scores`.
-      min_keep_ratio: what every leaf keeps at the least, in [0, 1], rounded up.
-      where: which leaves are pruned; the kernels by default.
+      loss_fn: see `snip_scores`; a hashable function of the parameters.
+      distribution: how what is kept is divided among layers; all weights are ranked
+        together by default. See `jaxprune.magnitude`.
+      min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up, or
+        shell pattern to such a number.
+      where: which leaves are pruned; the kernels by default. Stacked layers and masks
+        that already hold are declared by `jaxprune.selection`.
 
     Returns:
       A pruner without variables, whose `masks` needs a `keep_ratio`.
 
     Raises:
-      ValueError: if `min_keep_ratio` is outside [0, 1].
+      ValueError: `min_keep_ratio` is outside [0, 1].
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"kernel": jnp.array([[1.0, -2.0, 3.0]])}
+      >>> loss = lambda p: jnp.sum(p["kernel"] * jnp.array([0.5, 1.0, 0.0]))
+      >>> snip(loss).masks(params, {}, keep_ratio=0.34)["kernel"].tolist()
+      [[False, True, False]]
 
     References:
       [SNIP], Algorithm 1.
     """
-    return by_score(
-        "snip", snip_scores, loss_fn, min_keep_ratio=min_keep_ratio, where=where
+    return prune_once(
+        "snip",
+        lambda net: _scores(loss_fn, net.params, net.arrays),
+        distribution=distribution,
+        min_keep_ratio=min_keep_ratio,
+        where=where,
     )

@@ -10,7 +10,7 @@ import optax
 
 from jaxprune import tree
 from jaxprune.base._protocols import Masks, Params
-from jaxprune.masks import _select as jmasks
+from jaxprune.masks import _apply as jmasks
 from jaxprune.transforms._accelerated import AcceleratedProximalState
 from jaxprune.transforms._freeze import FreezePrunedState
 from jaxprune.transforms._latent import LatentProximalState

@@ -33,7 +33,7 @@ import optax
 from jaxprune import tree
 from jaxprune.base._checks import check_scalar_or_schedule, is_static_number
 from jaxprune.base._protocols import Params, Pruner, Variables
-from jaxprune.masks._ranking import keep_count
+from jaxprune.masks._counts import keep_count
 from jaxprune.transforms import _checks as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_

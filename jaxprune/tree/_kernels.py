@@ -15,13 +15,14 @@ from jaxprune.tree._names import name_of, named_leaves
 
 # Words in the last name of a leaf that say that it is added, or multiplies entry by
 # entry, or is looked up: by the words of Flax, Haiku, Equinox, PyTorch and papers.
-_NOT_WEIGHTS = frozenset(
-    """
-    bias biases scale scales offset offsets shift gain gamma beta mean means var
-    variance std sigma slope decay log ln bn gn
-    embedding embeddings embed embeds emb wte wpe
-    pos position positions positional posemb cls class token tokens register registers
-    """.split()
+_NOT_WEIGHTS = re.compile(
+    r"""
+    bias | biases | scales? | offsets? | shift | gain | gamma | beta | slope | decay
+    | means? | var | variance | std | sigma | log | ln | bn | gn | .*norm.*
+    | embeddings? | embeds? | emb | wte | wpe
+    | pos | positions? | positional | posemb | cls | class | tokens? | registers?
+    """,
+    re.VERBOSE,
 )
 _TABLES = ("weight", "weights", "w", "table")
 _INDEX = re.compile(r"\d+")
@@ -51,11 +52,11 @@ def _is_embedding(key: str) -> bool:
 def _why_not_by_name(name: str, siblings: set[str]) -> str | None:
     """Return why a name is not that of a weight of a product, or None."""
     keys = _keys(name)
-    last, parent = (["", ""] + keys)[-1], (["", ""] + keys)[-2]
+    parent, last = ["", "", *keys][-2:]
     words = _words(last)
     if "kernel" in words:
         return None
-    found = [word for word in words if word in _NOT_WEIGHTS or "norm" in word]
+    found = [word for word in words if _NOT_WEIGHTS.fullmatch(word)]
     if found:
         return f"its name says {found[0]}"
     # A `b` beside a `w` is a bias; beside an `a` it is a matrix of its own.

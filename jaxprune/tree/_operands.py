@@ -8,6 +8,7 @@ norm of the weights). A leaf is an operand if such a value meets a product.
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,14 +19,16 @@ from jaxprune.base._protocols import Params
 from jaxprune.tree._names import named_leaves
 from jaxprune.tree._selection import Decided, Selection
 
-_PRODUCTS = frozenset({"dot_general", "conv_general_dilated", "ragged_dot_general"})
-_PRODUCTS |= {"ragged_dot"}
-_LAYOUT = frozenset(
-    """
-    transpose reshape squeeze expand_dims rev slice dynamic_slice gather concatenate
-    broadcast_in_dim copy copy_p device_put sharding_constraint optimization_barrier
-    pad split pvary pcast
-    """.split()
+_PRODUCTS = frozenset(
+    {"dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general"}
+)
+_LAYOUT = re.compile(
+    r"""
+    transpose | reshape | squeeze | expand_dims | rev | broadcast_in_dim | slice
+    | dynamic_slice | gather | concatenate | pad | split | copy | copy_p | device_put
+    | sharding_constraint | optimization_barrier | pvary | pcast | reshard
+    """,
+    re.VERBOSE,
 )
 
 
@@ -159,7 +162,7 @@ def _entries(equation: Any, ins: list[_Value]) -> list[_Value]:
     outs = []
     for out in equation.outvars:
         size = math.prod(out.aval.shape)
-        moves = equation.primitive.name in _LAYOUT
+        moves = bool(_LAYOUT.fullmatch(equation.primitive.name))
         leaves = [
             value.leaves
             for value, before in zip(ins, sizes, strict=True)

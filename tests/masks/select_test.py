@@ -1,5 +1,7 @@
 """Exact counts, ties, and masks that do not fit."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -47,9 +49,14 @@ def test_the_kth_largest_is_that_of_a_sort(dtype, rng):
             assert float(got) == want[-k]
 
 
-def test_not_a_number_is_the_lowest_score():
-    scores = jnp.array([jnp.nan, -jnp.inf, 1.0, jnp.nan, -5.0])
-    assert masks.top_k_masks(scores, 2).tolist() == [False, False, True, False, True]
+def test_not_a_number_is_refused_where_known_and_kept_where_traced():
+    scores = jnp.array([jnp.nan, jnp.inf, 1.0, -jnp.inf, -5.0])
+    with pytest.raises(ValueError, match=r"top_k_masks\(keep=2\).*hold NaN"):
+        masks.top_k_masks(scores, 2)
+    with pytest.raises(ValueError, match=r"those of \['w'\] hold NaN"):
+        masks.scored_masks({"v": scores[1:], "w": scores}, keep_ratio=0.5)
+    assert _top_k(scores, 2).tolist() == [True, True, False, False, False]
+    assert _top_k(scores, 1).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -91,6 +98,13 @@ def test_counts_are_decimal(percent):
     assert masks.keep_count(keep_ratio, 100) == 100 - percent
 
 
+def _cut(distribution):
+    return functools.partial(masks.scored_masks, distribution=distribution)
+
+
+CUTS = [_cut(masks.global_), _cut(masks.uniform), _cut(masks.erk)]
+
+
 def _scores(rng):
     return {
         "small": jnp.asarray(rng.normal(size=(5, 4)), jnp.float32),
@@ -99,7 +113,7 @@ def _scores(rng):
 
 
 @pytest.mark.parametrize("keep_ratio", [1.0, 0.5, 0.13, 0.01])
-@pytest.mark.parametrize("cut", [masks.global_masks, masks.uniform_masks])
+@pytest.mark.parametrize("cut", CUTS)
 def test_cuts_meet_the_count_and_the_floors(cut, keep_ratio, rng):
     scores = _scores(rng)
     got = jax.jit(lambda s: cut(s, keep_ratio=keep_ratio, min_keep_ratio=0.005))(scores)
@@ -112,20 +126,21 @@ def test_cuts_meet_the_count_and_the_floors(cut, keep_ratio, rng):
 @pytest.mark.parametrize("keep_ratio", [0.5, 0.137])
 def test_uniform_masks_keep_the_same_share_of_every_leaf(keep_ratio, rng):
     scores = _scores(rng)
-    got = masks.uniform_masks(scores, keep_ratio=keep_ratio)
+    got = _cut(masks.uniform)(scores, keep_ratio=keep_ratio)
     for name, score in scores.items():
         assert abs(int(got[name].sum()) - keep_ratio * score.size) <= 1
 
 
-@pytest.mark.parametrize("cut", [masks.global_masks, masks.uniform_masks])
-def test_a_traced_keep_ratio_is_met_within_rounding(cut, rng):
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_traced_keep_ratio_is_met_exactly(cut, rng):
     scores = _scores(rng)
     count = jax.jit(lambda k: sum(m.sum() for m in cut(scores, keep_ratio=k).values()))
     for keep_ratio in (0.9, 0.25, 0.1):
-        assert 0 <= keep_ratio * 920 - int(count(jnp.float32(keep_ratio))) < 2
+        got = int(count(jnp.float32(keep_ratio)))
+        assert got == masks.keep_count(keep_ratio, 920)
 
 
-@pytest.mark.parametrize("cut", [masks.global_masks, masks.uniform_masks])
+@pytest.mark.parametrize("cut", CUTS)
 def test_a_budget_below_the_floors_is_refused(cut, rng):
     with pytest.raises(ValueError, match=r"keep_ratio=0.01.*at least 95.*0\.103"):
         cut(_scores(rng), keep_ratio=0.01, min_keep_ratio=0.102)
@@ -133,7 +148,7 @@ def test_a_budget_below_the_floors_is_refused(cut, rng):
 
 def test_the_floor_holds_in_each_stacked_layer():
     scores = jnp.concatenate([jnp.ones((1, 10)), 5 * jnp.ones((3, 10))])
-    got = masks.global_masks(
+    got = masks.scored_masks(
         {"w": scores}, keep_ratio=0.5, min_keep_ratio=0.2, layers={"w": 4}
     )
     assert got["w"].sum(1).min() >= 2

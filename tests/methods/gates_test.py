@@ -128,4 +128,4 @@ def test_the_gate_is_not_stored_for_the_backward_pass():
     tau, temperature = jnp.float32(0.5), jnp.float32(0.1)
     _, vjp = jax.vjp(soft_prune, w, tau, temperature)
     residuals = sorted(jnp.shape(r) for r in jax.tree.leaves(vjp))
-    assert residuals == [(), (), (64, 64)]
+    assert residuals == [(), (), (), (64, 64)]

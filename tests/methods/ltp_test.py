@@ -96,14 +96,15 @@ def test_asked_keep_ratio_is_met_exactly_ties_included(params, keep_ratio, const
         params = jax.tree.map(jnp.ones_like, params)
     pruner = jaxprune.ltp()
     kept = pruner.masks(params, pruner.init(params), keep_ratio=keep_ratio)
-    counts = jaxprune.summarize(params, kept)
+    counts = jaxprune.summarize(jaxprune.apply_masks(params, kept), kept)
     assert counts.kept == jaxprune.masks.keep_count(keep_ratio, 72 + 40)
 
 
 def test_every_layer_keeps_its_floor_even_under_a_huge_threshold(params):
     pruner = jaxprune.ltp(init_threshold=1e4, min_keep_ratio=0.05)
     variables = pruner.init(params)
-    own = jaxprune.summarize(params, pruner.masks(params, variables))
+    kept = pruner.masks(params, variables)
+    own = jaxprune.summarize(jaxprune.apply_masks(params, kept), kept)
     assert [leaf.kept for leaf in own.leaves] == [4, 2]
     _, keep_ratios = pruner.apply(params, variables)
     assert min(float(r) for r in keep_ratios.values()) >= 0.05
@@ -119,7 +120,9 @@ def test_the_price_stops_pressing_at_the_floor(params):
 def test_stacked_layers_have_a_threshold_each(rng):
     layers = jnp.asarray(rng.normal(size=(3, 6, 5)), jnp.float32)
     layers *= jnp.array([1.0, 10.0, 0.1]).reshape(3, 1, 1)
-    stacked = jaxprune.ltp(init_threshold=0.7, stacked=jaxprune.by_name("layers"))
+    stacked = jaxprune.ltp(
+        init_threshold=0.7, where=jaxprune.selection(stacked="layers")
+    )
     variables = stacked.init({"layers": layers})
     assert variables["layers"].shape == (3,)
     pruned, keep_ratios = stacked.apply({"layers": layers}, variables)
@@ -226,7 +229,7 @@ def test_one_set_of_defaults_reaches_the_budget_without_a_layer_collapsing(
     assert float(state.cost[0]) == pytest.approx(keep_ratio, rel=0.3)
     assert min(float(h[:20].min()) for h in history.values()) > 0.5
     kept = pruner.masks(trained["params"], trained["variables"], keep_ratio=keep_ratio)
-    counts = jaxprune.summarize(params, kept)
+    counts = jaxprune.summarize(jaxprune.apply_masks(params, kept), kept)
     assert counts.kept == jaxprune.masks.keep_count(keep_ratio, counts.size)
     assert min(leaf.keep_ratio for leaf in counts.leaves) >= 1e-3
     pruned = jaxprune.apply_masks(trained["params"], kept)

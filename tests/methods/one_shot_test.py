@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxprune
-from jaxprune.methods import erk_counts, grasp_scores, snip_scores
+from jaxprune.masks import layer_counts
+from jaxprune.methods import grasp_scores, snip_scores
 
 ONCE = {
     "snip": lambda **kw: jaxprune.snip(_loss, **kw),
@@ -104,7 +105,7 @@ def test_masks_keep_the_highest_scores_of_all(scores):
 @pytest.mark.parametrize("keep_ratio", [1.0, 0.5, 0.11, 0.02])
 def test_erk_counts_follow_the_shapes_and_add_up(keep_ratio):
     shapes = {"conv": (3, 3, 16, 32), "dense": (200, 50), "out": (50, 10)}
-    counts = erk_counts(shapes, keep_ratio=keep_ratio, min_keep_ratio=0.001)
+    counts = layer_counts(shapes, keep_ratio=keep_ratio, min_keep_ratio=0.001)
     sizes = {name: np.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     assert sum(counts.values()) == jaxprune.masks.keep_count(keep_ratio, total)
@@ -119,11 +120,11 @@ def test_erk_counts_follow_the_shapes_and_add_up(keep_ratio):
 
 def test_erk_floors_are_met_and_impossible_ones_refused():
     shapes = {"wide": (1000, 1000), "small": (3, 3)}
-    counts = erk_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.0009)
+    counts = layer_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.0009)
     assert counts["wide"] >= 900
     assert sum(counts.values()) == 1000
-    with pytest.raises(ValueError, match="Lower `min_keep_ratio`"):
-        erk_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.01)
+    with pytest.raises(ValueError, match="lower `min_keep_ratio`"):
+        layer_counts(shapes, keep_ratio=0.001, min_keep_ratio=0.01)
 
 
 def test_random_masks_depend_on_the_key_alone():

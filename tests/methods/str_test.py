@@ -23,8 +23,11 @@ def _sigmoid(s):
     return 1 / (1 + np.exp(-s))
 
 
-def test_what_is_seen_is_the_soft_threshold_at_a_sigmoid(params):
-    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.2)
+PUBLISHED = jaxprune.soft_threshold_reparameterization_as_published
+
+
+def test_the_published_threshold_is_the_sigmoid_itself(params):
+    pruner = PUBLISHED(init_value=-1.2)
     seen, ratios = jax.jit(pruner.apply)(params, pruner.init(params))
     for name in "ab":
         want = soft_reference.soft(params[name]["kernel"], _sigmoid(-1.2))
@@ -34,7 +37,7 @@ def test_what_is_seen_is_the_soft_threshold_at_a_sigmoid(params):
 
 
 def test_derivatives_are_those_of_finite_differences(params):
-    pruner = jaxprune.soft_threshold_reparameterization()
+    pruner = PUBLISHED()
 
     def loss(params, variables):
         seen = pruner.apply(params, variables).params
@@ -60,7 +63,7 @@ def test_derivatives_are_those_of_finite_differences(params):
 
 
 def test_the_price_moves_thresholds_up_and_weights_not_at_all(params):
-    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
+    pruner = PUBLISHED(init_value=-1.0)
     cost = jaxprune.density(params)
     price = lambda p, v: cost(pruner.apply(p, v).keep_ratios)
     weights, slopes = jax.grad(price, (0, 1))(params, pruner.init(params))
@@ -69,7 +72,7 @@ def test_the_price_moves_thresholds_up_and_weights_not_at_all(params):
 
 
 def test_weight_decay_alone_drives_the_threshold(params):
-    pruner = jaxprune.soft_threshold_reparameterization(init_value=-20.0)
+    pruner = PUBLISHED(init_value=-20.0)
     both = {"params": params, "variables": pruner.init(params)}
     optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))
     state = optimizer.init(both)
@@ -107,11 +110,11 @@ def test_a_budget_asks_for_a_size(params):
     variables = pruner.init(params)
     start = budget.init(pruner.apply(params, variables).keep_ratios)
     carry = variables, optimizer.init(variables), start
-    (variables, *_), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=400))(carry)
+    (variables, *_), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=800))(carry)
     kept = float(cost(pruner.apply(params, variables).keep_ratios))
     assert kept == pytest.approx(0.2, abs=0.04)
     masks = pruner.masks(params, variables, keep_ratio=0.2)
-    assert jaxprune.summarize(params, masks).kept == 20
+    assert jaxprune.summarize(jaxprune.apply_masks(params, masks)).kept == 20
 
 
 def test_it_hardens_to_what_the_network_saw(params):
@@ -120,6 +123,37 @@ def test_it_hardens_to_what_the_network_saw(params):
     hard = pruner.finalize(params, variables, pruner.masks(params, variables))
     seen = pruner.apply(params, variables).params
     np.testing.assert_array_equal(hard["a"]["kernel"], seen["a"]["kernel"])
+
+
+def test_the_threshold_is_ten_sigmoids_in_units_of_the_spread(params):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-2.0)
+    seen = pruner.apply(params, pruner.init(params)).params
+    for name in "ab":
+        w = np.asarray(params[name]["kernel"], float)
+        want = soft_reference.soft(w, 10 * w.std() * _sigmoid(-2.0))
+        np.testing.assert_allclose(seen[name]["kernel"], want, atol=1e-6)
+    loss = lambda p: jnp.sum(pruner.apply(p, pruner.init(p)).params["a"]["kernel"])
+    slope = jax.grad(loss)(params)["a"]["kernel"]
+    # The spread is a constant: what is kept has the derivative 1, the rest none.
+    np.testing.assert_array_equal(slope, np.asarray(seen["a"]["kernel"] != 0, float))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 0.1, 3.0, 1e20])
+def test_the_scale_of_a_layer_does_not_matter(params, scale):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
+    scaled = jax.tree.map(lambda w: w * scale, params)
+    want = pruner.apply(params, pruner.init(params))
+    got = pruner.apply(scaled, pruner.init(scaled))
+    for name, ratio in want.keep_ratios.items():
+        assert float(got.keep_ratios[name]) == pytest.approx(float(ratio), abs=0.02)
+    emptied = pruner.apply(scaled, {n: jnp.float32(5.0) for n in want.keep_ratios})
+    assert not any(emptied.params[name]["kernel"].any() for name in "ab")
+
+
+def test_little_is_pruned_at_the_start(rng):
+    params = {"kernel": jnp.asarray(rng.normal(size=(100, 100)), jnp.float32)}
+    pruner = jaxprune.soft_threshold_reparameterization()
+    assert float(pruner.apply(params, pruner.init(params)).keep_ratios["kernel"]) > 0.99
 
 
 @pytest.mark.parametrize(

@@ -84,5 +84,5 @@ def test_twins_are_pruned_alike(twins, rng):
     chex.assert_trees_all_close(linen[1], twin[1], rtol=0, atol=1e-6)
     for name, mask in named[0][2].items():
         np.testing.assert_array_equal(named[1][2][name], mask)
-    counts = jaxprune.summarize(twin[0], twin[2])
+    counts = jaxprune.summarize(jaxprune.apply_masks(twin[0], twin[2]))
     assert counts.kept == jaxprune.masks.keep_count(0.1, counts.size)
