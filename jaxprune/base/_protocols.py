@@ -63,8 +63,8 @@ class Pruned(NamedTuple):
     """The result of `Pruner.apply`.
 
     Attributes:
-      params: the weights that the network computes with, of the structure, shapes and dtypes of the
-        parameters.
+      params: the weights that the network computes with, of the structure, shapes and
+        dtypes of the parameters.
       keep_ratios: for every site the differentiable fraction kept.
     """
 
