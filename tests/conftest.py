@@ -19,9 +19,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 # Tests that take long, longest first: run last, they would leave other workers idle.
 _LONG = (
-    "experiments/train_test.py::test_every_config_runs_two_steps[s_lats",
-    "experiments/train_test.py::test_a_killed_run",
-    "experiments/train_test.py::test_ctrl_c",
+    "experiments/train_test.py::test_a_run_that_was_stopped",
     "experiments/train_test.py",
     "experiments/sweep_test.py",
     "channels/compaction_test.py",
