@@ -332,7 +332,14 @@ def test_constraints_pin_versions_and_name_no_address():
 def test_tests_mirror_the_library():
     tests = ROOT / "tests"
     folders = {p.name for p in tests.iterdir() if p.is_dir()}
-    assert folders <= {*PACKAGES, "experiments", "golden", "support", "__pycache__"}
+    assert folders <= {
+        *PACKAGES,
+        "experiments",
+        "golden",
+        "mutation",
+        "support",
+        "__pycache__",
+    }
 
 
 def test_tests_of_the_library_do_not_import_the_experiments():
