@@ -244,7 +244,7 @@ def test_a_ramp_stays_between_its_ends(start, end, begin_step, end_step):
 
 
 @tried(30)
-@hypothesis.given(NUMBERS, STEPS, st.sampled_from(["linear", "pgh", "s_lats", "sine"]))
+@hypothesis.given(NUMBERS, STEPS, st.sampled_from(["linear", "s_lats", "sine"]))
 def test_thresholds_rise_to_their_end(final, steps, name):
     schedule = refused(lambda: getattr(schedules, name)(final, steps))
     if schedule is None:
@@ -257,10 +257,14 @@ def test_thresholds_rise_to_their_end(final, steps, name):
 # Budgets.
 
 
+# Each limit is a program of its own.
+BOUNDS = st.sampled_from([0.05, 0.5, 1.0, 0.0, -0.5, float("nan")])
+
+
 @tried(6)
 @hypothesis.given(
     st.sampled_from(["dual_ascent", "admm"]),
-    RATIOS,
+    RATIOS if FUZZ else BOUNDS,
     st.sampled_from([1, 3]),
     st.integers(0, 99),
 )
