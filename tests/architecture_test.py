@@ -102,7 +102,6 @@ def _run(code):
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=120,
     ).stdout
 
 

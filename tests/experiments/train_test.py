@@ -554,6 +554,8 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
 
 
 _COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
+# Seconds, for a machine as busy as it may be: what hangs must end some day.
+_PATIENCE = 1800
 
 
 def _start(data_dir, workdir, name="ltp_digits", **changes):
@@ -591,12 +593,9 @@ def _start(data_dir, workdir, name="ltp_digits", **changes):
 def _wait_for_step(process, workdir, step):
     """Waits until a run has logged a step; fails if it ends before."""
     metrics = workdir / "metrics.jsonl"
-    for _ in range(6000):
-        if metrics.exists() and any(m["step"] >= step for m in read_metrics(metrics)):
-            return
+    while not metrics.exists() or all(m["step"] < step for m in read_metrics(metrics)):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    raise AssertionError(f"step {step} was not reached in a minute")
+        time.sleep(0.02)
 
 
 def _trail_of(name, run, data_dir):
@@ -617,7 +616,7 @@ def _trail_of(name, run, data_dir):
 def _stop(process, number, workdir):
     """Ends a run by a signal, and checks what it leaves."""
     process.send_signal(number)
-    out, errors = process.communicate(timeout=240)
+    out, errors = process.communicate(timeout=_PATIENCE)
     if number == signal.SIGKILL:
         return
     assert process.returncode == 130, errors
@@ -640,7 +639,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(
     data.load("digits", data_dir=data_dir)
     start = functools.partial(_start, name=name, ratio_every=1)
     undisturbed = start(data_dir, tmp_path / "undisturbed")
-    out, errors = undisturbed.communicate(timeout=240)
+    out, errors = undisturbed.communicate(timeout=_PATIENCE)
     assert undisturbed.returncode == 0, errors
     assert "report.html" in out
     workdir = tmp_path / "stopped"
@@ -651,7 +650,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(
         summary = workdir / "summary.json"
         assert not summary.exists() or json.loads(summary.read_text())["final"] is None
     last = start(data_dir, workdir)
-    _, errors = last.communicate(timeout=240)
+    _, errors = last.communicate(timeout=_PATIENCE)
     assert last.returncode == 0, errors
     runs = [tmp_path / "undisturbed", workdir]
     trails = [list(_trail_of(name, run, data_dir)) for run in runs]
@@ -737,7 +736,7 @@ def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
 
 def test_the_command_says_what_is_wrong_without_a_traceback(data_dir, tmp_path):
     process = _start(data_dir, tmp_path / "run", sparsity=1.5)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 1
     assert "sparsity=1.5" in errors
     assert "Traceback" not in errors
