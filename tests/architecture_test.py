@@ -1,6 +1,7 @@
 """The layout: the order of folders, public names, documentation, sizes."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pydoc
@@ -48,10 +49,15 @@ def _modules():
 MODULES = _modules()
 
 
+@functools.cache
+def _tree(name):
+    return ast.parse(MODULES[name].read_text())
+
+
 def _imports(name):
     """Modules of the library that a module imports, anywhere in its source."""
     targets = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(_tree(name)):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -96,7 +102,6 @@ def _run(code):
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=120,
     ).stdout
 
 
@@ -120,8 +125,8 @@ def test_imports_follow_the_order_of_folders(name):
 
 
 def test_this_test_sees_imports():
-    assert _imports("tree._kernels") == {"base._protocols", "tree._names"}
-    assert {"methods._weights", "tree"} <= _imports("methods._ltp")
+    assert "base._protocols" in _imports("tree._selection")
+    assert "tree" in {name.partition(".")[0] for name in _imports("methods._ltp")}
 
 
 def test_methods_do_not_know_each_other():
@@ -199,14 +204,15 @@ def test_importing_the_library_loads_no_framework():
     assert not heavy & {module.partition(".")[0] for module in loaded}
 
 
-def test_importing_the_library_adds_little_to_jax_and_optax():
-    # A bound that the library promises, not a benchmark: the best of three processes,
-    # in seconds of this process, so that a busy machine does not count.
+def test_importing_the_library_loads_nothing_else_and_starts_no_device():
     code = (
-        "import time, jax, optax; begin = time.process_time(); import jaxprune; "
-        "print(time.process_time() - begin)"
+        "import sys, jax, optax; before = set(sys.modules); import jaxprune\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "print(*{m.partition('.')[0] for m in set(sys.modules) - before})"
     )
-    assert min(float(_run(code)) for _ in range(3)) < 0.3
+    allowed = {"jaxprune", "jax", "optax", "numpy"} | sys.stdlib_module_names
+    assert set(_run(code).split()) <= allowed
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -241,8 +247,7 @@ def test_every_argument_is_documented(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is_for(name):
-    tree = ast.parse(MODULES[name].read_text())
-    first_line = ast.get_docstring(tree).partition("\n")[0]
+    first_line = ast.get_docstring(_tree(name)).partition("\n")[0]
     assert first_line.endswith(".")
 
 
@@ -272,14 +277,14 @@ def _direct(function):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_function_is_long(name):
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(_tree(name)):
         if isinstance(node, ast.FunctionDef):
             assert _lines_of_code(node) <= LONG, node.name
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_library_neither_prints_nor_logs(name):
-    tree = ast.parse(MODULES[name].read_text())
+    tree = _tree(name)
     called = {
         node.func.id
         for node in ast.walk(tree)
@@ -332,7 +337,14 @@ def test_constraints_pin_versions_and_name_no_address():
 def test_tests_mirror_the_library():
     tests = ROOT / "tests"
     folders = {p.name for p in tests.iterdir() if p.is_dir()}
-    assert folders <= {*PACKAGES, "experiments", "golden", "support", "__pycache__"}
+    assert folders <= {
+        *PACKAGES,
+        "experiments",
+        "golden",
+        "mutation",
+        "support",
+        "__pycache__",
+    }
 
 
 def test_tests_of_the_library_do_not_import_the_experiments():

@@ -19,7 +19,6 @@ def _run(*command, cwd, **environment):
         env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -106,7 +106,7 @@ def test_processes_preparing_digits_at_once_agree_and_import_no_tensorflow(tmp_p
         )
         for _ in range(2)
     ]
-    results = [child.communicate(timeout=120) for child in children]
+    results = [child.communicate(timeout=600) for child in children]
     assert [child.returncode for child in children] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]

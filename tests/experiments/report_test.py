@@ -329,7 +329,7 @@ def browse(folder, *arguments):
             "--disable-component-update", "--disable-sync", "--hide-scrollbars",
             f"--user-data-dir={folder / 'profile'}", *map(str, arguments),
         ],
-        check=True, capture_output=True, text=True, timeout=60,
+        check=True, capture_output=True, text=True, timeout=600,
     ).stdout  # fmt: skip
 
 

@@ -317,7 +317,7 @@ def test_the_pages_fit_a_telephone(workdir, tmp_path):
                 f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
                 frame.as_uri(),
             ],
-            check=True, capture_output=True, text=True, timeout=60,
+            check=True, capture_output=True, text=True, timeout=600,
         ).stdout  # fmt: skip
         width = re.search(r"<title>width (\d+)</title>", dom)
         assert int(width[1]) <= 380, page.name

@@ -554,6 +554,8 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
 
 
 _COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
+# Seconds, for a machine as busy as it may be: what hangs must end some day.
+_PATIENCE = 1800
 
 
 def _start(data_dir, workdir, name="ltp_digits", **changes):
@@ -591,12 +593,9 @@ def _start(data_dir, workdir, name="ltp_digits", **changes):
 def _wait_for_step(process, workdir, step):
     """Waits until a run has logged a step; fails if it ends before."""
     metrics = workdir / "metrics.jsonl"
-    for _ in range(6000):
-        if metrics.exists() and any(m["step"] >= step for m in read_metrics(metrics)):
-            return
+    while not metrics.exists() or all(m["step"] < step for m in read_metrics(metrics)):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    raise AssertionError(f"step {step} was not reached in a minute")
+        time.sleep(0.02)
 
 
 def _trail_of(name, run, data_dir):
@@ -614,25 +613,46 @@ def _trail_of(name, run, data_dir):
         yield entry.step, entry.metadata, io.load(entry, like)
 
 
-@pytest.mark.parametrize("name", ["ltp_digits", "dsa_digits"])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_path):
+def _stop(process, number, workdir):
+    """Ends a run by a signal, and checks what it leaves."""
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=_PATIENCE)
+    if number == signal.SIGKILL:
+        return
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in out
+    assert "Traceback" not in errors
+    assert json.loads((workdir / "summary.json").read_text())["status"] == "stopped"
+
+
+# Once while pruning, once while fine-tuning; by Ctrl-C where one run stands for both.
+@pytest.mark.parametrize(
+    ("name", "signals"),
+    [
+        ("ltp_digits", {4: signal.SIGINT, 11: signal.SIGKILL}),
+        ("dsa_digits", {4: signal.SIGKILL, 11: signal.SIGKILL}),
+    ],
+)
+def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(
+    name, signals, data_dir, tmp_path
+):
     data.load("digits", data_dir=data_dir)
     start = functools.partial(_start, name=name, ratio_every=1)
     undisturbed = start(data_dir, tmp_path / "undisturbed")
-    out, errors = undisturbed.communicate(timeout=240)
+    out, errors = undisturbed.communicate(timeout=_PATIENCE)
     assert undisturbed.returncode == 0, errors
     assert "report.html" in out
-    # Once while pruning, once while fine-tuning.
-    for step in (4, 11):
-        killed = start(data_dir, tmp_path / "killed")
-        _wait_for_step(killed, tmp_path / "killed", step)
-        killed.kill()
-        killed.communicate()
-        assert not (tmp_path / "killed/summary.json").exists()
-    last = start(data_dir, tmp_path / "killed")
-    _, errors = last.communicate(timeout=240)
+    workdir = tmp_path / "stopped"
+    for step, number in signals.items():
+        process = start(data_dir, workdir)
+        _wait_for_step(process, workdir, step)
+        _stop(process, number, workdir)
+        summary = workdir / "summary.json"
+        assert not summary.exists() or json.loads(summary.read_text())["final"] is None
+    last = start(data_dir, workdir)
+    _, errors = last.communicate(timeout=_PATIENCE)
     assert last.returncode == 0, errors
-    runs = [tmp_path / "undisturbed", tmp_path / "killed"]
+    runs = [tmp_path / "undisturbed", workdir]
     trails = [list(_trail_of(name, run, data_dir)) for run in runs]
     assert len(trails[0]) >= 3
     for one, other in zip(*trails, strict=True):
@@ -642,27 +662,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(name, data_dir, tmp_pa
     numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
     assert numbers[0] == numbers[1]
     summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
-    for key in ("points", "final", "dense_accuracy", "config", "channels", "result"):
+    for key in (
+        *("points", "final", "dense_accuracy", "config", "channels", "result"),
+        "status",
+    ):
         assert summaries[0][key] == summaries[1][key]
-
-
-def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
-    data.load("digits", data_dir=data_dir)
-    process = _start(data_dir, tmp_path, prune_epochs=3)
-    _wait_for_step(process, tmp_path, 6)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "the same command goes on" in out
-    assert "Traceback" not in errors
-    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "stopped"
-    stopped_at = io.latest(tmp_path / "checkpoints").step
-    again = _start(data_dir, tmp_path, prune_epochs=3)
-    out, errors = again.communicate(timeout=240)
-    assert again.returncode == 0, errors
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["status"] == "finished"
-    assert summary["final"]["step"] > stopped_at > 0
 
 
 # ------------------------------------------------------------------- bad input
@@ -732,7 +736,7 @@ def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
 
 def test_the_command_says_what_is_wrong_without_a_traceback(data_dir, tmp_path):
     process = _start(data_dir, tmp_path / "run", sparsity=1.5)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 1
     assert "sparsity=1.5" in errors
     assert "Traceback" not in errors
