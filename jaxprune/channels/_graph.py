@@ -446,7 +446,7 @@ def _group(traced, rows, name, raw, where, number) -> Group:
 
 
 def _pins(traced, rows, alone):
-    """Collects the indices of leaves that stay, by reason."""
+    """Collect the indices of leaves that stay, by reason."""
     atoms = traced.program.flow.atoms
     lonely = np.zeros(atoms.count, bool)
     for group in alone:

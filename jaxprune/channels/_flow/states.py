@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
 
 def outputs(out: Any, values: Sequence[Any]) -> list[Output]:
-    """Returns the outputs with their key paths; `out` holds abstract arrays."""
+    """Return the outputs with their key paths; `out` holds abstract arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(out)
     pairs = zip(leaves, values, strict=True)
     return [Output(path, aval.shape, value) for (path, aval), value in pairs]
@@ -71,22 +71,23 @@ def replaced(
         names = [_below_item(output.path) for output in found]
     else:
         names = [_declared(tree.name_of(output.path), updated) for output in found]
+    shapes = {(name, leaf.shape) for name, leaf in leaves.items()}
     names = [
-        name if name in leaves and leaves[name].shape == output.shape else None
+        name if (name, output.shape) in shapes else None
         for output, name in zip(found, names, strict=True)
     ]
     return _complete(found, names) if updated is None else names
 
 
 def _below_item(path) -> str | None:
-    """The name below an item of a tuple."""
+    """Return the name below an item of a tuple."""
     if len(path) < 2 or not isinstance(path[0], SequenceKey):
         return None
     return tree.name_of(path[1:])
 
 
 def _complete(found: Sequence[Output], names: list[str | None]) -> list[str | None]:
-    """Keeps the names of items and collections in which every array has one."""
+    """Keep the names of items and collections in which every array has one."""
     folders = [
         [tree.name_of(output.path[:depth]) for depth in (1, 2) if output.path[depth:]]
         for output in found
