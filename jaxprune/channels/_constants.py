@@ -52,7 +52,7 @@ class Walk:
         self._met: list[tuple[Any, Product]] = []
 
     def run(self, frame: Frame, args: Sequence[Known]) -> list[Known]:
-        """Walks through the jaxpr of a frame; returns what is known of its results."""
+        """Walk through the jaxpr of a frame; returns what is known of its results."""
         jaxpr = frame.jaxpr
         variables = (*jaxpr.constvars, *jaxpr.invars)
         held = [fixed(const) for const in frame.consts]
@@ -74,14 +74,14 @@ class Walk:
         return [read(out) for out in jaxpr.outvars]
 
     def use(self, *operands: Known) -> None:
-        """Counts one reading of the leaves that arrays are."""
+        """Count one reading of the leaves that arrays are."""
         for known in operands:
             if known.tag is not None:
                 leaf = known.tag.leaf
                 self.uses[leaf] = self.uses.get(leaf, 0) + 1
 
     def meet(self, site: Site, product: Product) -> None:
-        """Collects a product with a leaf."""
+        """Collect a product with a leaf."""
         self._met.append((site.equation, product))
 
     def _step(self, site: Site, operands: Sequence[Known]) -> Sequence[Known]:
@@ -92,7 +92,7 @@ class Walk:
 
 
 def walk(program: Any, leaves: Sequence[Any], inputs: Sequence[Any]) -> Walk:
-    """Walks through a program with these parameters; compiled, and run once.
+    """Walk through a program with these parameters; compiled, and run once.
 
     Args:
       program: a `Program` whose first arguments are the leaves.
@@ -122,7 +122,7 @@ def walk(program: Any, leaves: Sequence[Any], inputs: Sequence[Any]) -> Walk:
 
 
 def _bias(jaxpr, result, place: int, read) -> tuple[int, int] | None:
-    """The vector that is added to, or taken from, a result that nothing else reads."""
+    """Return the vector added to, or taken from, a result that nothing else reads."""
     consumers = [e for e in jaxpr.eqns for atom in e.invars if atom is result]
     if len(consumers) != 1 or any(out is result for out in jaxpr.outvars):
         return None

@@ -31,7 +31,7 @@ from jaxprune.channels._liveness import meets_activations
 
 
 def fold_constants(graph: ChannelGraph, params: Any) -> Any:
-    """Moves constants of channels that no input reaches into the biases behind them.
+    """Move constants of channels that no input reaches into the biases behind them.
 
     Folded are the channels of which every consumer allows it exactly; its weights for
     them become zero, and `live_channels` finds them dead. A consumer allows it if the
@@ -121,7 +121,7 @@ def _foldable(
 
 
 def _fold(names, named, reads, gone) -> dict[str, Any]:
-    """Returns the weights without the rows that go, and the vectors that make up."""
+    """Return the weights without the rows that go, and the vectors that make up."""
     result = dict(named)
     for (leaf, axis), read in reads.items():
         rows = gone[leaf, axis]

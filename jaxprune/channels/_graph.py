@@ -327,8 +327,8 @@ def trace_channels(
         outputs, or of folders of outputs, to those of leaves. `{"1": "state"}` says
         that the second output holds updated leaves of `params["state"]`; `{}` that no
         output does. None stands for what Flax returns, `logits, {"batch_stats": ...}`:
-        an item of a tuple that holds collections of leaves under the names that they
-        have in `params`.
+        an item of a tuple, or a collection in it, of which every array has the name and
+        the shape of a leaf of `params`.
 
     Returns:
       The graph. What no output depends on is dropped first: dead code, debugging
@@ -446,7 +446,7 @@ def _group(traced, rows, name, raw, where, number) -> Group:
 
 
 def _pins(traced, rows, alone):
-    """Collects the indices of leaves that stay, by reason."""
+    """Collect the indices of leaves that stay, by reason."""
     atoms = traced.program.flow.atoms
     lonely = np.zeros(atoms.count, bool)
     for group in alone:

@@ -16,7 +16,7 @@ from jaxprune.channels._graph import ChannelGraph, Group
 
 
 def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
-    """Finds the channels that pruned weights have left in use.
+    """Find the channels that pruned weights have left in use.
 
     A channel is dead, and can be removed exactly, if every weight that reads it is
     zero. Removing it may leave others without a consumer, so this is repeated until

@@ -20,7 +20,11 @@ _MANY = 2**30  # updates: what corrects the bias of the first ones is then nothi
 
 
 def renew_statistics(
-    train_fn: Callable[..., Any], params: Any, batches: Iterable[Any]
+    train_fn: Callable[..., Any],
+    params: Any,
+    batches: Iterable[Any],
+    *,
+    updated: Mapping[str, str] | None = None,
 ) -> Any:
     """Return parameters whose running statistics are those of given batches.
 
@@ -44,6 +48,7 @@ def renew_statistics(
       params: the tree that `train_fn` takes, parameters and statistics.
       batches: inputs, each a tuple `inputs`, or one array for a function of one input.
         Their number of examples is the size of the first axis of the first array.
+      updated: which outputs are updated leaves, as for `trace_channels`.
 
     Returns:
       A tree of the structure of `params`: its statistics are new, of the dtypes they
@@ -70,7 +75,7 @@ def renew_statistics(
     for batch in batches:
         inputs = batch if isinstance(batch, tuple) else (batch,)
         if measure is None:
-            measure = _measurer(train_fn, params, inputs)
+            measure = _measurer(train_fn, params, inputs, updated)
         fresh, momentum = jax.device_get(measure(params, *inputs))
         for name, values in _solved(fresh, momentum).items():
             found.setdefault(name, []).append(values)
@@ -83,9 +88,9 @@ def renew_statistics(
     return jtree.replace(params, _averaged(params, found, np.array(weights, float)))
 
 
-def _measurer(train_fn, params, inputs) -> Callable[..., Any]:
+def _measurer(train_fn, params, inputs, declared) -> Callable[..., Any]:
     """Return `params, *inputs -> updated statistics, momenta`, compiled."""
-    updated = updated_leaves(train_fn, params, inputs)
+    updated = updated_leaves(train_fn, params, inputs, declared)
     named = jtree.named_leaves(params)
     kinds = {name: named[name].dtype for name in updated}
     moving = [n for n, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]

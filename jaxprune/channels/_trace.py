@@ -149,10 +149,7 @@ def updated_leaves(
     numbers = {name: i for i, name in enumerate(named)}
     found = {}
     outs = states.outputs(out, equations.called(closed).jaxpr.outvars)
-    for i, output in enumerate(outs):
-        name = states.replaced(output, named, updated)
-        if name is None:
-            continue
-        if output.value is not closed.jaxpr.invars[numbers[name]]:
+    for i, name in enumerate(states.replaced(outs, named, updated)):
+        if name and outs[i].value is not closed.jaxpr.invars[numbers[name]]:
             found[name] = i
     return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxprune.channels import compact, masked, random_channel_masks, trace_channels
+from jaxprune.channels import Function, random_channel_masks, trace_channels
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import PRIMITIVES, register
 from tests.support.channel_checks import as_dtype, quick_jit, relative_difference
@@ -123,8 +123,7 @@ def pruned(function, params, x):
     graph = trace_channels(function, params, x)
     assert not graph.unknown
     masks = random_channel_masks(jax.random.key(1), graph, 0.5)
-    small = compact(function, graph, masks, params)
-    return graph, small, masked(function, graph, masks)
+    return graph, graph.compact(masks, params), graph.masked(masks)
 
 
 def assert_small_equals_masked(function, params, x, tolerance):
@@ -198,7 +197,7 @@ def test_gradients_pass_bystanders_with_functions_of_their_own():
     function, params, x = case(BYSTANDERS["solve"], jnp.float32)
     graph = trace_channels(function, params, x)
     masks = random_channel_masks(jax.random.key(1), graph, 0.5)
-    small, run = compact(function, graph, masks, params), masked(function, graph, masks)
+    small, run = graph.compact(masks, params), graph.masked(masks)
 
     def loss(function):
         return lambda p: jnp.sum(function(p, x) ** 2)
@@ -349,6 +348,25 @@ def _unused(pin):
     return pin.kind is Reason.UNUSED
 
 
+def test_a_leaf_that_one_function_uses_follows_it_in_the_others():
+    def average(tree, x):
+        return jax.nn.relu(x @ tree["a"] * tree["average"]) @ tree["b"]
+
+    def hidden(tree, x):
+        return jax.nn.relu(x @ tree["a"] * tree["hidden"]) @ tree["b"]
+
+    tree_of = {"a": jnp.ones((5, 8)), "b": jnp.ones((8, 3))}
+    tree_of |= {"average": jnp.ones(8), "hidden": jnp.ones(8)}
+    x = jnp.ones((4, 5))
+    functions = {"eval": average, "train": Function(hidden, (x,))}
+    graph = trace_channels(functions, tree_of, x)
+    (group,) = graph.groups.values()
+    small = graph.compact({group.name: np.arange(8) < 3}, tree_of)
+    assert small.trees[0]["hidden"].shape == small.trees[0]["average"].shape == (3,)
+    for function in small.functions.values():
+        assert function(small.trees[0], x).tolist() == [[15.0] * 3] * 4
+
+
 # Outputs that are updated leaves.
 
 
@@ -388,7 +406,7 @@ def test_updated_statistics_shrink_where_they_are_declared(updated, wrap):
     graph = trace_channels(function, variables, x, updated=updated)
     (group,) = graph.groups.values()
     masks = {group.name: np.arange(8) < 3}
-    small = compact(function, graph, masks, variables)
+    small = graph.compact(masks, variables)
     shapes = [y.shape for y in jax.tree.leaves(small.apply_fn(small.trees[0], x))]
     assert sorted(shapes) == [(3,), (4, 3)]
     if updated is not None:

@@ -49,7 +49,7 @@ class Atoms:
         self._reason[0] = 0
 
     def fresh(self, size: int) -> np.ndarray:
-        """Returns `size` new rows of one atom each, shape (size, 1)."""
+        """Return `size` new rows of one atom each, shape (size, 1)."""
         start, self._count = self._count, self._count + size
         while self._count > self._capacity:
             self._grow()
@@ -70,7 +70,7 @@ class Atoms:
         return self._count
 
     def fixed(self, why: Why) -> Fixed:
-        """Returns an axis of which nothing can be removed because of `why`."""
+        """Return an axis of which nothing can be removed because of `why`."""
         if why not in self._fixed:
             atom = int(self.fresh(1)[0, 0])
             self._reason[atom] = self._add_reason(why)
@@ -102,7 +102,7 @@ class Atoms:
         return rows
 
     def resolve(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows in unbound, unpinned representatives, 0 where none is left.
+        """Return the rows in unbound, unpinned representatives, 0 where none is left.
 
         Equal rows of the result are removed together; the width may differ.
         """
@@ -122,12 +122,12 @@ class Atoms:
         return np.where((reason < 0).any(axis=1), -1, reason.max(axis=1))
 
     def causes(self, axis: Axis) -> list[Why]:
-        """Returns the reasons that pin any atom of the rows, though not all."""
+        """Return the reasons that pin any atom of the rows, though not all."""
         numbers = np.unique(self._reason[self._expand(rows(axis, 1))])
         return [self.reasons[number] for number in numbers if number > 0]
 
     def pin(self, axis: Axis, why: Why) -> None:
-        """Declares that no index of the axis is ever removed."""
+        """Declare that no index of the axis is ever removed."""
         if isinstance(axis, Fixed):
             return
         atoms = np.unique(self.resolve(axis))
@@ -136,19 +136,19 @@ class Atoms:
             self._reason[atoms] = self._add_reason(why)
 
     def use(self, axis: Axis) -> None:
-        """Notes that an operation uses the entries of an axis, not just moves them."""
+        """Note that an operation uses the entries of an axis, not just moves them."""
         if not isinstance(axis, Fixed):
             self._used[axis] = True
 
     def used(self) -> np.ndarray:
-        """Returns for every representative whether an operation uses it."""
+        """Return for every representative whether an operation uses it."""
         rows = self.resolve(np.flatnonzero(self._used)[:, None])
         used = np.zeros(self._count, bool)
         used[rows.ravel()] = True
         return used
 
     def unify(self, x: Axis, y: Axis, where: str) -> Axis:
-        """Declares that the same indices are removed of both axes.
+        """Declare that the same indices are removed of both axes.
 
         Args:
           x: an axis.
@@ -190,7 +190,7 @@ class Atoms:
         self._join(atoms_x[free], atoms_y[free])
 
     def _join(self, these, others):
-        """Makes unbound, unpinned roots equal, pair by pair.
+        """Make unbound, unpinned roots equal, pair by pair.
 
         Each pass hangs larger roots under smaller ones. Where a root is to hang under
         several, one assignment wins and a later pass sees to the others.
@@ -248,14 +248,14 @@ class Atoms:
             ]
 
     def _differences(self, x, y) -> tuple[list[int], list[int], list[int]]:
-        """Returns the atoms that only one of two rows has, and those of both."""
+        """Return the atoms that only one of two rows has, and those of both."""
         (row_x,), (row_y,) = self.resolve(x).tolist(), self.resolve(y).tolist()
         only_x = [atom for atom in row_x if atom > 0 and atom not in row_y]
         only_y = [atom for atom in row_y if atom > 0 and atom not in row_x]
         return only_x, only_y, [atom for atom in row_x if atom > 0 and atom in row_y]
 
     def _equate(self, only_x: list[int], only_y: list[int]) -> bool:
-        """Makes the differences of two rows equal; False if one side has none."""
+        """Make the differences of two rows equal; False if one side has none."""
         if not only_x and not only_y:
             return True
         if not only_x or not only_y:
@@ -301,7 +301,7 @@ class Atoms:
 
 
 def _tidy(rows):
-    """Drops repeated atoms of a row, then columns that no row needs."""
+    """Drop repeated atoms of a row, then columns that no row needs."""
     for j in range(1, rows.shape[1]):
         repeated = (rows[:, :j] == rows[:, j : j + 1]).any(axis=1)
         rows[:, j] = np.where(repeated, 0, rows[:, j])
@@ -311,7 +311,7 @@ def _tidy(rows):
 
 
 def product(axes: list[Axis], sizes: list[int]) -> Axis:
-    """Returns the axis that merging axes makes, in row-major order.
+    """Return the axis that merging axes makes, in row-major order.
 
     An index of the merged axis is removed if the index of any of the axes is.
     """
@@ -329,12 +329,12 @@ def product(axes: list[Axis], sizes: list[int]) -> Axis:
 
 
 def rows(axis: Axis, size: int) -> np.ndarray:
-    """Returns an axis as rows, also one of which nothing can be removed."""
+    """Return an axis as rows, also one of which nothing can be removed."""
     return np.full((size, 1), axis.atom) if isinstance(axis, Fixed) else axis
 
 
 def concatenate(axes: list[Axis], sizes: list[int]) -> Axis:
-    """Returns the axis that joining axes end to end makes."""
+    """Return the axis that joining axes end to end makes."""
     if all(isinstance(axis, Fixed) for axis in axes):
         return axes[0]
     parts = [rows(axis, size) for axis, size in zip(axes, sizes, strict=True)]

@@ -35,7 +35,7 @@ def check_arrays(params: Any, inputs: Any) -> None:
 
 
 def leaves_of(graph: Any, params: Any, call: str) -> dict[str, Any]:
-    """Returns the leaves of parameters by name, those that were traced.
+    """Return the leaves of parameters by name, those that were traced.
 
     Args:
       graph: the channel graph.

@@ -46,17 +46,17 @@ Varies = Callable[[Site, Sequence[Known], Sequence[Any]], Sequence[Any]]
 
 
 def fixed(value: Any) -> Known:
-    """Returns what is known of an array that does not depend on the inputs."""
+    """Return what is known of an array that does not depend on the inputs."""
     return Known(value, jnp.zeros(np.shape(value), bool))
 
 
 def values_of(site: Site, operands: Sequence[Known]) -> list:
-    """Applies the primitive of an equation to the values."""
+    """Apply the primitive of an equation to the values."""
     return site.bind(*(known.value for known in operands))
 
 
 def rule(varies: Varies) -> Callable[..., list[Known]]:
-    """Makes the rule of a primitive from `(site, operands, values) -> varies`."""
+    """Make the rule of a primitive from `(site, operands, values) -> varies`."""
 
     @functools.wraps(varies)
     def known_of(walk, site: Site, operands: Sequence[Known]) -> list[Known]:
@@ -89,7 +89,7 @@ def view(walk, site: Site, operands: Sequence[Known]) -> list[Known]:
 
 
 def _tag(site: Site, tag: Tag | None) -> Tag | None:
-    """The tag of a view: of a vector the axis is followed, other shapes must stay."""
+    """Return the tag of a view: follow the axis of a vector; other shapes must stay."""
     before, after = site.shape(), site.result_shape()
     if tag is None or tag.axis is None:
         return tag if before == after else None

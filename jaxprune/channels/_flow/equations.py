@@ -42,7 +42,7 @@ class ScanParts(NamedTuple):
 
 
 def called(jaxpr: Any) -> Called:
-    """Returns an open or closed jaxpr with its constants.
+    """Return an open or closed jaxpr with its constants.
 
     Until JAX 0.10 a closed jaxpr wraps an open one; later there is one class.
     """
@@ -50,12 +50,12 @@ def called(jaxpr: Any) -> Called:
 
 
 def body(params: Parameters) -> Called:
-    """Returns what a call, a checkpoint or a function with own derivatives calls."""
+    """Return what a call, a checkpoint or a function with own derivatives calls."""
     return called(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"])
 
 
 def scan_parts(params: Parameters) -> ScanParts:
-    """Returns how the operands of a scan are divided.
+    """Return how the operands of a scan are divided.
 
     Until JAX 0.10 two numbers say so; later a flat tree of three parts.
     """
@@ -69,7 +69,7 @@ def scan_parts(params: Parameters) -> ScanParts:
 
 
 def bind(equation: Any, arrays: Sequence[Any], **changes: Any) -> list:
-    """Applies the primitive of an equation, with some of its parameters changed."""
+    """Apply the primitive of an equation, with some of its parameters changed."""
     primitive = equation.primitive
     params = primitive.get_bind_params({**equation.params, **changes})
     outs = primitive.bind(*arrays, **params)
@@ -77,7 +77,7 @@ def bind(equation: Any, arrays: Sequence[Any], **changes: Any) -> list:
 
 
 def live(jaxpr: Any) -> Any:
-    """Drops equations on which no result depends, in called jaxprs too.
+    """Drop equations on which no result depends, in called jaxprs too.
 
     Debugging prints and callbacks are dropped as well, with what only they read: they
     are no results, and JAX promises nothing about them. Other effects stay.
@@ -100,7 +100,7 @@ def _without_debugging(jaxpr):
 
 
 def _effects_of(jaxpr, equations):
-    """The effects that are left: those of the equations, where they still occur."""
+    """Return the effects that are left, those that still occur in equations."""
     left = {effect for equation in equations for effect in equation.effects}
     return {effect for effect in jaxpr.effects if effect in left}
 
@@ -118,7 +118,7 @@ def _with_inner(equation):
 
 
 def _replace_inner(parameter: Any) -> Any:
-    """A parameter whose jaxprs have lost their debugging equations."""
+    """Return a parameter whose jaxprs have lost their debugging equations."""
     if isinstance(parameter, tuple) and any(map(_is_jaxpr, parameter)):
         new = [_replace_inner(item) for item in parameter]
         if all(a is b for a, b in zip(new, parameter, strict=True)):
@@ -135,7 +135,7 @@ def _replace_inner(parameter: Any) -> Any:
 
 
 def _closed(closed: Any, jaxpr: Any) -> Any:
-    """A closed jaxpr, of the older kind, with another open one inside."""
+    """Return a closed jaxpr, of the older kind, with another open one inside."""
     return closed.replace(jaxpr=jaxpr)
 
 
@@ -158,13 +158,13 @@ class Constant:
 
     @classmethod
     def of(cls, value: Any) -> "Constant":
-        """Returns the constant of a known value."""
+        """Return the constant of a known value."""
         constant = cls(None, ())
         constant._known, constant._value = True, value
         return constant
 
     def value(self) -> Any:
-        """Returns the array; None if it cannot be computed outside the program."""
+        """Return the array; None if it cannot be computed outside the program."""
         if not self._known:
             self._known, self._value = True, self._compute()
         unknown = self._value is None or isinstance(self._value, jax.core.Tracer)

@@ -47,7 +47,7 @@ class Program:
         return self.frame.consts
 
     def remover(self, kept: Sequence[Kept], names: Callable[[int], str]) -> np.ndarray:
-        """Finds the atoms to remove so that of the arguments just `kept` is left.
+        """Find the atoms to remove so that of the arguments just `kept` is left.
 
         Returns:
           Booleans, one for each atom.
@@ -108,7 +108,7 @@ class Evaluation:
         self._cache: dict[int, tuple[Axis, np.ndarray | None]] = {}
 
     def kept(self, axis: Axis) -> np.ndarray | None:
-        """Returns the indices of an axis that stay, None if all do."""
+        """Return the indices of an axis that stay, None if all do."""
         if isinstance(axis, Fixed):
             return None
         if id(axis) not in self._cache:
@@ -119,20 +119,20 @@ class Evaluation:
         return self._cache[id(axis)][1]
 
     def kept_of(self, value: Value) -> Kept:
-        """Returns `kept` for every axis."""
+        """Return `kept` for every axis."""
         return tuple(self.kept(axis) for axis in value.axes)
 
     def size(self, axis: Axis, size):
-        """Returns the size that is left of an axis."""
+        """Return the size that is left of an axis."""
         kept = self.kept(axis) if self.small else None
         return size if kept is None else len(kept)
 
     def shape(self, value: Value, shape) -> tuple:
-        """Returns the shape that is left of an array."""
+        """Return the shape that is left of an array."""
         return tuple(self.size(a, s) for a, s in zip(value.axes, shape, strict=True))
 
     def cut(self, array, value: Value):
-        """Returns what is left of an array of full size."""
+        """Return what is left of an array of full size."""
         return take(array, self.kept_of(value)) if self.small else array
 
     def _cut_use(self, array, use: Value):
@@ -146,7 +146,7 @@ class Evaluation:
         return take(array, tuple(kept))
 
     def run(self, frame: Frame, args: Sequence[Any]) -> list:
-        """Evaluates the jaxpr of a frame."""
+        """Evaluate the jaxpr of a frame."""
         jaxpr = frame.jaxpr
         variables = (*jaxpr.constvars, *jaxpr.invars)
         arrays = dict(zip(variables, (*frame.consts, *args), strict=True))
@@ -174,12 +174,12 @@ class Evaluation:
         return rule(self, site, *operands)
 
     def __call__(self, *args):
-        """Evaluates the program on flat arguments."""
+        """Evaluate the program on flat arguments."""
         return self.run(self.program.frame, args)
 
 
 def take(array, kept: Kept):
-    """Returns the sub-array of the indices kept along every axis.
+    """Return the sub-array of the indices kept along every axis.
 
     Runs of indices are sliced, others gathered. NumPy arrays stay NumPy arrays.
     """

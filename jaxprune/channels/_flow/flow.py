@@ -58,7 +58,7 @@ class Value(NamedTuple):
     repeated: frozenset[int] = frozenset()
 
     def own(self) -> "Value":
-        """Returns it with its axes for all readers, for where it is cut before."""
+        """Return it with its axes for all readers, for where it is cut before."""
         return self._replace(constant=None, repeated=frozenset())
 
 
@@ -120,28 +120,28 @@ class Site:
         return self.frame.notes.get(self.index)
 
     def shape(self, i: int = 0) -> tuple[int, ...]:
-        """The shape of operand i in the program."""
+        """Return the shape of operand i in the program."""
         return self.equation.invars[i].aval.shape
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of all operands."""
+        """Return the shapes of all operands."""
         return [self.shape(i) for i in range(len(self.equation.invars))]
 
     def result_shape(self, i: int = 0) -> tuple[int, ...]:
-        """The shape of result i in the program; that of what is no array is ()."""
+        """Return the shape of result i in the program, () of what is no array."""
         return getattr(self.equation.outvars[i].aval, "shape", ())
 
     def operand(self, i: int) -> Value:
-        """What is known of operand i."""
+        """Return what is known of operand i."""
         use = self.frame.uses.get((self.index, i))
         return self.frame.values[self.equation.invars[i]] if use is None else use
 
     def result(self, i: int = 0) -> Value:
-        """What is known of result i."""
+        """Return what is known of result i."""
         return self.frame.values[self.equation.outvars[i]]
 
     def bind(self, *arrays, **changes) -> list:
-        """Applies the primitive with some of its parameters changed."""
+        """Apply the primitive with some of its parameters changed."""
         return equations.bind(self.equation, arrays, **changes)
 
 
@@ -207,7 +207,7 @@ class Flow:
         return f"`{self._site.name}`" + (f" in {place}" if place else "")
 
     def fresh(self, size) -> Axis:
-        """Returns an axis that nothing constrains yet."""
+        """Return an axis that nothing constrains yet."""
         if not isinstance(size, (int, np.integer)):
             return self.fixed(Reason.SYMBOLIC, "an axis of symbolic size")
         if size == 1:
@@ -215,19 +215,19 @@ class Flow:
         return self.atoms.fresh(int(size))
 
     def fresh_value(self, shape) -> Value:
-        """Returns a value with axes that nothing constrains yet."""
+        """Return a value with axes that nothing constrains yet."""
         return Value(tuple(self.fresh(size) for size in shape))
 
     def constant_value(self, shape, constant: Constant) -> Value:
-        """Returns a constant; each reader gets axes of its own."""
+        """Return a constant; each reader gets axes of its own."""
         return self.fresh_value(shape)._replace(constant=constant)
 
     def fixed(self, reason: Reason, text: str) -> Fixed:
-        """Returns an axis of which nothing can be removed."""
+        """Return an axis of which nothing can be removed."""
         return self.atoms.fixed(Why(reason, text))
 
     def made_fixed(self) -> Fixed:
-        """Returns an axis that the current equation makes at a fixed size."""
+        """Return an axis that the current equation makes at a fixed size."""
         return self.fixed(Reason.RESULT, f"the result of {self.where}")
 
     def pin(self, axis: Axis, reason: Reason, text: str) -> None:
@@ -236,7 +236,7 @@ class Flow:
             self.atoms.pin(axis, Why(reason, f"{self.where} {text}"))
 
     def unify(self, x: Axis, y: Axis) -> Axis:
-        """Joins two axes of equal size."""
+        """Join two axes of equal size."""
         if x is y:
             return x
         return self.atoms.unify(x, y, self.where)
@@ -267,7 +267,7 @@ class Flow:
         return outs, frame
 
     def call(self, program: Called, args: Sequence[Value], name: str = ""):
-        """Runs a jaxpr that the current equation calls, and keeps its frame."""
+        """Run a jaxpr that the current equation calls, and keeps its frame."""
         site = self._site
         place = str(site.equation.source_info.name_stack)
         name = "/".join(part for part in (place, name) if part)
@@ -276,7 +276,7 @@ class Flow:
         return outs
 
     def _read(self, frame, index: int, number: int, atom) -> Value:
-        """What an equation, or the end of the jaxpr, knows of one operand."""
+        """Return what an equation, or the end of the jaxpr, knows of one operand."""
         shape = getattr(atom.aval, "shape", ())
         if isinstance(atom, jex.Literal):
             value = Value((), constant=Constant.of(atom.val))
@@ -323,7 +323,7 @@ class Flow:
         return outs
 
     def _constants(self, site: Site) -> list[Value] | None:
-        """The results of an equation if it depends on no argument, else None."""
+        """Return the results of an equation if it depends on no argument, else None."""
         equation, operands = site.equation, []
         for atom in equation.invars:
             if isinstance(atom, jex.Literal):

@@ -23,7 +23,7 @@ class RawGroup(NamedTuple):
 
 
 def resolved_leaves(flow: Flow, args: Sequence[Value]) -> dict[Place, np.ndarray]:
-    """Returns the rows of every axis of every leaf in representatives."""
+    """Return the rows of every axis of every leaf in representatives."""
     return {
         (i, d): flow.atoms.resolve(axis)
         for i, value in enumerate(args)
@@ -33,7 +33,7 @@ def resolved_leaves(flow: Flow, args: Sequence[Value]) -> dict[Place, np.ndarray
 
 
 def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
-    """Collects channels of one kind, in program order.
+    """Collect channels of one kind, in program order.
 
     Channels are of one kind if they lie on the same axes, with the same number of
     indices on each, and no index belongs to two of them (as to a head and a feature).
@@ -55,7 +55,7 @@ def raw_groups(flow: Flow, rows: dict[Place, np.ndarray]) -> list[RawGroup]:
 
 
 def _kinds(rows, count):
-    """Yields the numbers of the rows, and the atoms, of every kind.
+    """Yield the numbers of the rows, and the atoms, of every kind.
 
     An atom is summed up in 64 bits, mixed from each place and its number of indices
     there; equal sums are one kind.
@@ -109,7 +109,7 @@ def _factors(rows, atoms) -> list[list[int]]:
 
 
 def _rank(flow: Flow, place: Place):
-    """Producers first, in the order in which the program meets them."""
+    """Order producers first, as the program meets them."""
     leaf, axis = place
     return place not in flow.producers, flow.first_use.get(leaf, 1 << 60), leaf, axis
 
@@ -137,7 +137,7 @@ class Positions(NamedTuple):
 
 
 def positions(groups: Sequence[RawGroup], count: int) -> Positions:
-    """Returns where each of `count` atoms stands."""
+    """Return where each of `count` atoms stands."""
     group, channel = np.full(count, -1), np.full(count, -1, np.int32)
     for number, one in enumerate(groups):
         group[one.atoms] = number

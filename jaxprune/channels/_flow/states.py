@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
 
 def outputs(out: Any, values: Sequence[Any]) -> list[Output]:
-    """Returns the outputs with their key paths; `out` holds abstract arrays."""
+    """Return the outputs with their key paths; `out` holds abstract arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(out)
     pairs = zip(leaves, values, strict=True)
     return [Output(path, aval.shape, value) for (path, aval), value in pairs]
@@ -42,8 +42,7 @@ def settle_outputs(
     """Pins outputs, but joins updated leaves with the leaves that they replace."""
     numbers = {name: i for i, name in enumerate(leaves)}
     pin = Why(Reason.OUTPUT, "it is an output of the function")
-    for output in found:
-        name = replaced(output, leaves, updated)
+    for output, name in zip(found, replaced(found, leaves, updated), strict=True):
         for d, axis in enumerate(output.value.axes):
             if name is None:
                 flow.atoms.pin(axis, pin)
@@ -53,36 +52,56 @@ def settle_outputs(
 
 
 def replaced(
-    output: Output,
+    found: Sequence[Output],
     leaves: Mapping[str, Any],
     updated: Mapping[str, str] | None,
-) -> str | None:
-    """Return the name of the leaf of which an output is the updated value.
+) -> list[str | None]:
+    """Return for every output the name of the leaf of which it is the updated value.
 
     Args:
-      output: the output.
+      found: the outputs.
       leaves: the leaves by name.
       updated: from names of outputs, or of folders of outputs, to those of leaves:
         `{"1": "state"}` says that the second output holds the leaves below `state`.
         None stands for what Flax returns, `logits, {"batch_stats": ...}`: an item of
-        a tuple that holds collections of leaves under the names that they have among
-        the parameters.
+        a tuple, or a collection in it, of which every array has the name and the shape
+        of a leaf.
     """
     if updated is None:
-        name = _name_of_item(output.path)
+        names = [_below_item(output.path) for output in found]
     else:
-        name = _declared(tree.name_of(output.path), updated)
-    if name not in leaves or leaves[name].shape != output.shape:
-        return None
-    return name
+        names = [_declared(tree.name_of(output.path), updated) for output in found]
+    shapes = {(name, leaf.shape) for name, leaf in leaves.items()}
+    names = [
+        name if (name, output.shape) in shapes else None
+        for output, name in zip(found, names, strict=True)
+    ]
+    return _complete(found, names) if updated is None else names
 
 
-def _name_of_item(path) -> str | None:
-    """The name below an item of a tuple, if it has a collection in front."""
-    item, *rest = path or (None,)
-    if not isinstance(item, SequenceKey) or len(rest) < 2:
+def _below_item(path) -> str | None:
+    """Return the name below an item of a tuple."""
+    if len(path) < 2 or not isinstance(path[0], SequenceKey):
         return None
-    return tree.name_of(tuple(rest))
+    return tree.name_of(path[1:])
+
+
+def _complete(found: Sequence[Output], names: list[str | None]) -> list[str | None]:
+    """Keep the names of items and collections in which every array has one."""
+    folders = [
+        [tree.name_of(output.path[:depth]) for depth in (1, 2) if output.path[depth:]]
+        for output in found
+    ]
+    partial = {
+        folder
+        for inside, name in zip(folders, names, strict=True)
+        for folder in inside
+        if name is None
+    }
+    return [
+        name if set(inside) - partial else None
+        for inside, name in zip(folders, names, strict=True)
+    ]
 
 
 def _declared(name: str, updated: Mapping[str, str]) -> str | None:

@@ -10,17 +10,17 @@ from jaxprune.channels._flow.registry import Primitive, register
 
 
 def call(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """A call computes what the called jaxpr computes."""
+    """Follow the called jaxpr."""
     return flow.call(equations.body(site.params), values)
 
 
 def run_call(ev: Evaluation, site: Site, *arrays):
-    """The called jaxpr runs in place of the call."""
+    """Run the called jaxpr in place of the call."""
     return ev.run(site.children[0], arrays)
 
 
 def walk_call(walk, site: Site, operands):
-    """The walk goes on in the called jaxpr."""
+    """Walk through the called jaxpr."""
     return walk.run(site.children[0], operands)
 
 
@@ -31,7 +31,7 @@ register(
 
 
 def run_remat(ev: Evaluation, site: Site, *arrays):
-    """The jaxpr is still recomputed in the backward pass, under the same policy."""
+    """Keep recomputing in the backward pass, under the same policy."""
 
     def function(*arrays):
         return ev.run(site.children[0], arrays)
@@ -47,7 +47,7 @@ register(
 
 
 def cond(flow: Flow, site: Site, index: Value, *values: Value) -> list[Value]:
-    """The results of all branches join; the largest branch counts as work."""
+    """Join the results of all branches; count the largest one as work."""
     before, most, first = len(flow.work), [], None
     for number, branch in enumerate(site.params["branches"]):
         outs = flow.call(equations.called(branch), values, f"branch{number}")
@@ -60,7 +60,7 @@ def cond(flow: Flow, site: Site, index: Value, *values: Value) -> list[Value]:
 
 
 def join(flow: Flow, xs, ys) -> list[Value]:
-    """Joins two lists of values, axis by axis."""
+    """Join two lists of values, axis by axis."""
     return [
         Value(tuple(flow.unify(a, b) for a, b in zip(x.axes, y.axes, strict=True)))
         for x, y in zip(xs, ys, strict=True)
@@ -68,7 +68,7 @@ def join(flow: Flow, xs, ys) -> list[Value]:
 
 
 def run_cond(ev: Evaluation, site: Site, index, *arrays):
-    """The same branches run, smaller."""
+    """Run the same branches, smaller."""
     branches = [lambda *xs, frame=frame: ev.run(frame, xs) for frame in site.children]
     return jax.lax.switch(index, branches, *arrays)
 
@@ -77,13 +77,13 @@ register("cond", Primitive(cond, small=run_cond, masked=run_cond))
 
 
 def _parts_of_while(params, operands):
-    """The constants of the condition, those of the body, and what is carried."""
+    """Return the constants of the condition and of the body, and what is carried."""
     n, m = params["cond_nconsts"], params["body_nconsts"]
     return operands[:n], operands[n : n + m], operands[n + m :]
 
 
 def while_(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """What goes into the body joins what comes out; one trip counts as work."""
+    """Join what goes into the body and what comes out; count one trip as work."""
     params = site.params
     tests, consts, carry = _parts_of_while(params, values)
     carry = [Value(value.axes) for value in carry]
@@ -93,7 +93,7 @@ def while_(flow: Flow, site: Site, *values: Value) -> list[Value]:
 
 
 def run_while(ev: Evaluation, site: Site, *arrays):
-    """The same loop runs over a smaller carry."""
+    """Run the same loop over a smaller carry."""
     tests, consts, carry = _parts_of_while(site.params, arrays)
     test, body = site.children
     return jax.lax.while_loop(
@@ -107,7 +107,7 @@ register("while", Primitive(while_, small=run_while, masked=run_while))
 
 
 def scan(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """The carry joins what comes out; steps, and the layers of a stack, stay."""
+    """Join the carry and what comes out; pin steps, and the layers of a stack."""
     params = site.params
     parts = equations.scan_parts(params)
     consts, rest = values[: parts.consts], values[parts.consts :]
@@ -124,7 +124,7 @@ def scan(flow: Flow, site: Site, *values: Value) -> list[Value]:
 
 
 def _slice_of(flow: Flow, value: Value) -> Value:
-    """What one step of a scan sees of a stacked array."""
+    """Return what one step of a scan reads of a stacked array."""
     flow.pin(value.axes[0], Reason.LAYERS, "runs over it, step by step")
     source = value.source
     if source is not None:
@@ -134,7 +134,7 @@ def _slice_of(flow: Flow, value: Value) -> Value:
 
 
 def run_scan(ev: Evaluation, site: Site, *arrays):
-    """The same loop runs over smaller carries and slices."""
+    """Run the same loop over smaller carries and slices."""
     params = site.params
     parts = equations.scan_parts(params)
     consts, rest = arrays[: parts.consts], list(arrays[parts.consts :])

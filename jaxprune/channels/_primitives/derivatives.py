@@ -19,7 +19,7 @@ from jaxprune.channels._primitives.calls import walk_call
 
 
 def call(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """A call computes what the called jaxpr computes.
+    """Follow the called jaxpr.
 
     Constants are cut before the call, since the derivative is a program of its own.
     """
@@ -69,11 +69,11 @@ class _Derivative:
         self.results = _floats(site.equation.outvars, site.result)
 
     def function(self, *arrays):
-        """Evaluates the function itself, with fewer channels."""
+        """Evaluate the function itself, with fewer channels."""
         return self.ev.run(self.site.children[0], arrays)
 
     def tangents(self, primals, tangents) -> list:
-        """Returns the tangents of the floating results."""
+        """Return the tangents of the floating results."""
 
         def dense(primals, tangents):
             original, floats = self._in_floats(primals)
@@ -83,7 +83,7 @@ class _Derivative:
         return self._run(dense, self.operands, self.results, primals, given)
 
     def cotangents(self, primals, cotangents) -> list:
-        """Returns the cotangents of the floating operands."""
+        """Return the cotangents of the floating operands."""
 
         def dense(primals, cotangents):
             original, floats = self._in_floats(primals)
@@ -93,7 +93,7 @@ class _Derivative:
         return self._run(dense, self.results, self.operands, primals, given)
 
     def _in_floats(self, primals) -> tuple[Callable[..., Any], list]:
-        """The original function, of its floating arguments, to its floating results."""
+        """Return the original function, of its floating arguments and results."""
 
         def function(*floats):
             args = list(primals)
@@ -105,7 +105,7 @@ class _Derivative:
         return function, [primals[i] for i in self.operands.places]
 
     def _run(self, dense, given: _Floats, made: _Floats, primals, arrays) -> list:
-        """Runs `dense(primals, arrays)` with the channels that the site keeps."""
+        """Run `dense(primals, arrays)` with the channels that the site keeps."""
         ev, equation = self.ev, self.site.equation
         operands = [self.site.operand(i) for i in range(len(equation.invars))]
         avals = [_aval(atom) for atom in equation.invars]
@@ -140,7 +140,7 @@ def _alike(kept, others) -> bool:
 
 
 def run_custom_jvp(ev: Evaluation, site: Site, *arrays):
-    """The tangents are those of the original rule."""
+    """Run the function; its tangents are those of the original rule."""
     derivative = _Derivative(ev, site)
     function = jax.custom_jvp(derivative.function)
 
@@ -165,7 +165,7 @@ register(
 
 
 def run_custom_vjp(ev: Evaluation, site: Site, *arrays):
-    """The cotangents are those of the original rule."""
+    """Run the function; its cotangents are those of the original rule."""
     derivative = _Derivative(ev, site)
     function = jax.custom_vjp(derivative.function)
 

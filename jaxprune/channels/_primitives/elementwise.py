@@ -24,7 +24,7 @@ Zero = Callable[[Site, Sequence[frozenset[int]]], frozenset[int]]
 
 
 def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Value]:
-    """Joins the axes of all operands, axis by axis."""
+    """Join the axes of all operands, axis by axis."""
     shape, shapes = site.result_shape(), site.shapes()
     axes = []
     for d, size in enumerate(shape):
@@ -57,7 +57,7 @@ def _zero_axes(site: Site, values, shapes, shape) -> list[frozenset[int]]:
 
 
 def _source(values, shapes, shape) -> Source | None:
-    """The leaf of which all operands of full shape are views."""
+    """Return the leaf of which all operands of full shape are views."""
     full = [v.source for v, own in zip(values, shapes, strict=True) if own == shape]
     if not full or full[0] is None:
         return None
@@ -70,17 +70,17 @@ def _never(site: Site, zero) -> frozenset[int]:
 
 
 def _if_all(site: Site, zero) -> frozenset[int]:
-    """The result is zero where all operands are: f(0, 0) = 0."""
+    """Return where all operands are zero: f(0, 0) = 0."""
     return frozenset.intersection(*zero)
 
 
 def _if_any(site: Site, zero) -> frozenset[int]:
-    """The result is zero where one operand is: a product."""
+    """Return where one operand is zero: a product."""
     return frozenset.union(*zero)
 
 
 def _as_first(site: Site, zero) -> frozenset[int]:
-    """The result is zero where the first operand is: a quotient."""
+    """Return where the first operand is zero: a quotient."""
     return zero[0]
 
 
@@ -89,7 +89,7 @@ def _as_power(site: Site, zero) -> frozenset[int]:
 
 
 def _if_all_cases(site: Site, zero) -> frozenset[int]:
-    """The result is zero where all cases are, whichever is selected."""
+    """Return where all cases are zero, whichever is selected."""
     return frozenset.intersection(*zero[1:])
 
 
@@ -101,7 +101,7 @@ def _any_operand(site: Site, operands, values):
 
 @dependence.rule
 def _of_product(site: Site, operands, values):
-    """A factor that is zero, whatever the input, stops the other."""
+    """Stop what varies at factors that are zero, whatever the input."""
     (x, a, _), (y, b, _) = operands
     varies = (a & (b | (y != 0))) | (b & (a | (x != 0)))
     return [jnp.broadcast_to(varies, np.shape(values[0]))]
@@ -153,7 +153,7 @@ def _each_alike(site: Site, operands, values):
 
 
 def constrained(ev: Evaluation, site: Site, array):
-    """An axis that no longer divides among its devices is left to the compiler."""
+    """Leave an axis to the compiler that its devices no longer divide."""
     sharding = site.params["sharding"]
     value, shape = site.result(), array.shape
     if not isinstance(sharding, NamedSharding) or shape == site.shape():
@@ -178,7 +178,7 @@ register("sharding_constraint", _ALIKE._replace(small=constrained))
 
 
 def between_devices(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """Sums over named axes are between devices; others mix positions."""
+    """Pass sums over named axes, between devices; others mix positions."""
     if any(isinstance(axis, int) for axis in site.params.get("axes", ())):
         return pin_all(flow, site, *values)
     return list(values)

@@ -19,7 +19,7 @@ register("lu_pivots_to_permutation", Primitive(leading(lambda site: [1])))
 
 
 def triangular_solve(flow: Flow, site: Site, matrix: Value, value: Value):
-    """The axis that the matrix is multiplied with stays; the other one passes."""
+    """Pin the axis that the matrix is multiplied with; pass the other one."""
     solved = len(value.axes) - (2 if site.params["left_side"] else 1)
     for axis in (*matrix.axes[-2:], value.axes[solved]):
         flow.pin(axis, Reason.READ_WHOLE, "solves along it")
@@ -35,7 +35,7 @@ register("triangular_solve", Primitive(triangular_solve))
 def tridiagonal_solve(
     flow: Flow, site: Site, low: Value, middle: Value, high: Value, value: Value
 ):
-    """The axis of the diagonals stays; that of right-hand sides passes."""
+    """Pin the axis of the diagonals; pass that of right-hand sides."""
     for axis in (low.axes[-1], middle.axes[-1], high.axes[-1], value.axes[-2]):
         flow.pin(axis, Reason.READ_WHOLE, "solves along it")
     axes = list(value.axes)
@@ -52,7 +52,7 @@ _PARTS = ("matvec", "solve", "transpose_solve")
 
 
 def _parts(params, operands):
-    """The constants of each function of a solve, by its name, and what is solved."""
+    """Return the constants of each function of a solve by name, and what is solved."""
     consts, start = {}, 0
     for name, count in params["const_lengths"]._asdict().items():
         consts[name] = operands[start : start + count]
@@ -61,7 +61,7 @@ def _parts(params, operands):
 
 
 def linear_solve(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """A solve that brings its functions: they all keep the channels of its operand."""
+    """Follow the functions of a solve, which all keep the channels of its operand."""
     params = site.params
     consts, solved = _parts(params, values)
     solved = [Value(value.axes) for value in solved]  # Cut before the call.
@@ -79,7 +79,7 @@ def linear_solve(flow: Flow, site: Site, *values: Value) -> list[Value]:
 
 
 def run_linear_solve(ev: Evaluation, site: Site, *arrays):
-    """The same functions, of fewer channels."""
+    """Solve with the same functions, of fewer channels."""
     params = site.params
     consts, arrays = _parts(params, arrays)
     given = [name for name in _PARTS if getattr(params["jaxprs"], name) is not None]

@@ -20,7 +20,7 @@ _LOOKS_UP, _POSITIONS = "looks up along it", "reads it as coordinates"
 
 
 def _constant(value: Value) -> np.ndarray | None:
-    """The positions that an operand holds, if they are known."""
+    """Return the positions that an operand holds, if they are known."""
     array = None if value.constant is None else value.constant.value()
     return None if array is None else np.asarray(array)
 
@@ -40,7 +40,7 @@ def _rows(axis: Axis, start: int, size) -> Axis:
 
 
 def _starts_of_gather(site: Site, places: np.ndarray | None) -> list[int] | None:
-    """The start along each axis, if one window is taken at known positions."""
+    """Return the start along each axis, if one window is taken at known positions."""
     numbers, shape = site.params["dimension_numbers"], site.shape()
     if places is None or places.ndim != 1 or numbers.operand_batching_dims:
         return None
@@ -52,7 +52,7 @@ def _starts_of_gather(site: Site, places: np.ndarray | None) -> list[int] | None
 
 
 def _take_window(flow: Flow, site: Site, value: Value, starts, gone=()) -> list[Value]:
-    """Takes rows at known starts; axes in `gone` are dropped, so their index stays."""
+    """Take rows at known starts; axes in `gone` are dropped, so their index stays."""
     axes, left = [], []
     for d, size in enumerate(site.params["slice_sizes"]):
         axis = _rows(value.axes[d], starts[d], size)
@@ -71,7 +71,7 @@ def _take_window(flow: Flow, site: Site, value: Value, starts, gone=()) -> list[
 
 
 def _run_window(ev: Evaluation, site: Site, array, starts, gone=()):
-    """What stays of the window is found among what stays of the operand."""
+    """Find what stays of the window among what stays of the operand."""
     kept: list[np.ndarray | None] = []
     for axis, start, size, whole in zip(
         site.operand(0).axes,
@@ -104,7 +104,7 @@ def gather(flow: Flow, site: Site, operand: Value, indices: Value) -> list[Value
 
 
 def _row_axis(site: Site) -> int | None:
-    """The axis along which single rows are taken, if all others are taken whole."""
+    """Return the axis along which rows are taken, if all others are taken whole."""
     numbers = site.params["dimension_numbers"]
     if len(site.shape(1)) != 2 or len(numbers.start_index_map) != 1:
         return None
@@ -122,7 +122,7 @@ def _all_inside(site: Site, places, row: int) -> bool:
 
 
 def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Value:
-    """A look-up; `rows` are an axis and the known positions of rows along it."""
+    """Follow a look-up; `rows` are an axis and the known positions along it."""
     numbers, sizes = site.params["dimension_numbers"], site.params["slice_sizes"]
     shape, found = site.shape(), list(indices.axes[:-1])
     batched = dict(
@@ -155,7 +155,7 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
 
 
 def _looked_up(flow: Flow, source: Source | None, origins, rank: int) -> Source | None:
-    """The source of a look-up, which makes the channels of the axes taken whole."""
+    """Return the source of a look-up, which makes channels of axes taken whole."""
     if source is None:
         return None
     names = [
@@ -194,7 +194,7 @@ register("gather", Primitive(gather, small=run_gather, moves=True))
 
 
 def _clipped(site: Site, values: Sequence[Value], sizes) -> list[int] | None:
-    """The known starts of a moving window, which JAX keeps inside its axis."""
+    """Return the known starts of a moving window, which JAX keeps inside its axis."""
     known = (int, np.integer)
     if not all(isinstance(size, known) for size in (*site.shape(), *sizes)):
         return None
@@ -236,7 +236,7 @@ register("dynamic_slice", Primitive(dynamic_slice, small=run_dynamic_slice, move
 
 
 def _write(flow: Flow, axis: Axis, part: Axis, start, size, whole) -> Axis:
-    """Joins what is written with the rows that it is written to, if they are known."""
+    """Join what is written with the rows that it is written to, if they are known."""
     if size == whole:
         return flow.unify(axis, part)
     if start is None:
@@ -259,7 +259,7 @@ def _start_left(ev: Evaluation, axis: Axis, start: int) -> int:
 def dynamic_update_slice(
     flow: Flow, site: Site, value: Value, update: Value, *starts: Value
 ) -> list[Value]:
-    """What is written joins the rows it is written to; they must be known."""
+    """Join what is written and the rows it is written to; they must be known."""
     whole, part = site.shape(0), site.shape(1)
     known = _clipped(site, starts, part)
     site.frame.notes[site.index] = known
@@ -278,7 +278,7 @@ def dynamic_update_slice(
 
 
 def run_dynamic_update_slice(ev: Evaluation, site: Site, array, update, *starts):
-    """The window is written among the rows that are left."""
+    """Write the window among the rows that are left."""
     if site.note is not None:
         axes = site.operand(0).axes
         starts = [
@@ -347,7 +347,7 @@ def _pin_positions(flow: Flow, indices: Value, update: Value, rest, batched) -> 
 
 
 def _starts_of_scatter(site: Site, places: np.ndarray | None) -> list[int] | None:
-    """The start along each axis, if one window is written at known positions."""
+    """Return the start along each axis, if one window is written at known positions."""
     numbers, whole, part = (
         site.params["dimension_numbers"],
         site.shape(0),

@@ -18,7 +18,7 @@ from jaxprune.channels._flow.registry import Primitive, register
 
 
 def _contract(flow: Flow, lhs: Value, i: int, rhs: Value, j: int) -> None:
-    """Joins two axes that are multiplied and summed, and notes who reads whom.
+    """Join two axes that are multiplied and summed, and notes who reads whom.
 
     A parameter is a consumer if masking it masks the product: not behind a sigmoid.
     """
@@ -73,7 +73,7 @@ def _record(flow: Flow, site: Site, axes, values) -> None:
 
 
 def _without(ev: Evaluation, array, axis, d):
-    """An array with zeros at the removed indices of an axis."""
+    """Return an array with zeros at the removed indices of an axis."""
     kept = ev.kept(axis)
     if kept is None:
         return array
@@ -163,7 +163,7 @@ class Product(NamedTuple):
 
 
 def _weight(operands) -> int | None:
-    """The number of the operand that is a leaf of several axes, if one is."""
+    """Return the number of the operand that is a leaf of several axes, if one is."""
     weights = [
         n
         for n, known in enumerate(operands)
@@ -173,7 +173,7 @@ def _weight(operands) -> int | None:
 
 
 def _dot_product(site: Site, operands) -> Product | None:
-    """The product with a matrix over one axis, if it is one."""
+    """Return the product with a matrix over one axis, if it is one."""
     w = _weight(operands)
     if w is None:
         return None
@@ -187,7 +187,7 @@ def _dot_product(site: Site, operands) -> Product | None:
 
 
 def _convolution_product(site: Site, operands) -> Product | None:
-    """The convolution with a kernel that is a leaf, if it is one without groups."""
+    """Return the convolution with a leaf as kernel, if it is one without groups."""
     params = site.params
     groups = params["feature_group_count"], params["batch_group_count"]
     if groups != (1, 1) or _weight(operands) != 1:
@@ -201,7 +201,7 @@ def _convolution_product(site: Site, operands) -> Product | None:
 
 
 def _met(product_of):
-    """The rule of the walk for a product, which also collects it."""
+    """Return the rule of the walk for a product, which also collects it."""
 
     def known_of(walk, site: Site, operands):
         product = product_of(site, operands)
@@ -299,7 +299,7 @@ def convolution(flow: Flow, site: Site, lhs: Value, rhs: Value) -> list[Value]:
 
 
 def _positions(site: Site) -> list:
-    """The sizes over which a kernel slides; of a transposed one those it reads."""
+    """Return the sizes over which a kernel slides, or a transposed one reads."""
     numbers = site.params["dimension_numbers"]
     if any(dilation != 1 for dilation in site.params["lhs_dilation"]):
         return [site.shape(0)[d] for d in numbers.lhs_spec[2:]]

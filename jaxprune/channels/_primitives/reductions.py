@@ -20,7 +20,7 @@ _READS = "reads all of it"
 
 
 def passing(worked_on: Callable[[Site], Iterable[int]], text: str = _READS):
-    """Makes the flow rule of a primitive that works on some axes.
+    """Make the flow rule of a primitive that works on some axes.
 
     Operands and results have the same axes; those of operands join, one by one.
 
@@ -42,7 +42,7 @@ def passing(worked_on: Callable[[Site], Iterable[int]], text: str = _READS):
 
 
 def leading(worked_on: Callable[[Site], Sequence[int]]):
-    """Makes the flow rule of a primitive that works on the last axes.
+    """Make the flow rule of a primitive that works on the last axes.
 
     Args:
       worked_on: from the equation to the number of last axes of each operand on which
@@ -70,7 +70,7 @@ def leading(worked_on: Callable[[Site], Sequence[int]]):
 
 
 def reduce(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """A reduced axis is read whole, so it stays; the others pass."""
+    """Return a reduced axis is read whole, so it stays; the others pass."""
     gone = site.params["axes"]
     for d in gone:
         flow.pin(value.axes[d], Reason.READ_WHOLE, _READS)
@@ -79,7 +79,7 @@ def reduce(flow: Flow, site: Site, value: Value) -> list[Value]:
 
 
 def reduce_zeros(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """A reduction whose result is zero where the operand is."""
+    """Return a reduction whose result is zero where the operand is."""
     (out,) = reduce(flow, site, value)
     left = [d for d in range(len(value.axes)) if d not in site.params["axes"]]
     zero_axes = frozenset(n for n, d in enumerate(left) if d in value.zero_axes)
@@ -99,7 +99,7 @@ register("reduce_and reduce_or reduce_xor argmax argmin", Primitive(reduce))
 
 
 def reduce_with(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """A reduction by any function: operands, then the values to start from."""
+    """Return a reduction by any function: operands, then the values to start from."""
     operands = values[: len(values) // 2]
     axes = passing(lambda site: site.params["dimensions"])(flow, site, *operands)
     left = [d for d in range(len(axes[0].axes)) if d not in site.params["dimensions"]]
@@ -186,7 +186,7 @@ register("reduce_window", Primitive(reduce_window))
 def select_and_scatter_add(
     flow: Flow, site: Site, source: Value, operand: Value
 ) -> list[Value]:
-    """The derivative of a maximum over windows: axes with a window of one pass."""
+    """Follow the derivative of a maximum over windows: axes without a window pass."""
     params, axes = site.params, list(operand.axes)
     for d, axis in enumerate(source.axes):
         plain = params["window_dimensions"][d] == params["window_strides"][d] == 1

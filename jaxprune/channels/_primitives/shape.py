@@ -14,7 +14,7 @@ _NO_AXES: frozenset[int] = frozenset()
 
 
 def _view(value: Value, axes) -> Source | None:
-    """The source of a view whose axes are numbered axes of `value`, None for new."""
+    """Return the source of a view: its axes as numbers of those of `value`, or None."""
     if value.source is None:
         return None
     own = value.source.axes
@@ -24,7 +24,7 @@ def _view(value: Value, axes) -> Source | None:
 
 
 def _moved(value: Value, axes) -> frozenset[int]:
-    """The zero axes of a view whose axes are numbered axes of `value`."""
+    """Return the zero axes of a view whose axes are numbered axes of `value`."""
     return frozenset(d for d, own in enumerate(axes) if own in value.zero_axes)
 
 
@@ -67,7 +67,7 @@ register("rev", Primitive(rev, varies=dependence.moved, moves=True))
 
 
 def squeeze(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """Drops axes of size 1: their only index has to stay."""
+    """Drop axes of size 1: their only index has to stay."""
     gone = site.params["dimensions"]
     for d in gone:
         _pin_only(flow, value.axes[d])
@@ -84,7 +84,7 @@ register("squeeze", Primitive(squeeze, varies=dependence.view, moves=True))
 
 
 def broadcast_in_dim(flow: Flow, site: Site, value: Value, *_sizes) -> list[Value]:
-    """New and repeated axes are free: they join whatever they meet."""
+    """Leave new and repeated axes free: they join whatever they meet."""
     places = site.params["broadcast_dimensions"]
     shape, own = site.params["shape"], site.shape()
     axes, repeated = [flow.fresh(size) for size in shape], set(range(len(shape)))
@@ -107,7 +107,7 @@ def broadcast_in_dim(flow: Flow, site: Site, value: Value, *_sizes) -> list[Valu
 
 
 def with_shape(ev: Evaluation, site: Site, *arrays):
-    """The shape of the result is a parameter."""
+    """Return the shape of the result is a parameter."""
     return site.bind(*arrays, shape=_new_shape(ev, site))
 
 
@@ -138,7 +138,7 @@ register("iota empty random_bits", Primitive(born, small=cut_after))
 
 
 def _join_others(flow: Flow, values, skipped: int | None = None) -> list[Axis]:
-    """Joins all operands axis by axis, one axis left out."""
+    """Join all operands axis by axis, one axis left out."""
     axes = list(values[0].axes)
     for value in values[1:]:
         for d, axis in enumerate(value.axes):
@@ -147,7 +147,7 @@ def _join_others(flow: Flow, values, skipped: int | None = None) -> list[Axis]:
 
 
 def concatenate(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """Puts the rows of one axis end to end, joins the others.
+    """Put the rows of one axis end to end, joins the others.
 
     A single index can be left out here, though it cannot be removed where it is made.
     """
@@ -189,7 +189,7 @@ register(
 
 
 def stack(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """Joins all operands axis by axis; the new axis stays."""
+    """Join all operands axis by axis; the new axis stays."""
     d = site.params["axis"]
     axes = _join_others(flow, values)
     axes.insert(d, flow.fixed(Reason.RESULT, "an axis along which arrays are stacked"))
@@ -201,7 +201,7 @@ register("stack", Primitive(stack, varies=dependence.moved, moves=True))
 
 
 def unstack(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """The axis that is taken apart stays; the others pass."""
+    """Return the axis that is taken apart stays; the others pass."""
     d = site.params["axis"]
     flow.pin(value.axes[d], Reason.RESULT, "takes it apart")
     kept = [e for e in range(len(value.axes)) if e != d]
@@ -242,7 +242,7 @@ register(
 
 
 def slice_(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """Takes rows of every axis."""
+    """Take rows of every axis."""
     axes = tuple(
         axis if isinstance(axis, Fixed) else axis[slice(*bounds)]
         for axis, bounds in zip(value.axes, _bounds(site.params), strict=True)
@@ -258,7 +258,7 @@ def _bounds(params) -> list[tuple]:
 
 
 def run_slice(ev: Evaluation, site: Site, array):
-    """What stays of the slice is found among what stays of the operand."""
+    """Return what stays of the slice is found among what stays of the operand."""
     kept: list[np.ndarray | None] = []
     bounds = _bounds(site.params)
     for d, (axis, (start, limit, stride)) in enumerate(
@@ -288,7 +288,7 @@ register(
 
 
 def pad(flow: Flow, site: Site, value: Value, filling: Value) -> list[Value]:
-    """New channels at the ends are free; negative amounts cut; no gaps inside."""
+    """Leave new channels at the ends free; negative amounts cut; no gaps inside."""
     del filling
     axes = list(value.axes)
     for d, (low, high, inside) in enumerate(site.params["padding_config"]):
@@ -395,7 +395,7 @@ def _reshape_block(flow: Flow, value: Value, old, new, ins, outs) -> list[Axis]:
 
 
 def blocks(old, new):
-    """Yields the smallest runs of axes of equal product, axes of size 1 left out.
+    """Yield the smallest runs of axes of equal product, axes of size 1 left out.
 
     Next to symbolic sizes the runs are found from the end.
 
@@ -445,7 +445,7 @@ def _runs(old, new, ins, outs):
 
 
 def _last_run(old, new, ins, outs):
-    """Takes the last run off both lists; None, and nothing, if sizes are unknown."""
+    """Take the last run off both lists; None, and nothing, if sizes are unknown."""
     run_in, run_out = [ins[-1]], [outs[-1]]
     left, right = old[run_in[0]], new[run_out[0]]
     while not _equal(left, right):
@@ -464,7 +464,7 @@ def _last_run(old, new, ins, outs):
 
 
 def run_reshape(ev: Evaluation, site: Site, *arrays):
-    """The shape of the result is a parameter."""
+    """Return the shape of the result is a parameter."""
     return site.bind(*arrays, new_sizes=_new_shape(ev, site))
 
 

@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def rows_of(graph: Any) -> list[Row]:
-    """Returns the weights that make or read channels, in the order of the program."""
+    """Return the weights that make or read channels, in the order of the program."""
     flow, names = graph._traced.program.flow, graph._traced.names
     reads: dict[str, list[str]] = {name: [] for name in names}
     makes: dict[str, list[str]] = {name: [] for name in names}
@@ -68,7 +68,7 @@ def rows_of(graph: Any) -> list[Row]:
 
 
 def spans_of(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
-    """Returns for every group the first and the last row that it passes."""
+    """Return for every group the first and the last row that it passes."""
     spans: dict[str, tuple[int, int]] = {}
     for number, row in enumerate(rows):
         for name in (*row.reads, *row.makes):
@@ -78,7 +78,7 @@ def spans_of(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
 
 
 def columns_of(spans: dict[str, tuple[int, int]]) -> dict[str, int]:
-    """Gives every rail the first column that is free for all of its length.
+    """Give every rail the first column that is free for all of its length.
 
     The longest rails come first, so that those of a residual stream stand together at
     the left. One row stays free between two rails, for the size at the head.

@@ -6,7 +6,7 @@ from jaxprune.channels._flow.reasons import Reason
 
 
 def table(graph: Any) -> str:
-    """Returns the groups of a graph, then what is pinned and why."""
+    """Return the groups of a graph, then what is pinned and why."""
     from_to = ("group", "size", "producers", "consumers", "other members")
     lines: list[tuple[str, ...]] = [from_to]
     for group in graph.groups.values():
