@@ -146,13 +146,9 @@ def test_costs_are_polynomials_with_the_gradient_of_their_differences():
 
 
 def test_unknown_groups_are_refused():
-<<<<<<< HEAD
-    with pytest.raises(ValueError, match=r"no group is called \['x'\]"):
+    message = r"`macs`: no site of this cost is called \['x'\]"
+    with pytest.raises(ValueError, match=message):
         costs.macs(resnet())({"x": jnp.float32(1)})
-=======
-    with pytest.raises(ValueError, match=r"`macs`: no site of this cost is called \['x'\]"):
-        costs.macs(resnet("resnet20"))({"x": jnp.float32(1)})
->>>>>>> dd1af6c (Projection by conjugate gradients with Hessian products; costs are polynomials in arrays, evaluated on one vector)
 
 
 def test_products_are_counted_as_the_compiler_counts_them():
