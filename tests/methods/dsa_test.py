@@ -243,6 +243,32 @@ def test_a_sharpness_out_of_range_is_refused(sharpness):
         jaxprune.dsa(_network()[2], sharpness=sharpness)
 
 
+def test_the_sharpness_grows_over_the_steps_of_the_search():
+    published = lambda epoch: 0.05 * 1.1**epoch
+    beta_2 = jaxprune.methods.sharpness_schedule(
+        8_000, initial=published(20), final=published(100)
+    )
+    for step, epoch in ((0, 20), (2_000, 40), (8_000, 100), (9_000, 100)):
+        assert float(beta_2(step)) == pytest.approx(published(epoch), rel=1e-5)
+    default = jaxprune.methods.sharpness_schedule(10)
+    assert float(default(0)) == pytest.approx(published(20), rel=0.02)
+    assert float(default(10)) == pytest.approx(published(100), rel=0.02)
+    for wrong in (
+        {"steps": 0},
+        {"steps": 9, "initial": -1.0},
+        {"steps": 9, "final": 0},
+    ):
+        with pytest.raises(ValueError, match=rf"{list(wrong)[-1]}=.*must be positive"):
+            jaxprune.methods.sharpness_schedule(**wrong)
+
+
+def test_the_default_sharpness_draws_a_fifth_of_the_channels_otherwise():
+    b = jnp.exp(0.3 * jax.random.normal(jax.random.key(0), (400,)))
+    p, _ = jaxprune.methods.keep_probabilities(jnp.float32(0.5), b, 8.0)
+    kept = jnp.argsort(jnp.argsort(-b)) < 200
+    assert float(jnp.mean(jnp.abs(p - kept))) == pytest.approx(0.2, abs=0.02)
+
+
 def test_gates_of_an_unknown_group_are_refused():
     with pytest.raises(ValueError, match=r"no group is called \['nope'\]"):
         plan_gates(_network()[2], ["nope"])
