@@ -36,7 +36,7 @@ _NO_SOURCE = {
     *("magnitude", "global_magnitude"),
 }
 _SECTIONS = r"^(Args|Returns|Yields|Raises|Examples?|References|Notes?|Attributes):"
-_OPERATOR = r"[=<>≤≥∈^∘]|\|[^|]+\||->|sum_|min_|max_|argmin"
+_OPERATOR = r"[=<>≤≥∈^∘]| [*+/-] |\|[^|]+\||->|sum_|min_|max_|argmin"
 
 
 class Function(NamedTuple):
