@@ -39,7 +39,7 @@ from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 
 
 def parameters(graph: ChannelGraph) -> PolynomialCost:
-    """The number of parameters, of all leaves of the graph.
+    """Return the number of parameters, of all leaves of the graph.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.channels import trace_channels
