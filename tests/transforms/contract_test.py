@@ -195,7 +195,7 @@ ROWS = {
     ),
 }
 each_row = pytest.mark.parametrize("name", ROWS)
-# Two rows share their control with others, which stand for them where compiling is slow.
+# Two rows share their control with others, which stand for them where it is slow.
 each_kind = pytest.mark.parametrize(
     "name", [n for n in ROWS if n not in ("ista-size", "adam_ista-size")]
 )
