@@ -130,7 +130,9 @@ def layers_of(params: Any, masks: Any) -> dict[str, dict[str, Any]]:
     """Returns size, count kept and keep ratio of every prunable leaf."""
     return {
         leaf.name: {"size": leaf.size, "kept": leaf.kept, "keep_ratio": leaf.keep_ratio}
-        for leaf in jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks).leaves
+        for leaf in jaxprune.summarize(
+            jax.eval_shape(lambda p: p, params), masks
+        ).leaves
     }
 
 

@@ -33,6 +33,8 @@ from jaxprune.channels._liveness import meets_activations
 def fold_constants(graph: ChannelGraph, params: Any) -> Any:
     """Move constants of channels that no input reaches into the biases behind them.
 
+        b <- b + w v,   w <- 0    for a channel of constant value v
+
     Folded are the channels of which every consumer allows it exactly; its weights for
     them become zero, and `live_channels` finds them dead. A consumer allows it if the
     channel is zero there, or if all of this holds: the channel has one value at all

@@ -18,6 +18,8 @@ from jaxprune.channels._graph import ChannelGraph, Group
 def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     """Find the channels that pruned weights have left in use.
 
+        live_c = any(w_rc != 0 for every r that reads c)
+
     A channel is dead, and can be removed exactly, if every weight that reads it is
     zero. Removing it may leave others without a consumer, so this is repeated until
     nothing changes. A channel that only its own zeros feed is dead too, if no bias or

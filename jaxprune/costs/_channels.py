@@ -39,7 +39,7 @@ from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 
 
 def parameters(graph: ChannelGraph) -> PolynomialCost:
-    """The number of parameters, of all leaves of the graph.
+    """Return the number of parameters, of all leaves of the graph.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.channels import trace_channels
@@ -118,7 +118,7 @@ def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> Polynomial
     dense = sum(amounts.values())
     if not dense:
         raise ValueError(
-            f"`{name}(graph)`: the dense cost is 0, and a cost is a fraction of it. The "
+            f"`{name}(graph)`: the dense cost is 0, and costs are fractions of it. The "
             "traced function has no parameters, or no matrix product or convolution "
             "that counts; look at `print(graph)`."
         )

@@ -75,7 +75,7 @@ class LatencyCost:
         return self.constant + work
 
     def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
-        """Returns the latency as a fraction of `dense`.
+        """Return the latency as a fraction of `dense`.
 
         Of Python numbers it is a Python number, in double precision.
 
@@ -137,7 +137,7 @@ def random_keep_ratios(
 def interleaved(
     functions: Sequence[Callable[[], Any]], *, repeats: int = 20
 ) -> list[float]:
-    """Times functions in turn, and returns the least seconds of each.
+    """Time functions in turn, and return the minimum seconds of each.
 
     What else runs on a machine only adds time, so the least is nearest to what the
     function takes; in turn, so that all see the same machine.
@@ -163,7 +163,7 @@ def measure(
     multiple_of: int = 1,
     timer: Timer = interleaved,
 ) -> list[Measurement]:
-    """Times compact networks of several widths.
+    """Time compact networks of several widths.
 
     Each takes a compilation, which is most of the time this takes, and all are held in
     memory at once.

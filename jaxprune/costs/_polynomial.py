@@ -64,7 +64,7 @@ class Polynomial(NamedTuple):
 
 
 def _products(values: jax.Array, indices: np.ndarray) -> jax.Array:
-    """Return `values_and_one[indices].prod(1)`; column by column, for its derivative."""
+    """Return `values_and_one[indices].prod(1)`, by columns, for its derivative."""
     values = jnp.append(values, jnp.ones(1, values.dtype))
     found = jnp.ones(len(indices), values.dtype)
     for column in indices.T:

@@ -152,7 +152,7 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
 
 
 def _readable(path: Path) -> Path | None:
-    """The folder that holds this checkpoint, or None if none is whole."""
+    """Return the folder of this checkpoint, or None if none is complete."""
     # A process may have been killed after it had moved the older one out of the way.
     for folder in (path, path.with_name(f"{path.name}{_REPLACING}")):
         if _is_finished(folder):

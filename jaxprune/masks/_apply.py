@@ -99,6 +99,8 @@ def apply_masks(params: Params, masks: Masks) -> Params:
 def nonzero_masks(params: Params, where: jtree.Where = kernels) -> Masks:
     """Return the masks of the selected weights that are not exactly zero.
 
+        m_i = 1 where w_i != 0
+
     Leaves that are not selected are kept: a bias that starts at zero must be free to
     move.
 
@@ -129,6 +131,8 @@ def nonzero_masks(params: Params, where: jtree.Where = kernels) -> Masks:
 
 def kept_counts(params: Params, masks: Masks) -> dict[str, int]:
     """Count the kept entries of every leaf, exactly, on the host.
+
+        k_l = sum_i m_li
 
     Args:
       params: a pytree of arrays, possibly abstract.

@@ -28,6 +28,8 @@ from jaxprune.tree._names import by_pattern
 def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
     """Keep the `keep` largest entries of the whole tree of scores.
 
+        m_i = 1 where fewer than `keep` entries rank before s_i
+
     Args:
       scores: a pytree of float arrays. NaN is the highest score when traced.
       keep: how many entries to keep, a Python int or an int32 scalar (so it may follow
@@ -287,7 +289,7 @@ def floor_masks(
     """Return the masks of the best `ceil(min_keep_ratio * size)` entries of each layer.
 
     Args:
-      scores: leaf name to scores, floating.
+      scores: leaf name to scores, floating, of any shape.
       min_keep_ratio: see `scored_masks`.
       layers: see `scored_masks`.
       alive: see `scored_masks`.

@@ -257,7 +257,7 @@ def _check(floor, sharpness) -> None:
 
 
 def _published(graph: ChannelGraph) -> Importance:
-    """The importance of the paper, and one for the groups that it does not cover."""
+    """Return the importance of the paper, and one for groups that it leaves out."""
     return norm_scales(graph, otherwise=filter_norms(graph))
 
 

@@ -72,6 +72,8 @@ def grasp(
 ) -> Pruner:
     """Prune once, keeping the flow of gradients; until then the network is dense.
 
+        m_i = 1 for the highest w_i (H g)_i
+
     Args:
       loss_fn: see `grasp_scores`; a hashable function of the parameters.
       distribution: see `jaxprune.snip`.

@@ -131,7 +131,7 @@ def _forward(keep_ratio, scores, valid, floor):
 
 
 def _near_rank(scores, valid, rank):
-    """The score at a rank, 1 for the largest, of each group, or little more.
+    """Return the score at a rank of each group, 1 for the largest, or little more.
 
     Returns:
       A number that at least `rank` scores are not above, and how far at the most it is
@@ -160,7 +160,7 @@ def _gate(logits, floor):
 
 
 def _root(keep_ratio, scores, valid, floor, slack):
-    """Returns u in [-20 - slack, 20] with mean p(scores - u) = keep_ratio."""
+    """Return u in [-20 - slack, 20] with mean p(scores - u) = keep_ratio."""
     count = jnp.sum(valid, axis=-1).astype(scores.dtype)
     tiny = jnp.finfo(scores.dtype).tiny
 

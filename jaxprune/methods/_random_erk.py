@@ -27,6 +27,8 @@ def random_erk(
 ) -> Pruner:
     """Prune once, at random, with as many weights in each layer as `masks.erk` says.
 
+        k_l = min(epsilon sum_d n_ld, n_l)
+
     Args:
       key: a typed PRNG key; the masks depend on it and on shapes alone.
       distribution: how what is kept is divided among layers; see `jaxprune.magnitude`.

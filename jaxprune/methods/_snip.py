@@ -70,6 +70,8 @@ def snip(
 ) -> Pruner:
     """Prune once, by connection sensitivity; until then the network is dense.
 
+        m_i = 1 for the highest |w_i dL/dw_i|
+
     Args:
       loss_fn: see `snip_scores`; a hashable function of the parameters.
       distribution: how what is kept is divided among layers; all weights are ranked

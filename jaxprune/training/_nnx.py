@@ -53,7 +53,7 @@ def nnx_module(pruning: Pruning, model: Any) -> Any:
 
 @functools.cache
 def _module_class() -> type:
-    """The class, made when Flax is first needed: the library does not import it."""
+    """Make the class when Flax is first needed: the library does not import it."""
     from flax import nnx
 
     class PrunedModule(nnx.Module):

@@ -336,7 +336,7 @@ class Pruning:
         return jax.random.fold_in(jax.random.key(self.seed), step)
 
     def _bound(self, params: Params, keep_ratios: Any) -> tuple[Limit, ...]:
-        """The limits, with `density` bound to the weights that are pruned."""
+        """Return the limits, with `density` bound to the weights that are pruned."""
         return tuple(
             limit._replace(cost=density(params, _named(keep_ratios)))
             if limit.cost is density
@@ -345,7 +345,7 @@ class Pruning:
         )
 
     def _read(self, call: str, trainable: Any) -> tuple[Params, Any, dict[str, Any]]:
-        """The parts; variables and budget in plain containers."""
+        """Return the parts; variables and budget in plain containers."""
         params, variables, budget = _parts(call, trainable)
         return params, tree.named_leaves(variables), _plain(budget)
 
@@ -445,7 +445,7 @@ def _step(budget: dict[str, Any]) -> jax.Array:
 
 
 def _floats(state: Any) -> list[jax.Array]:
-    """The leaves of a budget's state, all of them floating."""
+    """Return the leaves of a budget's state, all of them floating."""
     return [
         leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.float32)
         for leaf in map(jnp.asarray, jax.tree.leaves(state))
@@ -453,7 +453,7 @@ def _floats(state: Any) -> list[jax.Array]:
 
 
 def _unfloats(floats: list[jax.Array], like: Any) -> Any:
-    """The budget's state of which `floats` are the leaves."""
+    """Return the budget's state of which `floats` are the leaves."""
     leaves, treedef = jax.tree.flatten(like)
     return jax.tree.unflatten(
         treedef,
@@ -465,7 +465,7 @@ def _unfloats(floats: list[jax.Array], like: Any) -> Any:
 
 
 def _plain(budget: Any) -> dict[str, Any]:
-    """The part `budget` in plain containers, whatever holds its arrays."""
+    """Return the part `budget` in plain containers, whatever holds its arrays."""
     (step,) = jax.tree.leaves(budget["step"])
     return {"step": step, "state": jax.tree.leaves(budget["state"])}
 
@@ -487,7 +487,7 @@ def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
 
 
 def _part_or_placeholder(trainable: Any, name: str) -> Any:
-    """A part; of the placeholder by which optax finds parameters, all of it."""
+    """Return a part; of the placeholder by which optax finds parameters, all."""
     try:
         return trainable[name]
     except (KeyError, TypeError, IndexError):
@@ -495,7 +495,7 @@ def _part_or_placeholder(trainable: Any, name: str) -> Any:
 
 
 def _like(example: Any, parts: dict[str, Any]) -> Any:
-    """The parts in the containers of `example`, whose leaves have the same order."""
+    """Put the parts into the containers of `example`, of the same order of leaves."""
     rest: dict[str, Iterator] = {n: iter(jax.tree.leaves(p)) for n, p in parts.items()}
     return jax.tree_util.tree_map_with_path(
         lambda path, _: next(rest[tree.name_of(path[:1])]), example

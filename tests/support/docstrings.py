@@ -26,7 +26,7 @@ _COMPUTE |= {"methods"}
 # There, what checks, collects or times rather than computes.
 _NO_RULE = {
     *("validate", "fill", "channel_masks", "trace_channels", "plan_gates"),
-    *("measure", "interleaved", "identity"),
+    *("measure", "interleaved", "identity", "global_", "random_keep_ratios"),
 }
 # Where methods of papers are.
 _SOURCED = {"methods", "prox", "transforms"}
@@ -36,7 +36,7 @@ _NO_SOURCE = {
     *("magnitude", "global_magnitude"),
 }
 _SECTIONS = r"^(Args|Returns|Yields|Raises|Examples?|References|Notes?|Attributes):"
-_OPERATOR = r"[=<>≤≥∈^∘]|\|[^|]+\||->|sum_|min_|max_|argmin"
+_OPERATOR = r"[=<>≤≥∈^∘]| [*+/-] |\|[^|]+\||->|sum_|min_|max_|argmin"
 
 
 class Function(NamedTuple):
@@ -95,8 +95,12 @@ def _names_its_arguments(function: Function) -> bool:
 
 
 def _takes_arrays(function: Function) -> bool:
+    # A number that may be traced is a scalar; functions and random keys have no shape.
+    number = r"(float|int) \| [\w.]*Array|[\w.]*Array \| (float|int)"
     annotations = (
-        str(p.annotation) for p in inspect.signature(function.value).parameters.values()
+        re.sub(number, "", str(parameter.annotation))
+        for name, parameter in inspect.signature(function.value).parameters.items()
+        if name != "key"
     )
     return any("Array" in a and "Callable" not in a for a in annotations)
 
