@@ -245,7 +245,7 @@ def traced_keep(keep_ratio: jax.Array | Scheduled, size: int) -> Count:
     exact = jnp.abs(ratio * _GRID - nearest) <= _ROUNDING * _GRID
     decimal = _of_grid(nearest.astype(jnp.int32), size)
     slack = min(_ROUNDING * size, 0.25)
-    binary = floor_of(ratio * size + slack)
+    binary = floor_of(ratio * jnp.float32(size) + slack)
     count = Count(
         jnp.where(exact, decimal.high, binary.high),
         jnp.where(exact, decimal.low, binary.low),

