@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
@@ -201,7 +201,8 @@ def _replicated(x: jax.Array) -> jax.Array:
     sharding = jax.typeof(x).sharding
     explicit = AxisType.Explicit in sharding.mesh.axis_types
     if explicit and any(axis is not None for axis in sharding.spec):
-        return jax.sharding.reshard(x, PartitionSpec(*(None,) * x.ndim))
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec(*(None,) * x.ndim))
+        return jax.sharding.reshard(x, everywhere)
     return x
 
 
