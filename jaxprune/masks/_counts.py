@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -110,7 +111,7 @@ def check_floor(call: str, min_keep_ratio: Any) -> None:
       ValueError: it is outside, or no number.
     """
     plain = isinstance(min_keep_ratio, numbers.Real)
-    if not (plain and 0 <= min_keep_ratio <= 1):
+    if not (plain and 0 <= float(min_keep_ratio) <= 1):
         raise ValueError(
             f"`{call}(min_keep_ratio={min_keep_ratio})`: the minimum fraction of a "
             "layer must be a number in [0, 1]; 0 allows a layer to be emptied."

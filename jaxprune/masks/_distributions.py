@@ -142,7 +142,7 @@ def shares_of(
                 f"`{call}(distribution=...)`: shares must be positive numbers, or None "
                 f"for every layer, got {share!r} for the shape {shape}."
             )
-    return [Fraction(share) for share in shares]
+    return [Fraction(share or 0) for share in shares]
 
 
 def check_bounds(call, keep_ratio, min_keep_ratio, keep, floors, caps) -> None:

@@ -206,18 +206,6 @@ def _replicated(x: jax.Array) -> jax.Array:
     return x
 
 
-def _counted(flags: Sequence[jax.Array], segments: Segments) -> Count:
-    """Count what is true in every segment, shape (segments,)."""
-    found = []
-    for flag, layers in zip(flags, segments.layers, strict=True):
-        if layers is None:
-            found.append(jnp.sum(flag, dtype=jnp.uint32)[None])
-        else:
-            axes = tuple(range(1, flag.ndim))
-            found.append(_replicated(jnp.sum(flag, axis=axes, dtype=jnp.uint32)))
-    return counts.from_uint32(jnp.concatenate(found))
-
-
 def _in_groups(count: Count, segments: Segments) -> Count:
     """Add up the counts of segments by group, shape (groups,)."""
     groups = np.asarray(segments.groups)
@@ -237,7 +225,7 @@ def _in_groups(count: Count, segments: Segments) -> Count:
 def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
     """Return for every segment the count of the earlier ones of its group."""
     groups = np.asarray(segments.groups)
-    order = np.lexsort([places, groups])
+    order = np.lexsort((np.asarray(places), groups))
     starts = np.concatenate([[0], np.cumsum(np.bincount(groups))[:-1]])[groups]
     running = counts.cumulative(Count(count.high[order], count.low[order]))
     back = np.argsort(order)
