@@ -86,8 +86,7 @@ def point_of(
     accuracy_hard: float,
 ) -> dict[str, Any]:
     """Returns the numbers of one point, as they stand in `summary.json`."""
-    # The masks of the checkpoint are counted, whether they are applied already or not.
-    counts = jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)
+    counts = _counts(params, masks)
     return {
         "step": step,
         "sparsity": counts.sparsity,
@@ -130,9 +129,7 @@ def layers_of(params: Any, masks: Any) -> dict[str, dict[str, Any]]:
     """Returns size, count kept and keep ratio of every prunable leaf."""
     return {
         leaf.name: {"size": leaf.size, "kept": leaf.kept, "keep_ratio": leaf.keep_ratio}
-        for leaf in jaxprune.summarize(
-            jax.eval_shape(lambda p: p, params), masks
-        ).leaves
+        for leaf in _counts(params, masks).leaves
     }
 
 
@@ -189,3 +186,8 @@ def most_accurate(trail: Iterable[E], *, weights: int) -> E:
     return max(
         small, key=lambda e: (e.metadata["accuracy_hard"], -e.metadata["kept_weights"])
     )
+
+
+def _counts(params: Any, masks: Any) -> jaxprune.Report:
+    """Counts what the masks keep, whether they are applied already or not."""
+    return jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)

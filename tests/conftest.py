@@ -35,6 +35,8 @@ _LONG = (
 
 # Files whose time is spent on compiling programs that run once.
 _COMPILE_BOUND = ("contract_test.py", "property_test.py", "regrowth_test.py")
+_COMPILE_BOUND += ("ranking_test.py", "selection_test.py", "counts_test.py")
+_COMPILE_BOUND += ("distributions_test.py",)
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -110,7 +111,7 @@ def check_floor(call: str, min_keep_ratio: Any) -> None:
       ValueError: it is outside, or no number.
     """
     plain = isinstance(min_keep_ratio, numbers.Real)
-    if not (plain and 0 <= min_keep_ratio <= 1):
+    if not (plain and 0 <= float(min_keep_ratio) <= 1):
         raise ValueError(
             f"`{call}(min_keep_ratio={min_keep_ratio})`: the minimum fraction of a "
             "layer must be a number in [0, 1]; 0 allows a layer to be emptied."
@@ -245,7 +246,7 @@ def traced_keep(keep_ratio: jax.Array | Scheduled, size: int) -> Count:
     exact = jnp.abs(ratio * _GRID - nearest) <= _ROUNDING * _GRID
     decimal = _of_grid(nearest.astype(jnp.int32), size)
     slack = min(_ROUNDING * size, 0.25)
-    binary = floor_of(ratio * size + slack)
+    binary = floor_of(ratio * jnp.float32(size) + slack)
     count = Count(
         jnp.where(exact, decimal.high, binary.high),
         jnp.where(exact, decimal.low, binary.low),

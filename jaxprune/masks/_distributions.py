@@ -142,7 +142,7 @@ def shares_of(
                 f"`{call}(distribution=...)`: shares must be positive numbers, or None "
                 f"for every layer, got {share!r} for the shape {shape}."
             )
-    return [Fraction(share) for share in shares]
+    return [Fraction(share or 0) for share in shares]
 
 
 def check_bounds(call, keep_ratio, min_keep_ratio, keep, floors, caps) -> None:
@@ -235,11 +235,14 @@ def allocate_traced(
     low, high = counts.from_ints(floors), counts.from_ints(caps)
     keep = counts.maximum(keep, counts.from_ints(sum(floors)))
     keep = counts.minimum(keep, counts.from_ints(sum(caps)))
+    bounds = [
+        jnp.asarray(np.asarray(x, np.float64), jnp.float32) for x in (floors, caps)
+    ]
     weight = jnp.asarray(np.asarray([float(share) for share in shares]), jnp.float32)
     target = keep.high * jnp.float32(4096) + keep.low
 
     def filled(epsilon):
-        exact = jnp.clip(epsilon * weight, jnp.float32(floors), jnp.float32(caps))
+        exact = jnp.clip(epsilon * weight, *bounds)
         whole = counts.minimum(counts.maximum(counts.floor_of(exact), low), high)
         return exact, whole
 

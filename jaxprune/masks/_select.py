@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -125,7 +126,8 @@ def floors_of(call: str, min_keep_ratio: Any, names: Any) -> dict[str, float]:
     """
     if not isinstance(min_keep_ratio, Mapping):
         counts.check_floor(call, min_keep_ratio)
-        return dict.fromkeys(names, min_keep_ratio)
+        value: float = min_keep_ratio
+        return dict.fromkeys(list(names), value)
     for value in min_keep_ratio.values():
         counts.check_floor(call, value)
     found = by_pattern(call, "min_keep_ratio", min_keep_ratio, names)

@@ -5,6 +5,7 @@ References:
   Gradient Flow, arXiv:2002.07376, 2020.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -50,10 +51,16 @@ def grasp_scores(
     References:
       [GraSP] Eq. (8).
     """
-    return _scores(loss_fn, params, tree.select(params, where, call="grasp_scores"))
+    chosen = tree.select(params, where, call="grasp_scores")
+    return _compiled(loss_fn)(params, chosen)
 
 
-@jax.jit(static_argnums=0)
+def _compiled(loss_fn):
+    # Gradients of arrays that are sharded over devices are compiled: run one operation
+    # after the other they can exhaust the threads of a CPU.
+    return jax.jit(functools.partial(_scores, loss_fn))
+
+
 def _scores(loss_fn, params, chosen):
     slope, gradient = loss_gradient(loss_fn, params, chosen)
     _, curved = jax.jvp(slope, (chosen,), (gradient,))
@@ -75,7 +82,7 @@ def grasp(
         m_i = 1 for the highest w_i (H g)_i
 
     Args:
-      loss_fn: see `grasp_scores`; a hashable function of the parameters.
+      loss_fn: see `grasp_scores`.
       distribution: see `jaxprune.snip`.
       min_keep_ratio: see `jaxprune.snip`.
       where: see `jaxprune.snip`.
@@ -96,9 +103,10 @@ def grasp(
     References:
       [GraSP], Algorithm 1.
     """
+    scores = _compiled(loss_fn)
     return prune_once(
         "grasp",
-        lambda net: _scores(loss_fn, net.params, net.arrays),
+        lambda net: scores(net.params, net.arrays),
         distribution=distribution,
         min_keep_ratio=min_keep_ratio,
         where=where,

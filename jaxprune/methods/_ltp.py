@@ -194,7 +194,8 @@ def _ltp(
                 axes = tuple(range(threshold.ndim and 1, leaf.array.ndim))
                 gone = jnp.sum(~leaf.mask, axis=axes, keepdims=threshold.ndim > 0)
                 count -= gone * jax.nn.sigmoid(-threshold / temperature)
-            ratio = jnp.maximum(count, floors[name]) / leaf.layer_size
+            # Floats: a layer may have more than 2**31 weights.
+            ratio = jnp.maximum(count, float(floors[name])) / float(leaf.layer_size)
             keep_ratios[name] = ratio.reshape(variables[name].shape)
         return Pruned(tree.replace(net.params, pruned), keep_ratios)
 

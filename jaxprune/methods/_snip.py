@@ -9,6 +9,7 @@ References:
   Sensitivity, arXiv:1810.02340, 2019.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -49,10 +50,16 @@ def snip_scores(
     References:
       [SNIP] Eq. (5), (6).
     """
-    return _scores(loss_fn, params, tree.select(params, where, call="snip_scores"))
+    chosen = tree.select(params, where, call="snip_scores")
+    return _compiled(loss_fn)(params, chosen)
 
 
-@jax.jit(static_argnums=0)
+def _compiled(loss_fn):
+    # Gradients of arrays that are sharded over devices are compiled: run one operation
+    # after the other they can exhaust the threads of a CPU.
+    return jax.jit(functools.partial(_scores, loss_fn))
+
+
 def _scores(loss_fn, params, chosen):
     _, slopes = loss_gradient(loss_fn, params, chosen)
     return {
@@ -73,7 +80,7 @@ def snip(
         m_i = 1 for the highest |w_i dL/dw_i|
 
     Args:
-      loss_fn: see `snip_scores`; a hashable function of the parameters.
+      loss_fn: see `snip_scores`.
       distribution: how what is kept is divided among layers; all weights are ranked
         together by default. See `jaxprune.magnitude`.
       min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up, or
@@ -97,9 +104,10 @@ def snip(
     References:
       [SNIP], Algorithm 1.
     """
+    scores = _compiled(loss_fn)
     return prune_once(
         "snip",
-        lambda net: _scores(loss_fn, net.params, net.arrays),
+        lambda net: scores(net.params, net.arrays),
         distribution=distribution,
         min_keep_ratio=min_keep_ratio,
         where=where,

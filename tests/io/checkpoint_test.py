@@ -308,7 +308,7 @@ _SAVER = f"""
 import os, sys
 import jax, numpy as np
 from orbax.checkpoint import v1
-from jaxprune import checkpoint
+from jaxprune.io import _checkpoint as checkpoint
 
 noise = np.random.default_rng(0).normal(size={_FLOATS}).astype(np.float32)
 print("ready", flush=True)
@@ -384,7 +384,7 @@ _REPLACER = """
 import os, shutil, signal, sys
 import numpy as np
 from orbax.checkpoint import v1
-from jaxprune import checkpoint
+from jaxprune.io import _checkpoint as checkpoint
 
 def fatal(call, calls):
     def counted(*args, **kwargs):
@@ -455,7 +455,7 @@ def test_one_of_the_two_can_be_read_whenever_a_replacement_is_killed(tmp_path):
 _FULL = """
 import json, resource, sys
 import numpy as np
-from jaxprune import checkpoint
+from jaxprune.io import _checkpoint as checkpoint
 
 directory, how = sys.argv[1:]
 small = {"w": np.arange(3, dtype=np.float32)}

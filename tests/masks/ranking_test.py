@@ -1,0 +1,129 @@
+"""Ranking: on any mesh, of any size, in a program that grows with the leaves."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxprune import masks
+from jaxprune.masks import _ranking as ranking
+
+
+def _lines(leaves):
+    scores = [jax.ShapeDtypeStruct((8, 9 + i % 7), jnp.float32) for i in range(leaves)]
+    keep = jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.jit(masks.top_k_masks).lower(scores, keep).as_text().count("\n")
+
+
+def test_the_program_grows_in_proportion_to_the_leaves():
+    few, many = _lines(100), _lines(200)
+    assert many - few < 100 * 20  # lines for each leaf
+    more = _lines(400)
+    assert more - many < 2.2 * (many - few)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
+    dtype = jnp.float32 if count < 6 else jnp.bfloat16
+    shapes = [(3, 5), (), (2, 2, 2), (7,), (200,), (1, 129)] * count
+    scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
+    flat = np.concatenate([np.ravel(s).astype(float) for s in scores])
+    for k in (0, flat.size // 3, flat.size):
+        got = np.concatenate([np.ravel(m) for m in ranking.largest(scores, k)])
+        want = np.zeros(flat.size, bool)
+        want[np.argsort(-flat, kind="stable")[:k]] = True
+        np.testing.assert_array_equal(got, want)
+    # Each on its own, layers of a stack included.
+    layers = tuple(shape[0] if len(shape) == 3 else None for shape in shapes)
+    number = sum(n or 1 for n in layers)
+    segments = ranking.Segments(layers, tuple(range(number)))
+    got = ranking.largest(scores, [1] * number, segments=segments)
+    for mask, score, n in zip(got, scores, layers, strict=True):
+        rows = np.ravel(score).astype(float).reshape(n or 1, -1)
+        want = np.arange(rows.shape[1]) == rows.argmax(1)[:, None]
+        np.testing.assert_array_equal(np.reshape(mask, rows.shape), want)
+
+
+SPECS = [P("data"), P(None, "data"), P()]
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("distribution", [masks.global_, masks.erk])
+def test_sharded_scores_give_the_masks_of_one_device(kind, spec, distribution, rng):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape).round(1), jnp.float32)
+    scores = {"flat": draw(16, 24), "stack": draw(8, 16, 3)}
+
+    def cut(scores):
+        return masks.scored_masks(
+            scores,
+            keep_ratio=0.3,
+            distribution=distribution,
+            min_keep_ratio=0.01,
+            layers={"stack": 8},
+        )
+
+    want = cut(scores)
+    sharded = jax.device_put(scores, NamedSharding(mesh, spec))
+    for got in (jax.jit(cut)(sharded), cut(sharded)):
+        for name, mask in got.items():
+            np.testing.assert_array_equal(mask, want[name])
+
+
+@pytest.mark.parametrize("spec", [P("data"), P(None, "data")])
+def test_no_device_gathers_scores(spec, rng):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, spec)
+    scores = {"w": jax.ShapeDtypeStruct((256, 512), jnp.float32, sharding=sharding)}
+    cut = jax.jit(
+        lambda s: masks.scored_masks(s, keep_ratio=0.1, min_keep_ratio=1e-3)["w"],
+        out_shardings=sharding,
+    )
+    text = cut.lower(scores).compile().as_text()
+    for line in re.findall(r".*(?:all-gather|all-to-all|permute)\(.*", text):
+        sizes = re.findall(r"\[([0-9,]+)\]", line)
+        assert all(np.prod([int(n) for n in s.split(",")]) < 1024 for s in sizes), line
+
+
+@pytest.mark.parametrize("shapes", [[(2**16, 2**15)], [(2**15, 2**15)] * 7])
+def test_networks_of_more_than_two_billion_weights_have_a_size(shapes):
+    scores = {
+        f"w{i}": jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        for i, shape in enumerate(shapes)
+    }
+    for distribution in (masks.global_, masks.erk):
+        cut = lambda s, r, d=distribution: masks.scored_masks(
+            s, keep_ratio=r, distribution=d, min_keep_ratio=1e-3
+        )
+        abstract = jax.eval_shape(lambda s, d=cut: d(s, 0.05), scores)
+        assert [m.shape for m in abstract.values()] == shapes
+        jax.eval_shape(cut, scores, jax.ShapeDtypeStruct((), jnp.float32))
+
+
+def test_an_array_of_four_billion_weights_is_refused():
+    with pytest.raises(ValueError, match=r"2\*\*32 entries.*\(65536, 65536\)"):
+        jax.eval_shape(
+            lambda s: masks.top_k_masks(s, 5),
+            jax.ShapeDtypeStruct((2**16, 2**16), jnp.bfloat16),
+        )
+
+
+@pytest.fixture
+def optimised():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_memory_beside_scores_and_masks_is_twelve_bytes_for_each_score(dtype):
+    score = jax.ShapeDtypeStruct((1024, 1024), dtype)
+    cut = jax.jit(lambda s: masks.top_k_masks(s, 1000))
+    used = cut.lower(score).compile().memory_analysis()
+    assert used.temp_size_in_bytes <= 12.1 * 2**20
