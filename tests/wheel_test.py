@@ -57,7 +57,7 @@ def test_the_library_runs_from_its_wheel(wheel, tmp_path):
     code = (
         "import doctest, importlib, jaxprune\n"
         "print(jaxprune.__file__)\n"
-        "module = importlib.import_module('jaxprune.masks._select')\n"
+        "module = importlib.import_module('jaxprune.masks._from_scores')\n"
         "print(doctest.testmod(module).failed)"
     )
     # The folder alone: neither the repository nor what it installed as editable.

@@ -30,7 +30,7 @@ def get_config():
     config.learning_rate = 0.1
     config.learning_rate_drops = (50, 80, 110)
     config.sharpness = 0.05 * 1.1**15
-    config.sharpness_growth = 1.25
+    config.sharpness_growth = 1.1
     config.log_every = 100
     config.eval_every = 5000
     config.checkpoint_every = 5000

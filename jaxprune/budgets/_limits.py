@@ -12,7 +12,7 @@ import optax
 
 from jaxprune.base._checks import is_static_number, round_up
 from jaxprune.base._protocols import Cost, KeepRatios, Limit
-from jaxprune.costs._weights import density
+from jaxprune.costs._density import density
 from jaxprune.schedules._ramps import cubic_ramp
 
 _SMALLEST = float(np.finfo(np.float32).tiny)

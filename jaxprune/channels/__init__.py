@@ -2,11 +2,11 @@
 
 from jaxprune.channels._allocation import round_to_limits as round_to_limits
 from jaxprune.channels._allocation import uniform_ratio as uniform_ratio
-from jaxprune.channels._choice import channel_counts as channel_counts
-from jaxprune.channels._choice import important_channels as important_channels
-from jaxprune.channels._choice import largest_channels as largest_channels
-from jaxprune.channels._choice import random_channel_masks as random_channel_masks
 from jaxprune.channels._compaction import Compacted as Compacted
+from jaxprune.channels._counts import channel_counts as channel_counts
+from jaxprune.channels._counts import important_channels as important_channels
+from jaxprune.channels._counts import largest_channels as largest_channels
+from jaxprune.channels._counts import random_channel_masks as random_channel_masks
 from jaxprune.channels._flow.reasons import Reason as Reason
 from jaxprune.channels._folding import fold_constants as fold_constants
 from jaxprune.channels._gates import GatePlan as GatePlan

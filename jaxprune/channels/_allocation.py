@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jaxprune.base._checks import round_up
 from jaxprune.base._protocols import Cost, Limit
-from jaxprune.channels._choice import (
+from jaxprune.channels._counts import (
     Fixed,
     check_groups,
     check_known,

@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 
-from jaxprune.channels._choice import channel_counts, largest_channels
+from jaxprune.channels._counts import channel_counts, largest_channels
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.costs import _channels as costs
 from jaxprune.costs._polynomial import PolynomialCost
@@ -58,6 +59,7 @@ class LatencyCost:
       per_byte: b, seconds for a byte read or written.
       macs: the MACs.
       bytes_moved: the bytes.
+      r2: the coefficient of determination of the fit, 1 if it is exact.
       name: what limits on the cost are called.
     """
 
@@ -66,6 +68,7 @@ class LatencyCost:
     per_byte: float
     macs: PolynomialCost
     bytes_moved: PolynomialCost
+    r2: float = 1.0
     name: str = "latency"
 
     @property
@@ -205,7 +208,8 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
       The cost, for any budget.
 
     Raises:
-      ValueError: if there are fewer than three, or a time is not positive.
+      ValueError: if there are fewer than three, a time is not positive, or the seconds
+        do not fall with the work.
 
     >>> from jaxprune.channels import trace_channels
     >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
@@ -229,30 +233,27 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
         cost.dense * np.array([float(cost(k)) for k in ratios]) for cost in work
     ]
     matrix = np.stack(columns, axis=1) / seconds[:, None]
-    constant, per_mac, per_byte = _non_negative(matrix)
+    scale = np.abs(matrix).max(axis=0)
+    found = scipy.optimize.nnls(matrix / scale, np.ones(len(matrix)))[0] / scale
+    constant, per_mac, per_byte = found.tolist()
+    r2 = _determination(seconds, np.stack(columns, axis=1) @ found)
+    if not (per_mac + per_byte and r2 > 0):
+        raise ValueError(
+            "`fit(graph, measured)`: the seconds do not fall with the work (R^2 = "
+            f"{r2:.2f}), so no width is known to meet a limit. Measure on an idle "
+            "machine, with larger inputs or more repeats."
+        )
     return LatencyCost(
         constant=constant,
         per_mac=per_mac,
         per_byte=per_byte,
+        r2=r2,
         macs=work[0],
         bytes_moved=work[1],
     )
 
 
-def _non_negative(matrix: np.ndarray) -> list[float]:
-    """Solves min |matrix x - 1| for x >= 0: the best of all sets of positive ones."""
-    scale = np.abs(matrix).max(axis=0)
-    best, least = np.zeros(matrix.shape[1]), np.inf
-    numbers = range(matrix.shape[1])
-    for chosen in itertools.chain.from_iterable(
-        itertools.combinations(numbers, n) for n in (1, 2, 3)
-    ):
-        x, *_ = np.linalg.lstsq(
-            matrix[:, chosen] / scale[list(chosen)], np.ones(len(matrix))
-        )
-        full = np.zeros(matrix.shape[1])
-        full[list(chosen)] = x / scale[list(chosen)]
-        error = float(np.square(matrix @ full - 1).sum())
-        if (x >= 0).all() and error < least:
-            best, least = full, error
-    return best.tolist()
+def _determination(seconds: np.ndarray, fitted: np.ndarray) -> float:
+    """Return R^2, 1 - residual variance / variance."""
+    spread = float(np.square(seconds - seconds.mean()).sum())
+    return 1 - float(np.square(seconds - fitted).sum()) / spread if spread else 0.0

@@ -13,9 +13,9 @@ from jaxprune.masks._distributions import erk as erk
 from jaxprune.masks._distributions import global_ as global_
 from jaxprune.masks._distributions import layer_counts as layer_counts
 from jaxprune.masks._distributions import uniform as uniform
-from jaxprune.masks._select import floor_masks as floor_masks
-from jaxprune.masks._select import scored_masks as scored_masks
-from jaxprune.masks._select import top_k_masks as top_k_masks
+from jaxprune.masks._from_scores import floor_masks as floor_masks
+from jaxprune.masks._from_scores import scored_masks as scored_masks
+from jaxprune.masks._from_scores import top_k_masks as top_k_masks
 
 __all__ = [
     "Distribution",

@@ -1,4 +1,4 @@
-"""The pruning methods; each is one file, and none knows another."""
+"""The pruning methods: one file each, and files of what several of them share."""
 
 from jaxprune.methods._dsa import dsa as dsa
 from jaxprune.methods._dsa import sharpness_schedule as sharpness_schedule
@@ -15,10 +15,6 @@ from jaxprune.methods._keep_probabilities import (
 from jaxprune.methods._keep_probabilities import (
     keep_probabilities as keep_probabilities,
 )
-from jaxprune.methods._lats import soft_thresholding as soft_thresholding
-from jaxprune.methods._lats import (
-    straight_through_soft_threshold as straight_through_soft_threshold,
-)
 from jaxprune.methods._ltp import ltp as ltp
 from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
 from jaxprune.methods._magnitude import global_magnitude as global_magnitude
@@ -27,6 +23,10 @@ from jaxprune.methods._one_shot import LossFn as LossFn
 from jaxprune.methods._random_erk import random_erk as random_erk
 from jaxprune.methods._snip import snip as snip
 from jaxprune.methods._snip import snip_scores as snip_scores
+from jaxprune.methods._soft_thresholding import soft_thresholding as soft_thresholding
+from jaxprune.methods._soft_thresholding import (
+    straight_through_soft_threshold as straight_through_soft_threshold,
+)
 from jaxprune.methods._str import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )

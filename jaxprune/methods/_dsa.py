@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from jaxprune.base._protocols import ChannelPruner, Pruned
-from jaxprune.channels._choice import (
+from jaxprune.channels._counts import (
     Fixed,
     check_groups,
     fixed_ratios,

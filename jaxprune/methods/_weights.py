@@ -13,7 +13,7 @@ from jaxprune.base._protocols import Masks, Params
 from jaxprune.masks._apply import fill
 from jaxprune.masks._counts import check_floor, layer_floor
 from jaxprune.masks._distributions import Distribution, global_
-from jaxprune.masks._select import (
+from jaxprune.masks._from_scores import (
     floor_masks,
     floors_of,
     refuse_nan,

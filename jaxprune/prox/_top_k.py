@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxprune.base._checks import check_fraction, is_static_number
 from jaxprune.masks._counts import keep_count, traced_count
-from jaxprune.masks._ranking import largest
+from jaxprune.masks._k_largest import largest
 from jaxprune.prox._leaves import (
     broadcast_scaling,
     floating_leaf,

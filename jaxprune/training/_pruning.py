@@ -48,7 +48,7 @@ from jaxprune.budgets._dual_ascent import dual_ascent
 from jaxprune.budgets._penalty import unlimited
 from jaxprune.budgets._result import Result
 from jaxprune.channels._compaction import Compacted
-from jaxprune.costs._weights import density
+from jaxprune.costs._density import density
 from jaxprune.training._finalize import (
     Final,
     check_trained,

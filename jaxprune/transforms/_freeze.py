@@ -10,7 +10,7 @@ import optax
 from jaxprune import tree
 from jaxprune.base._protocols import Masks
 from jaxprune.masks import _apply as jmasks
-from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _watch as watch_
 
 

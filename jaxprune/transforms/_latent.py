@@ -30,7 +30,7 @@ from jaxprune.prox._inverse import inverse_soft_threshold
 from jaxprune.prox._operators import Prox, soft_threshold
 from jaxprune.schedules._from_rate import from_learning_rate
 from jaxprune.schedules._published import s_lats
-from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_

@@ -50,7 +50,7 @@ import optax
 from jaxprune import tree
 from jaxprune.base._checks import check_momentum, check_scalar_or_schedule
 from jaxprune.prox._operators import Prox, soft_threshold
-from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_

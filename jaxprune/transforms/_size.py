@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune.base._checks import is_static_number
 from jaxprune.masks._counts import keep_count, keep_ratio_of, traced_count
-from jaxprune.masks._ranking import kth_largest, largest
+from jaxprune.masks._k_largest import kth_largest, largest
 from jaxprune.prox._top_k import magnitudes as magnitudes
 from jaxprune.schedules._ramps import cubic_ramp
 

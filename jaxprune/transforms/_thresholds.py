@@ -34,7 +34,7 @@ from jaxprune import tree
 from jaxprune.base._checks import check_scalar_or_schedule, is_static_number
 from jaxprune.base._protocols import Params, Pruner, Variables
 from jaxprune.masks._counts import keep_count
-from jaxprune.transforms import _checks as checks
+from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _size as size_
 from jaxprune.transforms import _steps as step_
 from jaxprune.transforms import _watch as watch_

@@ -99,6 +99,22 @@ def test_functions_are_timed_in_turn():
     assert all(0 < s < 1 for s in seconds)
 
 
+def test_times_that_do_not_fall_with_the_work_are_refused():
+    _, _, graph = draw()
+    for seconds in ([1.0] * 12, np.linspace(2, 1, 12)[::-1]):
+        drawn = costs.random_keep_ratios(jax.random.key(0), graph, 12)
+        drawn = sorted(drawn, key=lambda r: -costs.macs(graph)(r))
+        pairs = zip(drawn, np.array(seconds).tolist(), strict=True)
+        given = [costs.Measurement(*pair) for pair in pairs]
+        with pytest.raises(ValueError, match="do not fall with the work"):
+            costs.fit(graph, given)
+
+
+def test_a_fit_says_how_good_it_is():
+    _, _, graph = draw()
+    assert costs.fit(graph, measured(graph)).r2 == pytest.approx(1)
+
+
 @pytest.mark.parametrize("seconds", [[1.0, 2.0], [1.0, 2.0, 0.0], [1.0, np.nan, 2.0]])
 def test_too_few_or_impossible_times_are_refused(seconds):
     _, _, graph = draw()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from jaxprune.channels._choice import most_important
+from jaxprune.channels._counts import most_important
 from jaxprune.methods import _keep_probabilities as kp
 
 CASES = json.loads((Path(__file__).parent.parent / "golden" / "dsa.json").read_text())

@@ -30,7 +30,7 @@ BY_HAND = (
     ("methods/_ltp", "jax.lax.stop_gradient", "(lambda x: x)"),
     ("methods/_keep_probabilities", "free |= valid & ~", "free |= valid & False & ~"),
     ("masks/_counts", "_ROUNDING * size, 0.25", "0 * size, 0.25"),
-    ("masks/_select", "[math.prod(shape)] * (number or 1)", "[math.prod(shape)]"),
+    ("masks/_from_scores", "[math.prod(shape)] * (number or 1)", "[math.prod(shape)]"),
     ("methods/_dsa", "jnp.round(", "jnp.floor("),
 )
 

@@ -47,7 +47,7 @@ import optax
 
 from jaxprune import tree
 from jaxprune.base._protocols import Pruner
-from jaxprune.methods._soft_thresholds import Rule, soft_thresholds
+from jaxprune.methods._soft_threshold_base import Rule, soft_thresholds
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
     check_start,

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks
-from jaxprune.masks._ranking import kth_largest
+from jaxprune.masks._k_largest import kth_largest
 from tests.support import reference
 
 _top_k = jax.jit(masks.top_k_masks)

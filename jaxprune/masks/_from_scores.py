@@ -22,7 +22,7 @@ from jaxprune.masks._distributions import (
     global_,
     shares_of,
 )
-from jaxprune.masks._ranking import Segments, largest
+from jaxprune.masks._k_largest import Segments, largest
 from jaxprune.tree._names import by_pattern
 
 

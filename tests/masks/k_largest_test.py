@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxprune import masks
-from jaxprune.masks import _ranking as ranking
+from jaxprune.masks import _k_largest as ranking
 
 
 def _lines(leaves):
