@@ -1,7 +1,10 @@
 """Functional neural-network pruning for JAX.
 
-Say the size, get it: a `Pruner` decides what the network sees, an optax optimizer how
-its weights move, a `Budget` what it may cost. See the README for a first run.
+State the size, and the network has it. `lats(optimizer, sparsity=..., steps=...)` and
+`gradual_magnitude` prune inside the optimizer. `pruning(method, at_most(cost, limit))`
+joins a method (`ltp`, `dsa`, ...) and limits for any training loop; its `finalize` makes
+the final network. `trace_channels` finds the channels of any function, and
+`ChannelGraph.compact` removes them. See the README for a first run.
 """
 
 from importlib.metadata import version as _version

@@ -112,7 +112,7 @@ def summarize(
     """Count what is left of a network, exactly, on the host.
 
     A weight is kept if it is not zero, or if a mask keeps it. So the sparsity is true
-    of the parameters given: an average of weights that never saw the masks is dense,
+    of the parameters given: an average of weights without masks is dense,
     whatever the masks say, and the report names the leaves where both differ. Of
     abstract parameters the masks alone are counted.
 

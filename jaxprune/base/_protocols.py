@@ -139,7 +139,7 @@ class Pruner(NamedTuple):
     apply: _Apply
     masks: _Masks
     finalize: _Finalize = keep_weights
-    optimizer: optax.GradientTransformation = optax.identity()
+    optimizer: optax.GradientTransformation = optax.set_to_zero()
 
 
 class _ChannelMasks(Protocol):
@@ -174,7 +174,7 @@ class ChannelPruner(NamedTuple):
     apply: _Apply
     masks: _ChannelMasks
     graph: Any
-    optimizer: optax.GradientTransformation = optax.identity()
+    optimizer: optax.GradientTransformation = optax.set_to_zero()
     fixed: Mapping[str, float] | None = None
 
 

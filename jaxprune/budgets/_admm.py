@@ -75,7 +75,7 @@ def admm(
     neither the scale of the loss nor that of the costs matters. The task decides which
     groups pay, because u settles where the loss's slope in log k_g is in proportion to
     the cost's slope, with one multiplier for all. Ratios below 1 % have the derivative
-    of 1 %, so that a site that was emptied is pulled back, and gently.
+    of 1 %, so that an emptied site recovers, slowly.
 
     Args:
       limits: one `Limit` or several, from `at_most`. In the logarithms of keep ratios
@@ -202,7 +202,7 @@ def _log_ratios(limits, keep_ratios, state: AdmmState, min_keep_ratio):
     """Return y = log k, the minimum of y, and the costs as a function of k.
 
     A keep ratio below a tenth of its minimum counts as that, with the derivative
-    1 / max(k, 0.01). So an emptied site is felt, and comes back gently: thresholds that
+    1 / max(k, 0.01). So an emptied site has a gradient, and recovers slowly: thresholds that
     are moved by the derivative as it is would be thrown out of reach.
     """
     ratios, sizes, ratios_of = coordinates("admm", keep_ratios, state.z.size)

@@ -27,7 +27,7 @@ class AdmmState(NamedTuple):
       multipliers: shape (m,), the Lagrange multipliers of the limits.
       cost: shape (m,), the costs at the last update, fractions of the dense costs.
       limit: shape (m,), the limits that they were held to.
-      primal_residual: shape (), the root mean square of the distance of k from z.
+      primal_residual: shape (), the root mean square of the distance of log k from z.
       dual_residual: shape (), rho times the root mean square of the last step of z.
       result: int32, shape (), a `Result`.
     """

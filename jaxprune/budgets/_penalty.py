@@ -44,7 +44,7 @@ def weighted(cost: Cost, weight: float | jax.Array) -> Budget:
 
     Args:
       cost: `keep_ratios -> float32 scalar`, a fraction of the dense cost.
-      weight: what the whole dense network adds to the loss, in units of the loss; at
+      weight: what the dense network adds to the loss, in units of the loss; at
         least 0; a number or an array of shape ().
 
     Returns:

@@ -28,7 +28,7 @@ from jaxprune.masks._counts import keep_count
 from jaxprune.tree._names import matched, near
 
 KeepRatio = float | Mapping[str, Any]
-"""The fraction kept of every group, or of each by name; groups not named stay whole."""
+"""The fraction kept of every group, or of each by name; others keep all channels."""
 
 Fixed = Mapping[str, float]
 """Patterns of group names to keep ratios in (0, 1]; the first that matches counts."""
@@ -72,7 +72,7 @@ def fixed_ratios(
         if not isinstance(ratio, numbers.Real) or not 0 < ratio <= 1:
             raise ValueError(
                 f"`{call}(fixed={{{pattern!r}: {ratio!r}}})`: must be a keep ratio in "
-                "(0, 1]; 1.0 leaves the group whole."
+                "(0, 1]; 1.0 keeps all of its channels."
             )
         names = matched(pattern, graph.groups)
         if not names:
@@ -88,7 +88,7 @@ def fixed_ratios(
 def units(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
     """Return what the number of channels of each group must be a multiple of.
 
-    The hardware sees rows of products. A channel of a group may be several of them: a
+    Hardware computes rows of products. A channel of a group may be several of them: a
     block of a group normalisation, or a head with all its features. With r rows for
     each channel at one weight, whole multiples of m rows are whole multiples of
 
@@ -154,7 +154,7 @@ def channel_counts(
       multiple_of: the number of rows of a weight that counts are rounded to. Vector
         units compute 8, 16 or 128 channels at a time, and what is left over costs them
         as much. A channel that is several rows (a block of a group normalisation, a
-        head of attention) counts as these. A group that stays whole keeps its size.
+        head of attention) counts as these. A group of which all channels are kept keeps its size.
       fixed: patterns of group names to keep ratios in (0, 1] that count instead.
 
     Returns:
@@ -265,7 +265,7 @@ def important_channels(
       scores: group name to importances, shape (channels,), any real dtype; what an
         `Importance` of `jaxprune.channels` returns, for instance.
       counts: group name to the number of channels kept, from 1 to the size of the
-        group. Groups that are not named get no mask: they stay whole.
+        group. Groups that are not named get no mask: they keep all channels.
 
     Returns:
       Group name to bool, shape (channels,), for `graph.compact`: NumPy arrays; where

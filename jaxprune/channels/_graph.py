@@ -206,7 +206,7 @@ class ChannelGraph:
 
         Args:
           masks: what stays: bool arrays of shape (channels,) by group name, groups that
-            are not named stay whole; or masks of weights, a tree in the structure of
+            are not named keep all channels; or masks of weights, a tree in the structure of
             the parameters as `channel_masks` reads it.
           *trees: what shrinks with it: the parameters, parts of them, batch statistics,
             optimizer states, averages: anything whose leaves are called like leaves of
@@ -214,7 +214,7 @@ class ChannelGraph:
             Scalars, integers that belong to no leaf, and constants of sizes that no
             axis with removed channels has pass as they are.
           unread: for masks of weights alone: whether a removed channel may be one that
-            masked weights do not silence, a filter in front of a normalisation for
+            masked weights do not set to zero, a filter in front of a normalisation for
             instance, which turns zeros into a constant. The compact network has no
             such constant.
 

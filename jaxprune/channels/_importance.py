@@ -181,7 +181,7 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
     Args:
       graph: the channel graph.
       loss: `params -> scalar`, on a sample of the training data; its gradient is
-        taken whenever the importance is asked for.
+        taken whenever the importance is computed.
 
     Returns:
       `params -> {group: (channels,)}`, float32.

@@ -4,7 +4,7 @@ A cost is a function `cost(keep_ratios) -> float32 scalar`, the cost of the prun
 network as a fraction of the cost of the dense one: 1 when everything is kept. Being a
 ratio, it needs no unit and no scale when a budget is set on it.
 
-`density` prices single weights. The other costs price channels: their sites are
+`density` counts single weights. The other costs count channels: their sites are
 the groups of a `ChannelGraph`. With k_g the keep ratio of group g, an axis a on which
 n_g of n indices belong to g, the others being pinned, keeps the fraction
 

@@ -18,7 +18,7 @@ def density(params: Params, where: tree.Where = tree.kernels) -> PolynomialCost:
       where: the leaves that count; the selection given to the pruner.
 
     Returns:
-      `keep_ratios -> float32 scalar`. Leaves without a keep ratio count as kept whole.
+      `keep_ratios -> float32 scalar`. Leaves without a keep ratio count as dense.
 
     Raises:
       ValueError: if no leaf is selected. When the cost is called: if `keep_ratios`

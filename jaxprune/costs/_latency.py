@@ -1,7 +1,7 @@
 """Measured latency as a cost: what the compact network takes on this machine.
 
 Compact networks of several widths are compiled and timed; a model of three numbers is
-fitted to the seconds, a constant, a price of multiplications and a price of memory:
+fitted to the seconds: a constant, seconds per operation and seconds per byte:
 
     latency(k) = c + a macs(k) + b bytes(k),    a, b, c >= 0
 
@@ -110,7 +110,7 @@ class LatencyCost:
 
 
 def random_keep_ratios(
-    key: jax.Array, graph: ChannelGraph, number: int, *, least: float = 0.1
+    key: jax.Array, graph: ChannelGraph, number: int, *, min_keep_ratio: float = 0.1
 ) -> list[dict[str, float]]:
     """Draws widths to measure: everything kept, then each group at a random ratio.
 
@@ -118,21 +118,21 @@ def random_keep_ratios(
       key: a typed PRNG key.
       graph: the channel graph.
       number: how many, with the dense network, at least 1; more give a better fit.
-      least: ratios are uniform between this and 1; in (0, 1].
+      min_keep_ratio: ratios are uniform between this and 1; in (0, 1].
 
     Returns:
       Keep ratios by group name.
 
     Raises:
-      ValueError: if `number` or `least` is out of range.
+      ValueError: if `number` or `min_keep_ratio` is out of range.
     """
-    if number < 1 or not 0 < least <= 1:
+    if number < 1 or not 0 < min_keep_ratio <= 1:
         raise ValueError(
-            f"`random_keep_ratios(number={number}, least={least})`: at least 1 and in "
+            f"`random_keep_ratios(number={number}, min_keep_ratio={min_keep_ratio})`: at least 1 and in "
             "(0, 1]."
         )
     shape = number - 1, len(graph.groups)
-    drawn = np.asarray(jax.random.uniform(key, shape, minval=least)).tolist()
+    drawn = np.asarray(jax.random.uniform(key, shape, minval=min_keep_ratio)).tolist()
     whole = dict.fromkeys(graph.groups, 1.0)
     return [whole, *(dict(zip(graph.groups, row, strict=True)) for row in drawn)]
 
@@ -142,7 +142,7 @@ def interleaved(
 ) -> list[float]:
     """Time functions in turn, and return the minimum seconds of each.
 
-    What else runs on a machine only adds time, so the least is nearest to what the
+    What else runs on a machine only adds time, so the minimum is nearest to what the
     function takes; in turn, so that all see the same machine.
 
     Args:

@@ -2,7 +2,7 @@
 
 Counts that are known when a function is traced are Python ints. Counts on the device
 have two int32 words, since a network may have more than 2**31 weights and JAX has no
-64-bit integers unless it is told to.
+64-bit integers unless it is configured to.
 """
 
 import math

@@ -73,7 +73,7 @@ def dsa(
         `deterministic_mask` keeps the round(alpha C) most important channels; or any
         function of that form.
       fixed: patterns of group names to keep ratios in (0, 1] that are not learned, as
-        in `{"*/head/*": 1.0}`; 1.0 leaves a group whole. The first that matches counts.
+        in `{"*/head/*": 1.0}`; 1.0 keeps all channels. The first that matches counts.
       floor: the smallest keep probability, so that no channel is lost for good while
         ratios are learned; in [0, 1).
       init_logit: theta at the start; 5 keeps 99.3 %.
@@ -101,7 +101,9 @@ def dsa(
       >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
       >>> pruner = dsa(graph, importance=filter_norms(graph))
       >>> variables = pruner.init(params)
-      >>> seen, ratios = pruner.apply(params, variables, key=jax.random.key(0), step=0)
+      >>> pruned, ratios = pruner.apply(
+      ...     params, variables, key=jax.random.key(0), step=0
+      ... )
       >>> round(float(ratios["w1:1"]), 3)
       0.993
       >>> limit = Limit(costs.macs(graph), 0.5)

@@ -1,4 +1,4 @@
-"""Keep probabilities of channels whose mean is an asked keep ratio, differentiably.
+"""Differentiable keep probabilities of channels whose mean is a given keep ratio.
 
 Differentiable pruning of one group of C channels: every channel has an importance
 b_i > 0 and is kept with probability
@@ -69,7 +69,7 @@ def keep_probabilities(
         float32 at least.
       sharpness: beta_2 > 0, shape () or (...,); more than 1e6 counts as 1e6, in float64
         more than 1e8.
-      floor: the least probability, in [0, 1).
+      floor: the minimum probability, in [0, 1).
       valid: bool, shape (..., C): False marks padding, where the probability is 0. At
         least one channel of each group must be valid.
 
@@ -91,7 +91,7 @@ def keep_probabilities(
     """
     if isinstance(floor, float | int) and not 0 <= floor < 1:
         raise ValueError(
-            f"`keep_probabilities(floor={floor})`: must be in [0, 1), the least "
+            f"`keep_probabilities(floor={floor})`: must be in [0, 1), the minimum "
             "probability; 0.01 is usual."
         )
     importance = jnp.asarray(importance)

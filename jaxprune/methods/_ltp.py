@@ -64,7 +64,8 @@ def ltp(
     Args:
       temperature: T_0 > 0, without unit. The paper has 1e-3; in these units results
         hardly depend on it, and a wider band lets thresholds move more smoothly.
-      init_threshold: r_l at the start, not negative, in standard deviations.
+      init_threshold: r_l at the start, positive, in standard deviations; at 0 the
+        threshold has no derivative.
       min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up to whole
         weights, or shell pattern to such a number. There the keep ratio has no
         derivative. 0 allows layers to be emptied.
@@ -88,6 +89,7 @@ def ltp(
     References:
       [LTP] Eq. (1), (2), (6), (14), (15); thresholds in units of the spread are ours.
     """
+    check_positive("ltp", "init_threshold", init_threshold)  # r |r| is flat at 0
 
     def to_threshold(variable, scale):
         del scale

@@ -1,4 +1,4 @@
-"""What methods share whose network sees its weights under soft thresholds."""
+"""Shared parts of the methods whose network computes with soft-thresholded weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -22,7 +22,7 @@ What moves the thresholds of the forward form:
 `jaxprune.transforms.follow_threshold`    a given schedule, open loop
 `jaxprune.transforms.reach_keep_ratio`    a size, no trials
 `optax.sgd(eta)` and `weighted(cost, lambda)`    a given L1 coefficient
-`optax.sgd(eta)` and `dual_ascent(cost, limit)`  a limit on any cost
+`optax.sgd(eta)` and `dual_ascent(limits)`       limits on any cost
 ===============================================  ===========================
 
 ======  ================  =====================================

@@ -14,6 +14,7 @@ from jaxprune import tree
 from jaxprune.base._protocols import ChannelPruner, Limit, Masks, Params
 from jaxprune.budgets._result import Result
 from jaxprune.channels._allocation import round_to_limits
+from jaxprune.channels._gates import apply_gates, plan_gates
 
 _END = 2**31 - 1  # a step at which every schedule has ended
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
@@ -109,6 +110,7 @@ def decide(
     variables: dict[str, jax.Array],
     limits: Sequence[Limit],
     keep_ratio: float | None,
+    multiple_of: int,
 ) -> _Decision:
     """Decide what is kept: as much as the limits allow, in the order of the method.
 
@@ -117,25 +119,33 @@ def decide(
       params: the trained weights.
       variables: the trained variables.
       limits: with costs that are bound and numbers as bounds.
-      keep_ratio: see `finalize`.
+      keep_ratio: see `Pruning.finalize`.
+      multiple_of: see `Pruning.finalize`.
     """
     if isinstance(pruner, ChannelPruner):
-        return _decide_channels(pruner, params, variables, limits, keep_ratio)
+        if keep_ratio is not None:
+            raise ValueError(
+                f"`finalize(keep_ratio={keep_ratio})`: it counts single weights, and "
+                "this method removes channels. Give `pruning` a limit on a cost."
+            )
+        return _decide_channels(pruner, params, variables, limits, multiple_of)
+    if multiple_of != 1:
+        raise ValueError(
+            f"`finalize(multiple_of={multiple_of})`: it counts channels, and this "
+            "method prunes single weights. Leave it out."
+        )
     return _decide_weights(pruner, params, variables, limits, keep_ratio)
 
 
-def _decide_channels(pruner, params, variables, limits, keep_ratio) -> _Decision:
-    if keep_ratio is not None:
-        raise ValueError(
-            f"`finalize(keep_ratio={keep_ratio})`: it counts single weights, and this "
-            "method removes channels. Give `pruning` a limit on a cost instead."
-        )
+def _decide_channels(pruner, params, variables, limits, multiple_of) -> _Decision:
     sizes = {name: group.size for name, group in pruner.graph.groups.items()}
     soft = pruner.apply(params, variables, key=jax.random.key(0)).keep_ratios
     wanted = {name: float(ratio) for name, ratio in soft.items()}
     counts = None
     if limits:
-        counts = round_to_limits(pruner.graph, wanted, limits, fixed=pruner.fixed)
+        counts = round_to_limits(
+            pruner.graph, wanted, limits, multiple_of=multiple_of, fixed=pruner.fixed
+        )
     masks = pruner.masks(params, variables, counts=counts)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
     own = sum(wanted.get(n, 1.0) * sizes[n] for n in sizes) / sum(sizes.values())
@@ -144,20 +154,18 @@ def _decide_channels(pruner, params, variables, limits, keep_ratio) -> _Decision
 
 def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
     abstract = jax.eval_shape(_kept_ratios(pruner), params, variables)
-    stacked = {name: bool(ratio.ndim) for name, ratio in abstract.items()}
     leaves = tree.named_leaves(params)
-    sizes = {name: math.prod(leaves[name].shape) for name in stacked}
 
     def ratios(masks: Any) -> dict[str, Any]:
         named = tree.named_leaves(masks)
-        return {
-            name: jnp.mean(
-                named[name],
-                axis=tuple(range(int(stacked[name]), named[name].ndim)),
-                dtype=jnp.float32,
-            )
-            for name in stacked
-        }
+        # Methods that prune once have no keep ratios while training.
+        sites = abstract or {n: m for n, m in named.items() if jnp.ndim(m)}
+        kept = {}
+        for name in sites:
+            first = jnp.ndim(abstract[name]) if name in abstract else 0
+            axes = tuple(range(first, jnp.ndim(named[name])))
+            kept[name] = jnp.mean(named[name], axis=axes, dtype=jnp.float32)
+        return kept
 
     def masks_at(ratio: float) -> Any:
         return pruner.masks(params, variables, keep_ratio=ratio)
@@ -174,10 +182,21 @@ def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
     elif limits:
         fits = lambda r: all(_met(x, ratios(masks_at(r))) for x in limits)  # noqa: E731
         first = min(_bound(x) for x in limits)
-        masks = masks_at(_largest(fits, first, 1 / sum(sizes.values())))
+        total = sum(math.prod(leaves[name].shape) for name in abstract)
+        masks = masks_at(_largest(fits, first, 1 / max(total, 1)))
+    kept = ratios(masks)
+    sizes = {name: math.prod(leaves[name].shape) for name in kept}
     own_ratio = None if own is None else _overall(sizes, ratios(own))
     final = pruner.finalize(params, variables, masks)
-    return _Decision(final, masks, sizes, ratios(masks), own_ratio)
+    return _Decision(final, masks, sizes, kept, own_ratio)
+
+
+def under_masks(pruner: Any, decision: _Decision) -> Params:
+    """Return the weights of the final network at full size."""
+    if not isinstance(pruner, ChannelPruner):
+        return decision.params
+    gates = {n: np.asarray(m, np.float32) for n, m in decision.masks.items()}
+    return apply_gates(plan_gates(pruner.graph), decision.params, gates)
 
 
 def final_limits(limits: Sequence[Limit]) -> list[Limit]:
@@ -217,14 +236,13 @@ def report_on(
     return report
 
 
-def check_trained(params: Params, variables: Any, step: int, limited: bool) -> None:
+def check_trained(params: Params, variables: Any, step: int) -> None:
     """Refuse a network that diverged, or whose penalty was not part of the loss.
 
     Args:
       params: the trained weights, concrete.
       variables: the trained variables, concrete.
-      step: the number of steps that the budget has counted.
-      limited: whether there is a budget that should have counted.
+      step: the number of steps that were counted.
     """
     for part, values in (("weights", params), ("variables", variables)):
         for name, leaf in tree.named_leaves(values).items():
@@ -235,11 +253,12 @@ def check_trained(params: Params, variables: Any, step: int, limited: bool) -> N
                     "not. The training diverged: lower the learning rate and finalize "
                     "an earlier state."
                 )
-    if limited and step == 0:
+    if step == 0:
         raise ValueError(
-            "`finalize(trainable)`: the budget has counted no step. Add the penalty to "
+            "`finalize(trainable)`: no step was counted. Add the penalty to "
             "the loss: `params, penalty = pruning(trainable)`, `loss + penalty`, and "
-            "train with `pruning.optimizer(...)`."
+            "train with `pruning.optimizer(...)`. To prune once, "
+            "without training, use `pruner.masks`."
         )
 
 
@@ -248,6 +267,8 @@ def _disagreements(report: FinalReport):
     if result is Result.MULTIPLIER_AT_BOUND or result is Result.INFEASIBLE:
         yield f"`finalize`: {result.message}"
     own, kept = report.own_keep_ratio, report.keep_ratio
+    if result is Result.DIVERGED or (own is None and result is Result.NOT_MET):
+        yield f"`finalize`: {result.message}"
     if own is not None and not kept / _FAR <= own <= kept * _FAR:
         yield (
             f"`finalize`: the method keeps {own:.4g} by its own rule, the final "
@@ -256,7 +277,8 @@ def _disagreements(report: FinalReport):
         )
     if report.emptied:
         yield (
-            f"`finalize`: nothing is left of {', '.join(report.emptied)}. Give the "
+            f"`finalize`: nothing is left of {', '.join(report.emptied)} (or of a "
+            "layer that is stacked there). Give the "
             "method a `min_keep_ratio`, or a target that is less sparse."
         )
 

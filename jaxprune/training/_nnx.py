@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxprune.base._protocols import ChannelPruner
 from jaxprune.training._pruning import Pruning
 
 
@@ -71,6 +72,11 @@ def _module_class() -> type:
             return nnx.merge(graphdef, params, rest), penalty
 
         def finalize(self, **options):
+            if isinstance(self.pruning.pruner, ChannelPruner):
+                raise TypeError(
+                    "`finalize()`: the method removes channels, which changes shapes. "
+                    "Use `pruning.compact(nnx.state(module, nnx.Param))`."
+                )
             final = self.pruning.finalize(nnx.state(self, nnx.Param), **options)
             nnx.update(self.params, final.params)
             return self.params, final

@@ -55,6 +55,7 @@ from jaxprune.training._finalize import (
     decide,
     final_limits,
     report_on,
+    under_masks,
 )
 
 PARTS = ("params", "variables", "budget")
@@ -75,7 +76,7 @@ class PruningState(NamedTuple):
     variables: optax.OptState
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Pruning:
     """A method, its limits and how they are held, for a training loop.
 
@@ -145,7 +146,7 @@ class Pruning:
         new = held.update(jax.lax.stop_gradient(pruned.keep_ratios), state)
         change = {
             "step": jnp.float32(-1),
-            "state": jax.tree.map(jnp.subtract, floats, _floats(new)),
+            "state": jax.tree.map(_finite_difference, floats, _floats(new)),
         }
         return pruned.params, penalty + _observe(budget, change)
 
@@ -263,6 +264,7 @@ class Pruning:
         trainable: Any,
         *,
         keep_ratio: float | None = None,
+        multiple_of: int = 1,
         evaluate: Callable[[Params], Any] | None = None,
     ) -> Final:
         """Return the pruned network: the only hard decision, made after training.
@@ -274,6 +276,8 @@ class Pruning:
         Args:
           trainable: as it was trained, with concrete arrays.
           keep_ratio: of the prunable weights, in (0, 1], in the place of the limits.
+          multiple_of: of a method that removes channels, what the numbers of channels
+            are multiples of; 8 is what processors are fast with.
           evaluate: `params -> number`, a loss or an accuracy on held-out data; the
             report has it before and after the decision.
 
@@ -291,25 +295,31 @@ class Pruning:
         """
         params, variables, _ = self._read("finalize(trainable)", trainable)
         step = self.step(trainable)
-        check_trained(params, variables, int(step), bool(self.limits))
+        check_trained(params, variables, int(step))
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
-        decision = decide(self.pruner, params, variables, limits, keep_ratio)
+        decision = decide(
+            self.pruner, params, variables, limits, keep_ratio, multiple_of
+        )
         state = self.budget_state(trainable)
         result = Result(int(state.result)) if hasattr(state, "result") else None
         scores = (None, None)
         if evaluate is not None:
-            scores = float(evaluate(pruned.params)), float(evaluate(decision.params))
+            final = under_masks(self.pruner, decision)
+            scores = float(evaluate(pruned.params)), float(evaluate(final))
         report = report_on(decision, limits, result, scores)
         return Final(decision.params, decision.masks, report)
 
-    def compact(self, trainable: Any, **collections: Any) -> tuple[Compacted, Final]:
+    def compact(
+        self, trainable: Any, *, multiple_of: int = 1, **collections: Any
+    ) -> tuple[Compacted, Final]:
         """Return the small network of a method that removes channels.
 
         `finalize`, then `pruner.graph.compact` of the final masks.
 
         Args:
           trainable: as it was trained, with concrete arrays.
+          multiple_of: see `finalize`.
           **collections: what was traced beside `params`, such as `batch_stats=...`: the
             graph is that of `{"params": params, **collections}`; without any, that of
             the parameters alone.
@@ -328,7 +338,7 @@ class Pruning:
                 "shapes as they are. Use `finalize`; `jaxprune.live_channels` finds "
                 "the channels that its zeros leave without a reader."
             )
-        final = self.finalize(trainable)
+        final = self.finalize(trainable, multiple_of=multiple_of)
         tree = {"params": final.params, **collections} if collections else final.params
         return self.pruner.graph.compact(final.masks, tree), final
 
@@ -350,8 +360,6 @@ class Pruning:
         return params, tree.named_leaves(variables), _plain(budget)
 
     def _budget(self, params, keep_ratios) -> Budget:
-        if not self.limits:
-            return unlimited()
         return self.solver(self._bound(params, keep_ratios))
 
     def _keep_ratios(self, params, variables):
@@ -410,14 +418,25 @@ def pruning(
                 "`jaxprune.at_most(cost, limit)`."
             )
     if solver is None:
-        solver = _channel_solver(pruner) if channels else dual_ascent
+        solver = _default_solver(pruner, channels) if limits else _no_limits
     return Pruning(pruner=pruner, limits=limits, solver=solver, seed=seed)
 
 
-def _channel_solver(pruner: ChannelPruner) -> Solver:
-    """ADMM under which every group keeps at least one channel."""
-    groups = pruner.graph.groups
-    minimum = {name: 1 / group.size for name, group in groups.items()}
+def _no_limits(limits: Sequence[Limit]) -> Budget:
+    del limits
+    return unlimited()
+
+
+def _default_solver(pruner: Any, channels: bool) -> Solver:
+    """Dual ascent for weights; ADMM that keeps a channel of every group."""
+    if not channels:
+        return dual_ascent
+    learned = {
+        name: group.size
+        for name, group in pruner.graph.groups.items()
+        if (pruner.fixed or {}).get(name) != 1
+    }
+    minimum = {name: 1 / size for name, size in learned.items()}
     return functools.partial(admm, min_keep_ratio=minimum)
 
 
@@ -442,6 +461,11 @@ def _recovered(gradients: Any) -> Any:
 
 def _step(budget: dict[str, Any]) -> jax.Array:
     return jax.lax.stop_gradient(jnp.round(budget["step"])).astype(jnp.int32)
+
+
+def _finite_difference(old: jax.Array, new: jax.Array) -> jax.Array:
+    """Return the step back from new to old; none where a cost is not finite."""
+    return jnp.where(jnp.isfinite(new), old - new, 0)
 
 
 def _floats(state: Any) -> list[jax.Array]:

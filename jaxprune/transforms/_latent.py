@@ -1,4 +1,4 @@
-"""Dense latent weights of which the network sees the prox; LATS among them.
+"""Dense latent weights, of which the network computes with the prox; LATS among them.
 
 ======  ===============  ============================================
 symbol  here             meaning
@@ -84,7 +84,7 @@ def latent_proximal(
     initialize: Callable[[Any, Any], Any] | None = None,
     where: tree.Where | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Train dense latent weights of which the network sees the prox.
+    """Train dense latent weights; the network computes with their prox.
 
         theta_{t+1} = theta_t + optimizer(dL/dw_t, theta_t)
         w_{t+1} = prox_{s_{t+1} g}(theta_{t+1})
@@ -109,7 +109,7 @@ def latent_proximal(
         and `optax.MaskedNode` for the others.
       scaling: s_t, a scalar >= 0 or a schedule of the number of steps taken.
       initialize: `(params, s_0) -> latent`, the first latent weights; by default the
-        parameters, so that the first step sees them dense.
+        parameters, so that they are dense in the first step.
       where: the leaves that get latent weights, see `jaxprune.tree`; None selects the
         kernels, True all leaves. All others move as under `optimizer` alone.
 

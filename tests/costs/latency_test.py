@@ -84,7 +84,9 @@ def test_compact_networks_of_the_asked_widths_are_timed():
 
 def test_the_first_widths_drawn_are_those_of_the_dense_network():
     _, _, graph = draw()
-    first, *others = costs.random_keep_ratios(jax.random.key(0), graph, 5, least=0.3)
+    first, *others = costs.random_keep_ratios(
+        jax.random.key(0), graph, 5, min_keep_ratio=0.3
+    )
     assert set(first.values()) == {1.0}
     assert len(others) == 4
     assert all(0.3 <= ratio < 1 for one in others for ratio in one.values())

@@ -118,10 +118,27 @@ def test_an_emptied_leaf_warns():
     assert report.emptied == ("b/kernel",)
 
 
+def test_a_method_that_prunes_once_is_counted():
+    pruning = jaxprune.pruning(jaxprune.random_erk(jax.random.key(0)))
+    report = pruning.finalize(_trained(pruning), keep_ratio=0.5).report
+    assert report.keep_ratio == pytest.approx(0.5)
+    assert not report.emptied
+
+
+def test_a_solver_without_limits_is_used():
+    cost = jaxprune.density(_params())
+    fixed = jaxprune.pruning(
+        jaxprune.ltp(), solver=lambda limits: jaxprune.weighted(cost, 2.0)
+    )
+    _, penalty = fixed(fixed.init(_params()))
+    assert float(penalty) == pytest.approx(2.0, rel=0.2)
+    assert hash(fixed) == hash(fixed)
+
+
 def test_what_diverged_or_was_not_trained_is_refused():
     limit = jaxprune.at_most(jaxprune.density, 0.5)
     pruning = jaxprune.pruning(jaxprune.ltp(), limit)
-    with pytest.raises(ValueError, match=r"counted no step.*penalty"):
+    with pytest.raises(ValueError, match=r"no step was counted.*penalty"):
         pruning.finalize(pruning.init(_params()))
     trainable = _trained(pruning)
     broken = {**_params(), "b": {"kernel": jnp.full((20, 10), jnp.nan)}}
@@ -154,7 +171,12 @@ def test_channels_meet_a_limit_and_compact():
     small, final = _quietly(pruning.compact, trainable)
     assert small.trees[0]["a"]["kernel"].shape == (30, 10)
     assert final.report.costs["macs"] <= 0.5
+    kept = pruning.finalize
+    report = _quietly(kept, trainable, evaluate=lambda p: apply_fn(p, x).sum()).report
     masked = graph.masked(final.masks)(trainable["params"], x)
+    assert report.score == pytest.approx(float(masked.sum()), rel=1e-4)
+    eight, _ = _quietly(pruning.compact, trainable, multiple_of=8)
+    assert eight.trees[0]["a"]["kernel"].shape == (30, 8)
     np.testing.assert_allclose(
         np.asarray(small.apply_fn(small.trees[0], x)), np.asarray(masked), rtol=1e-5
     )

@@ -410,7 +410,7 @@ def test_a_gradient_that_misses_the_penalty_moves_no_budget():
     updates, _ = tx.update(grads, opt_state, trainable)
     chex.assert_tree_all_finite(updates)
     trainable = optax.apply_updates(trainable, updates)
-    with pytest.raises(ValueError, match="no step"):
+    with pytest.raises(ValueError, match="no step was counted"):
         PRUNING.finalize(trainable)
 
 
