@@ -2,8 +2,8 @@
 
 State the size, and the network has it. `lats(optimizer, sparsity=..., steps=...)` and
 `gradual_magnitude` prune inside the optimizer. `pruning(method, at_most(cost, limit))`
-joins a method (`ltp`, `dsa`, ...) and limits for any training loop; its `finalize` makes
-the final network. `trace_channels` finds the channels of any function, and
+joins a method (`ltp`, `dsa`, ...) and limits for any training loop; its `finalize`
+makes the final network. `trace_channels` finds the channels of any function, and
 `ChannelGraph.compact` removes them. See the README for a first run.
 """
 

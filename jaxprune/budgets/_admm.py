@@ -202,8 +202,8 @@ def _log_ratios(limits, keep_ratios, state: AdmmState, min_keep_ratio):
     """Return y = log k, the minimum of y, and the costs as a function of k.
 
     A keep ratio below a tenth of its minimum counts as that, with the derivative
-    1 / max(k, 0.01). So an emptied site has a gradient, and recovers slowly: thresholds that
-    are moved by the derivative as it is would be thrown out of reach.
+    1 / max(k, 0.01). So an emptied site has a gradient, and recovers slowly:
+    thresholds that are moved by the derivative as it is would be thrown out of reach.
     """
     ratios, sizes, ratios_of = coordinates("admm", keep_ratios, state.z.size)
     minimum = _vector(_minimum(keep_ratios, min_keep_ratio)).astype(ratios.dtype)

@@ -124,8 +124,8 @@ def _check_silent(graph, masks, read) -> None:
         heard = ~mask & live[name]
         if heard.any():
             raise ValueError(
-                f"`graph.compact(masks)`: the masks of weights must set to zero what they "
-                f"remove, but channels {np.flatnonzero(heard).tolist()} of group "
+                f"`graph.compact(masks)`: the masks of weights must set to zero what "
+                f"they remove, but channels {np.flatnonzero(heard).tolist()} of group "
                 f"{name!r} keep a value that is read: a bias, a normalisation or an "
                 "activation makes one of zero weights. Mask the weights that read "
                 "them, as `consumer_masks` does; or move the constants first, with "

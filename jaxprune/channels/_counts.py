@@ -154,7 +154,8 @@ def channel_counts(
       multiple_of: the number of rows of a weight that counts are rounded to. Vector
         units compute 8, 16 or 128 channels at a time, and what is left over costs them
         as much. A channel that is several rows (a block of a group normalisation, a
-        head of attention) counts as these. A group of which all channels are kept keeps its size.
+        head of attention) counts as these. A group that keeps all channels
+        keeps its size.
       fixed: patterns of group names to keep ratios in (0, 1] that count instead.
 
     Returns:

@@ -206,8 +206,8 @@ class ChannelGraph:
 
         Args:
           masks: what stays: bool arrays of shape (channels,) by group name, groups that
-            are not named keep all channels; or masks of weights, a tree in the structure of
-            the parameters as `channel_masks` reads it.
+            are not named keep all channels; or masks of weights, a tree in the
+            structure of the parameters as `channel_masks` reads it.
           *trees: what shrinks with it: the parameters, parts of them, batch statistics,
             optimizer states, averages: anything whose leaves are called like leaves of
             the graph and have their shapes. Leaves may be `jax.ShapeDtypeStruct`.

@@ -128,8 +128,8 @@ def random_keep_ratios(
     """
     if number < 1 or not 0 < min_keep_ratio <= 1:
         raise ValueError(
-            f"`random_keep_ratios(number={number}, min_keep_ratio={min_keep_ratio})`: at least 1 and in "
-            "(0, 1]."
+            f"`random_keep_ratios(number={number}, "
+            f"min_keep_ratio={min_keep_ratio})`: must be at least 1 and in (0, 1]."
         )
     shape = number - 1, len(graph.groups)
     drawn = np.asarray(jax.random.uniform(key, shape, minval=min_keep_ratio)).tolist()

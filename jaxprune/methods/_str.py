@@ -1,7 +1,7 @@
 """Soft Threshold Reparameterization (STR): a trainable soft threshold for every layer.
 
-The network computes with w = S(theta, t_l) with a threshold t_l for each layer, a function of
-one variable s_l; theta and s_l are trained by the true derivative: a pruned weight gets
+The network computes with w = S(theta, t_l). The threshold t_l of a layer is a function
+of one variable s_l; theta and s_l are trained by the true derivative: a pruned weight gets
 none, a kept one lowers or raises its threshold. As published, weight decay drives: it
 moves s_l up from far below zero, and the size that is reached is what the decay makes
 it. Under a `Budget` a penalty on what is kept drives instead, to a target size.
