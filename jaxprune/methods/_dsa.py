@@ -101,7 +101,8 @@ def dsa(
       >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
       >>> pruner = dsa(graph, importance=filter_norms(graph))
       >>> variables = pruner.init(params)
-      >>> pruned, ratios = pruner.apply(
+      >>> key = jax.random.key(0)
+      >>> pruned, ratios = pruner.apply(params, variables, key=key, step=0)
       ...     params, variables, key=jax.random.key(0), step=0
       ... )
       >>> round(float(ratios["w1:1"]), 3)
