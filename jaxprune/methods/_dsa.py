@@ -103,8 +103,6 @@ def dsa(
       >>> variables = pruner.init(params)
       >>> key = jax.random.key(0)
       >>> pruned, ratios = pruner.apply(params, variables, key=key, step=0)
-      ...     params, variables, key=jax.random.key(0), step=0
-      ... )
       >>> round(float(ratios["w1:1"]), 3)
       0.993
       >>> limit = Limit(costs.macs(graph), 0.5)
