@@ -43,7 +43,9 @@ from jaxprune.budgets._projection import project
 
 _RHO_RANGE = (1e-6, 1e6)
 _FAR = 5.0  # in log k: nothing that far is worth telling from something further
-_SLACK = 1e-4
+# A multiplier below this, in units of rho, is none. A larger bound takes the
+# multipliers of small losses for none, and rho then stays too large for ever.
+_SLACK = 1e-6
 _MARGIN = 1e-3  # the projection needs limits a little above the minimum costs
 _STEEPEST = 0.01  # keep ratios below have the derivative of this one
 
@@ -175,6 +177,11 @@ def _next_rho(rho, distance, dual_size, slack, rate):
 
 def _minimum(keep_ratios: Mapping[str, Any], given: Any) -> dict[str, np.ndarray]:
     """Return the minimum keep ratios, of the shapes of the keep ratios."""
+    if not keep_ratios:
+        raise ValueError(
+            "`admm(...).init(keep_ratios)`: there are no keep ratios to hold to a "
+            "limit. Give those of a method that has some, such as `ltp` or `dsa`."
+        )
     by_name: dict[str, Any] = dict.fromkeys(keep_ratios, given)
     if isinstance(given, Mapping):
         by_name = dict(given)

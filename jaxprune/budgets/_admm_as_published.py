@@ -80,7 +80,7 @@ def admm_as_published(
       >>> budget = admm_as_published(jaxprune.at_most(lambda k: k["a"], 0.5))
       >>> state = budget.update(keep, budget.init(keep))
       >>> [round(float(x), 4) for x in (state.cost[0], state.multipliers[0])]
-      [0.9, 15.9704]
+      [0.9, 8.1779]
 
     References:
       [DSA] Ning et al., ECCV 2020, arXiv:2004.02164, Sec. 3.4, Algorithm 1.

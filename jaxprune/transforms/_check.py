@@ -81,7 +81,7 @@ def check(opt_state: optax.OptState) -> None:
       >>> for _ in range(2):
       ...     updates, state = wrong.update(params, state, params)
       ...     params = optax.apply_updates(params, updates)
-      >>> check(state)
+      >>> check(state)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
         ...
       ValueError: `check(opt_state)`: the parameters that came back to ...

@@ -76,7 +76,7 @@ def test_compact_networks_of_the_asked_widths_are_timed():
 
     asked = [{}, {"a:1": 0.5, "b:1": 0.4}]
     found = costs.measure(
-        network, graph, params, x, keep_ratios=asked, multiple_of=8, timer=timer
+        graph, params, x, keep_ratios=asked, multiple_of=8, timer=timer
     )
     assert widths == [(4, 3), (4, 3)]
     assert found == [({"a:1": 1.0, "b:1": 1.0}, 1.0), ({"a:1": 0.5, "b:1": 0.25}, 2.0)]
