@@ -282,7 +282,10 @@ def make_loss(
         )
 
     def loss(params, temperature=1.0):
-        return loss_of(params, sample(), temperature)
+        # Scores are compiled; the sample, which is kept, must be concrete all the same.
+        with jax.ensure_compile_time_eval():
+            batch = sample()
+        return loss_of(params, batch, temperature)
 
     return loss
 
