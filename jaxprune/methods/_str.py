@@ -3,8 +3,8 @@
 The network computes with w = S(theta, t_l). The threshold t_l of a layer is a function
 of one variable s_l; theta and s_l are trained by the true derivative: a pruned weight
 gets none, a kept one lowers or raises its threshold. As published, weight decay drives:
-it moves s_l up from far below zero, and the size that is reached is what the decay makes
-it. Under a `Budget` a penalty on what is kept drives instead, to a target size.
+it moves s_l up from far below zero, and the size that is reached is what the decay
+makes it. Under a `Budget` a penalty on what is kept drives instead, to a target size.
 
 >>> import optax
 >>> pruner = soft_threshold_reparameterization_as_published(init_value=-200.0)
