@@ -88,9 +88,8 @@ def dsa(
       follow too late.
 
     Raises:
-      ValueError: if the graph has no groups, all are fixed, a group has no norm and no
-        importance is given, a pattern matches no group, or a number is out of range.
-        When applied, if a key is needed and missing.
+      ValueError: if the graph has no groups, all are fixed, a pattern matches no
+        group, or a number is out of range. When applied, if a key is needed and missing.
 
     Examples:
       >>> from jaxprune import costs

@@ -141,8 +141,17 @@ def _mlp():
 def test_no_norm_where_the_importance_needs_one_is_refused():
     _, graph = _mlp()
     with pytest.raises(ValueError, match="group 'w1:1' has no member of that name"):
-        jaxprune.dsa(graph, sharpness=1.0)
-    jaxprune.dsa(graph, sharpness=1.0, importance=channels.filter_norms(graph))
+        jaxprune.dsa(graph, sharpness=1.0, importance=channels.norm_scales(graph))
+    # By default such a group is ranked by its filter norms.
+    pruner, named = (
+        jaxprune.dsa(graph, sharpness=1.0, importance=importance)
+        for importance in (None, channels.filter_norms(graph))
+    )
+    params = _mlp()[0]
+    for name, mask in pruner.masks(params, pruner.init(params)).items():
+        np.testing.assert_array_equal(
+            mask, named.masks(params, named.init(params))[name]
+        )
     with pytest.raises(ValueError, match=r"order=3.*must be 1 or 2"):
         channels.filter_norms(graph, order=3)
 
