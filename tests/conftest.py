@@ -35,7 +35,7 @@ _LONG = (
 
 # Files whose time is spent on compiling programs that run once.
 _COMPILE_BOUND = ("contract_test.py", "property_test.py", "regrowth_test.py")
-_COMPILE_BOUND += ("ranking_test.py", "selection_test.py", "counts_test.py")
+_COMPILE_BOUND += ("k_largest_test.py", "selection_test.py", "counts_test.py")
 _COMPILE_BOUND += ("distributions_test.py",)
 
 
@@ -57,21 +57,30 @@ def rng():
 
 
 @contextlib.contextmanager
-def _few_optimizations():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _optimizations(few: bool):
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", few)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
 def compiles_fast():
     """For programs that run so few times that optimising them does not pay."""
-    with _few_optimizations():
+    with _optimizations(few=True):
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture
+def compiles_as_users_do():
+    """For what is measured on the compiled program itself."""
+    with _optimizations(few=False):
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _compiles_fast_where_listed(request):
-    listed = request.path.name in _COMPILE_BOUND
-    with _few_optimizations() if listed else contextlib.nullcontext():
+    with _optimizations(few=request.path.name in _COMPILE_BOUND):
         yield

@@ -89,7 +89,8 @@ def dsa(
 
     Raises:
       ValueError: if the graph has no groups, all are fixed, a pattern matches no
-        group, or a number is out of range. When applied, if a key is needed and missing.
+        group, or a number is out of range. When applied, if a key is needed and
+        missing.
 
     Examples:
       >>> from jaxprune import costs

@@ -113,14 +113,7 @@ def test_an_array_of_four_billion_weights_is_refused():
         )
 
 
-@pytest.fixture
-def optimised():
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_memory_beside_scores_and_masks_is_twelve_bytes_for_each_score(dtype):
     score = jax.ShapeDtypeStruct((1024, 1024), dtype)
