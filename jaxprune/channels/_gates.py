@@ -80,6 +80,12 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
     for group in gated.values():
         number[group._atoms] = np.arange(start, start + group.size)
         start += group.size
+    _check_maskable(flow, number, open_gate)
+    return GatePlan(sizes, _places(graph, number, open_gate))
+
+
+def _check_maskable(flow, number: np.ndarray, open_gate: int) -> None:
+    """Refuse gates on channels over which two activations are multiplied."""
     for where, axis in flow.unmaskable.items():
         if (
             isinstance(axis, np.ndarray)
@@ -91,6 +97,11 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
                 "no mask of parameters is exact. Mask the program, with "
                 "`graph.masked`, or remove the channels, with `graph.compact`."
             )
+
+
+def _places(graph, number: np.ndarray, open_gate: int):
+    """Return for every leaf the axes on which gates act, and their numbers."""
+    flow = graph._traced.program.flow
     exposed = np.zeros(flow.atoms.count, bool)
     for axis in flow.activation_products:
         if isinstance(axis, np.ndarray):
@@ -108,7 +119,7 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
                 gates = np.where(exposed[rows], gates, open_gate)
             if (gates != open_gate).any():
                 places[name] = (*places.get(name, ()), (d, gates))
-    return GatePlan(sizes, places)
+    return places
 
 
 def apply_gates(

@@ -41,14 +41,28 @@ from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 def parameters(graph: ChannelGraph) -> PolynomialCost:
     """Return the number of parameters, of all leaves of the graph.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxprune.channels import trace_channels
-    >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
-    >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
-    >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
-    >>> cost = parameters(graph)
-    >>> cost.dense, float(cost({"w1:1": jnp.float32(0.5)}))
-    (40, 0.5)
+        cost(k) = sum over leaves of size * prod_a f_a(k) / sum over leaves of size
+
+    with f_a(k) the fraction kept of axis a.
+
+    Args:
+      graph: the channel graph.
+
+    Returns:
+      A cost whose `dense` is the number of parameters of the dense network.
+
+    Raises:
+      ValueError: if the graph has no parameters.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
+      >>> cost = parameters(graph)
+      >>> cost.dense, float(cost({"w1:1": jnp.float32(0.5)}))
+      (40, 0.5)
     """
     traced = graph._traced
     pieces = (
@@ -88,10 +102,30 @@ def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
 
 
 def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
-    """Bytes that convolutions and matrix products read and write: weights, activations.
+    """Return the bytes that convolutions and matrix products read and write.
 
-    Every product reads both operands and writes its result once; what lies between
-    products is taken to be fused with them.
+        cost(k) = sum over products, over both operands and the result, of
+                  bytes * prod_a f_a(k), divided by its value for the dense network
+
+    Every product reads both operands (weights and activations) and writes its result
+    once; what lies between products is taken to be fused with them.
+
+    Args:
+      graph: the channel graph.
+
+    Returns:
+      A cost whose `dense` is in bytes.
+
+    Raises:
+      ValueError: if the graph has no product.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxprune.channels import trace_channels
+      >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> bytes_moved(trace_channels(mlp, params, jnp.ones((1, 3)))).dense
+      244
     """
     pieces = (
         (

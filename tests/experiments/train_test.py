@@ -527,8 +527,10 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     batches = [next(setting.streams["train"]) for _ in range(20)]
     cost = jaxprune.density(network["params"])
 
-    def run(model, compiled, shard, replicate, collect, params=network["params"]):
-        state = replicate(init_state(plan, params, network["batch_stats"], 0))
+    def run(model, compiled, shard, replicate, collect):
+        state = replicate(
+            init_state(plan, network["params"], network["batch_stats"], 0)
+        )
         for batch in batches:
             state, _ = compiled(state, shard(batch))
         return jax.device_get(collect(state))
@@ -537,22 +539,23 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     single = jax.jit(make_train_step(shared))
     same = lambda tree: tree
     want = run(setting.model, single, same, same, same)
-    # One device that starts one rounding away: what twenty steps make of a rounding.
-    moved = jax.tree.map(lambda w: w * np.float32(1 + 1.2e-7), network["params"])
-    rounded = run(setting.model, single, same, same, same, moved)
     ways = parallel.create(way)
     model = models.create("cnn", 10, axis_name=ways.axis_name)
     shared = shared._replace(model=model, axis_name=ways.axis_name)
     step = ways.compile(make_train_step(shared))
     got = run(model, step, ways.shard, ways.replicate, ways.collect)
-    for name in ("params", "variables", "batch_stats"):
-        for a, b, c in zip(
-            *(jax.tree.leaves(getattr(x, name)) for x in (got, want, rounded)),
-            strict=True,
-        ):
-            allowed = 1e-5 + 2 * np.max(np.abs(np.asarray(b) - np.asarray(c)))
-            assert allowed < 1e-3
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=allowed)
+    parts = ("params", "variables", "batch_stats")
+    a, b = (
+        np.concatenate(
+            [np.ravel(x) for n in parts for x in jax.tree.leaves(getattr(state, n))]
+        )
+        for state in (got, want)
+    )
+    # An activation at the kink of a ReLU may round to either side of it, and then the
+    # gradient of an entry has one example more or less: at most one entry in 10,000.
+    apart = ~np.isclose(a, b, rtol=1e-5, atol=1e-5)
+    assert apart.mean() < 1e-4
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 _COMMAND = [sys.executable, "-m", "experiments.main", "--config"]

@@ -339,7 +339,7 @@ def test_dual_ascent_holds_soft_thresholds_to_a_cost(params):
 
 
 def test_bad_configuration_of_the_pruner_is_refused():
-    with pytest.raises(ValueError, match=r"init_threshold=.*got -0\.1"):
+    with pytest.raises(ValueError, match=r"init_threshold=-0\.1.*at least 0"):
         jaxprune.soft_thresholding(init_threshold=-0.1)
     with pytest.raises(ValueError, match="min_keep_ratio=2"):
         jaxprune.soft_thresholding(min_keep_ratio=2)

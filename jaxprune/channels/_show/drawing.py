@@ -132,18 +132,22 @@ def draw(graph: Any) -> Any:
             x += _LETTER * length
     for name, (first, last) in spans.items():
         heights = _height(first), _height(last)
-        axes.plot([place[name]] * 2, heights, color=colour[name], lw=3.5, zorder=2)
-        axes.text(
-            place[name] + 0.09,
-            _height(first) - 0.5 * _LINE,
-            str(sizes[name]),
-            color=colour[name],
-            fontsize=8,
-            fontweight="bold",
-            va="center",
-        )
+        _draw_group(axes, place[name], heights, str(sizes[name]), colour[name])
     _draw_key(axes, _height(len(rows)), right)
     return figure
+
+
+def _draw_group(axes, x: float, heights, size: str, colour: str) -> None:
+    axes.plot([x] * 2, heights, color=colour, lw=3.5, zorder=2)
+    axes.text(
+        x + 0.09,
+        heights[0] - 0.5 * _LINE,
+        size,
+        color=colour,
+        fontsize=8,
+        fontweight="bold",
+        va="center",
+    )
 
 
 def _height(number: float) -> float:
