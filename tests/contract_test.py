@@ -64,6 +64,9 @@ PRUNERS = {
     "soft_threshold_reparameterization": Row(
         jaxprune.soft_threshold_reparameterization(init_value=0.5)
     ),
+    "soft_threshold_reparameterization_as_published": Row(
+        methods.soft_threshold_reparameterization_as_published(init_value=0.5)
+    ),
     "snip": Row(jaxprune.snip(_loss), own_rule=False),
     "grasp": Row(jaxprune.grasp(_loss), own_rule=False),
     "random_erk": Row(jaxprune.random_erk(jax.random.key(0)), own_rule=False),

@@ -552,7 +552,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
         for state in (got, want)
     )
     # An activation at the kink of a ReLU may round to either side of it. Then the
-    # gradients of one unit, 288 weights of a filter here, have one example more or less.
+    # gradients of one unit, 288 weights of a filter here, differ by one example.
     apart = ~np.isclose(a, b, rtol=1e-5, atol=1e-5)
     assert apart.sum() <= 300
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3)
