@@ -198,11 +198,11 @@ def _lats_at(threshold):
 @each
 def test_the_traced_program_grows_linearly_with_the_leaves(name):
     lengths = []
-    for n in (10, 20, 40, 80):
+    for n in (40, 80, 160):  # more than 32: fewer are ranked in another way
         leaf = jax.ShapeDtypeStruct((4, 4), jnp.float32)
         params = {f"{i:03d}": {"kernel": leaf} for i in range(n)}
         tx = _sized(name)
         jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
         lengths.append(len(str(jaxpr).splitlines()))
     rise = np.diff(lengths)
-    assert rise[2] <= 2.2 * rise[1] <= 2.2**2 * rise[0]
+    assert rise[1] <= 2.2 * rise[0]
