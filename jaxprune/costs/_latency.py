@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
 from jaxprune.channels._counts import channel_counts, largest_channels
 from jaxprune.channels._graph import ChannelGraph
@@ -233,8 +232,11 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
         cost.dense * np.array([float(cost(k)) for k in ratios]) for cost in work
     ]
     matrix = np.stack(columns, axis=1) / seconds[:, None]
+    # Imported here: SciPy takes longer to import than this library.
+    from scipy.optimize import nnls
+
     scale = np.abs(matrix).max(axis=0)
-    found = scipy.optimize.nnls(matrix / scale, np.ones(len(matrix)))[0] / scale
+    found = nnls(matrix / scale, np.ones(len(matrix)))[0] / scale
     constant, per_mac, per_byte = found.tolist()
     r2 = _determination(seconds, np.stack(columns, axis=1) @ found)
     if not (per_mac + per_byte and r2 > 0):
