@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -80,7 +81,14 @@ def compiles_as_users_do():
         yield
 
 
-@pytest.fixture(autouse=True)
+# For a whole file, so that the fixtures that a file shares are compiled alike.
+@pytest.fixture(autouse=True, scope="module")
 def _compiles_fast_where_listed(request):
     with _optimizations(few=request.path.name in _COMPILE_BOUND):
         yield
+
+
+# chex tells traced functions apart by their code: two tests may share a count.
+@pytest.fixture(autouse=True)
+def _no_trace_counted():
+    chex.clear_trace_counter()

@@ -25,7 +25,9 @@ BLOCKS = dict(_blocks())
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_run(name):
-    doctests.run(name)
+    failed, attempted, written = doctests.run(name)
+    assert failed == 0
+    assert attempted == written  # None of the source was overlooked.
 
 
 def test_there_are_examples_in_docstrings():

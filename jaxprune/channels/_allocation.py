@@ -88,7 +88,7 @@ def round_to_limits(
         return {**fewest, **counts}
 
     def fits(counts: Mapping[str, int]) -> bool:
-        return _within({n: count / sizes[n] for n, count in counts.items()}, bounds)
+        return within({n: count / sizes[n] for n, count in counts.items()}, bounds)
 
     most = _most({name: wanted[name] for name in free})
     counts = rounded(largest(lambda factor: fits(rounded(factor)), 0.0, most))
@@ -150,7 +150,7 @@ def uniform_ratio(
     bounds = _bounds(call, graph, limits, _fewest(call, graph, 1, fixed))
 
     def fits(ratio: float) -> bool:
-        return _within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
+        return within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
 
     return largest(fits, 0.0, 1.0)
 
@@ -211,7 +211,7 @@ def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:
                 "`limit._replace(at_most=limit.at_most(last_step))`."
             )
         most = float(limit.at_most)
-        if not 0 < most <= 1 or not _within(ratios, [(limit.cost, most)]):
+        if not 0 < most <= 1 or not within(ratios, [(limit.cost, most)]):
             raise ValueError(
                 f"{where}, {most}, must be between "
                 f"{round_up(float(limit.cost(ratios)))}, the smallest reachable cost "
@@ -227,7 +227,7 @@ def _most(targets: Mapping[str, float]) -> float:
     return 1 / min(positive, default=1.0)
 
 
-def _within(ratios: Mapping[str, float], bounds: Sequence[tuple[Cost, float]]) -> bool:
+def within(ratios: Mapping[str, float], bounds: Sequence[tuple[Cost, float]]) -> bool:
     """Return whether costs meet their bounds, to the rounding of sums of fractions."""
     for cost, most in bounds:
         value = cost(ratios)

@@ -5,7 +5,6 @@ References:
   Gradient Flow, arXiv:2002.07376, 2020.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -14,7 +13,12 @@ import jax.numpy as jnp
 from jaxprune import tree
 from jaxprune.base._protocols import Params, Pruner
 from jaxprune.masks._distributions import Distribution, global_
-from jaxprune.methods._one_shot import LossFn, loss_gradient, prune_once
+from jaxprune.methods._one_shot import (
+    LossFn,
+    compiled,
+    loss_gradient,
+    prune_by_loss,
+)
 
 
 def grasp_scores(
@@ -52,13 +56,7 @@ def grasp_scores(
       [GraSP] Eq. (8).
     """
     chosen = tree.select(params, where, call="grasp_scores")
-    return _compiled(loss_fn)(params, chosen)
-
-
-def _compiled(loss_fn):
-    # Gradients of arrays that are sharded over devices are compiled: run one operation
-    # after the other they can exhaust the threads of a CPU.
-    return jax.jit(functools.partial(_scores, loss_fn))
+    return compiled(_scores, loss_fn)(params, chosen)
 
 
 def _scores(loss_fn, params, chosen):
@@ -103,10 +101,10 @@ def grasp(
     References:
       [GraSP], Algorithm 1.
     """
-    scores = _compiled(loss_fn)
-    return prune_once(
+    return prune_by_loss(
         "grasp",
-        lambda net: scores(net.params, net.arrays),
+        _scores,
+        loss_fn,
         distribution=distribution,
         min_keep_ratio=min_keep_ratio,
         where=where,

@@ -134,8 +134,8 @@ def _near_rank(scores, valid, rank):
     """Return the score at a rank of each group, 1 for the largest, or little more.
 
     Returns:
-      A number that at least `rank` scores are not above, and how far at the most it is
-      above the score at the rank: 1/4096 of the range of the scores.
+      A number that fewer than `rank` scores exceed, and a bound on its distance from
+      the score at the rank: 1/4096 of the range of the scores.
     """
     # Counting is faster than sorting, and what is found need not be a score.
     above = jnp.max(scores, -1, where=valid, initial=-jnp.inf)

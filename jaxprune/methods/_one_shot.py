@@ -1,5 +1,6 @@
 """Pruners that prune once: the network is dense until its masks are taken."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,30 @@ def prune_once(
         return net.scored(scores(net), keep_ratio, min_keep_ratio, distribution)
 
     return Pruner(lambda params, /: {}, apply, hard_masks)
+
+
+def compiled(scores: Callable[..., dict[str, jax.Array]], loss_fn: LossFn):
+    """Return `params, chosen -> scores`, compiled, of scores that derive a loss.
+
+    Gradients of arrays that are sharded over devices are compiled: run one operation
+    after the other they can exhaust the threads of a CPU.
+    """
+    return jax.jit(functools.partial(scores, loss_fn))
+
+
+def prune_by_loss(
+    call: str, scores: Callable[..., dict[str, jax.Array]], loss_fn: LossFn, **options
+) -> Pruner:
+    """Return a pruner by scores that derive a loss.
+
+    Args:
+      call: the public factory, for messages.
+      scores: `loss_fn, params, chosen -> scores` of the chosen leaves by name.
+      loss_fn: see `LossFn`.
+      **options: see `prune_once`.
+    """
+    run = compiled(scores, loss_fn)
+    return prune_once(call, lambda net: run(net.params, net.arrays), **options)
 
 
 def loss_gradient(loss_fn: LossFn, params: Params, chosen: dict[str, Any]):

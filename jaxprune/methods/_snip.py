@@ -9,7 +9,6 @@ References:
   Sensitivity, arXiv:1810.02340, 2019.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -18,7 +17,12 @@ import jax.numpy as jnp
 from jaxprune import tree
 from jaxprune.base._protocols import Params, Pruner
 from jaxprune.masks._distributions import Distribution, global_
-from jaxprune.methods._one_shot import LossFn, loss_gradient, prune_once
+from jaxprune.methods._one_shot import (
+    LossFn,
+    compiled,
+    loss_gradient,
+    prune_by_loss,
+)
 
 
 def snip_scores(
@@ -51,13 +55,7 @@ def snip_scores(
       [SNIP] Eq. (5), (6).
     """
     chosen = tree.select(params, where, call="snip_scores")
-    return _compiled(loss_fn)(params, chosen)
-
-
-def _compiled(loss_fn):
-    # Gradients of arrays that are sharded over devices are compiled: run one operation
-    # after the other they can exhaust the threads of a CPU.
-    return jax.jit(functools.partial(_scores, loss_fn))
+    return compiled(_scores, loss_fn)(params, chosen)
 
 
 def _scores(loss_fn, params, chosen):
@@ -104,10 +102,10 @@ def snip(
     References:
       [SNIP], Algorithm 1.
     """
-    scores = _compiled(loss_fn)
-    return prune_once(
+    return prune_by_loss(
         "snip",
-        lambda net: scores(net.params, net.arrays),
+        _scores,
+        loss_fn,
         distribution=distribution,
         min_keep_ratio=min_keep_ratio,
         where=where,

@@ -11,14 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
-from jaxprune.base._protocols import ChannelPruner, Limit, Masks, Params
+from jaxprune.base._protocols import (
+    ChannelPruner,
+    Cost,
+    KeepRatios,
+    Limit,
+    Masks,
+    Params,
+)
 from jaxprune.budgets._result import Result
-from jaxprune.channels._allocation import round_to_limits
+from jaxprune.channels._allocation import round_to_limits, within
 from jaxprune.channels._gates import apply_gates, plan_gates
 
 _END = 2**31 - 1  # a step at which every schedule has ended
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
-_ROUNDING = 1e-6  # of costs in float32
 
 
 class PruningWarning(UserWarning):
@@ -104,11 +110,35 @@ class _Decision(NamedTuple):
     own_keep_ratio: float | None
 
 
+class FinalLimit(NamedTuple):
+    """A limit after the end of its schedule.
+
+    Attributes:
+      name: as in `Limit`.
+      cost: as in `Limit`.
+      at_most: the bound, a number.
+    """
+
+    name: str
+    cost: Cost
+    at_most: float
+
+
+def final_limits(limits: Sequence[Limit]) -> list[FinalLimit]:
+    """Return the limits with the bounds at which their schedules end."""
+    final = []
+    for name, cost, bound in ((x.name, x.cost, x.at_most) for x in limits):
+        value: Any = bound(jnp.int32(_END)) if callable(bound) else bound
+        final.append(FinalLimit(name, cost, float(value)))
+    return final
+
+
 def decide(
     pruner: Any,
     params: Params,
     variables: dict[str, jax.Array],
-    limits: Sequence[Limit],
+    keep_ratios: KeepRatios,
+    limits: Sequence[FinalLimit],
     keep_ratio: float | None,
     multiple_of: int,
 ) -> _Decision:
@@ -118,33 +148,42 @@ def decide(
       pruner: a `Pruner` or a `ChannelPruner`.
       params: the trained weights.
       variables: the trained variables.
-      limits: with costs that are bound and numbers as bounds.
+      keep_ratios: those of the network that was trained.
+      limits: with costs that are bound to the parameters.
       keep_ratio: see `Pruning.finalize`.
       multiple_of: see `Pruning.finalize`.
     """
-    if isinstance(pruner, ChannelPruner):
-        if keep_ratio is not None:
+    if not isinstance(pruner, ChannelPruner):
+        if multiple_of != 1:
             raise ValueError(
-                f"`finalize(keep_ratio={keep_ratio})`: it counts single weights, and "
-                "this method removes channels. Give `pruning` a limit on a cost."
+                f"`finalize(multiple_of={multiple_of})`: it counts channels, and this "
+                "method prunes single weights. Leave it out."
             )
-        return _decide_channels(pruner, params, variables, limits, multiple_of)
-    if multiple_of != 1:
-        raise ValueError(
-            f"`finalize(multiple_of={multiple_of})`: it counts channels, and this "
-            "method prunes single weights. Leave it out."
+        masks, own = _weight_masks(
+            pruner, params, variables, keep_ratios, limits, keep_ratio
         )
-    return _decide_weights(pruner, params, variables, limits, keep_ratio)
+        return _decision(pruner, params, variables, keep_ratios, masks, own)
+    if keep_ratio is not None:
+        raise ValueError(
+            f"`finalize(keep_ratio={keep_ratio})`: it counts single weights, and this "
+            "method removes channels. Give `pruning` a limit on a cost."
+        )
+    return _decide_channels(pruner, params, variables, keep_ratios, limits, multiple_of)
 
 
-def _decide_channels(pruner, params, variables, limits, multiple_of) -> _Decision:
+def _decide_channels(
+    pruner, params, variables, keep_ratios, limits, multiple_of
+) -> _Decision:
     sizes = {name: group.size for name, group in pruner.graph.groups.items()}
-    soft = pruner.apply(params, variables, key=jax.random.key(0)).keep_ratios
-    wanted = {name: float(ratio) for name, ratio in soft.items()}
+    wanted = {name: float(ratio) for name, ratio in keep_ratios.items()}
     counts = None
     if limits:
         counts = round_to_limits(
-            pruner.graph, wanted, limits, multiple_of=multiple_of, fixed=pruner.fixed
+            pruner.graph,
+            wanted,
+            [Limit(x.cost, x.at_most, x.name) for x in limits],
+            multiple_of=multiple_of,
+            fixed=pruner.fixed,
         )
     masks = pruner.masks(params, variables, counts=counts)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
@@ -152,43 +191,53 @@ def _decide_channels(pruner, params, variables, limits, multiple_of) -> _Decisio
     return _Decision(params, masks, sizes, kept, own)
 
 
-def _decide_weights(pruner, params, variables, limits, keep_ratio) -> _Decision:
-    abstract = jax.eval_shape(_kept_ratios(pruner), params, variables)
-    leaves = tree.named_leaves(params)
-
-    def ratios(masks: Any) -> dict[str, Any]:
-        named = tree.named_leaves(masks)
-        # Methods that prune once have no keep ratios while training.
-        sites = abstract or {n: m for n, m in named.items() if jnp.ndim(m)}
-        kept = {}
-        for name in sites:
-            first = jnp.ndim(abstract[name]) if name in abstract else 0
-            axes = tuple(range(first, jnp.ndim(named[name])))
-            kept[name] = jnp.mean(named[name], axis=axes, dtype=jnp.float32)
-        return kept
+def _weight_masks(pruner, params, variables, keep_ratios, limits, keep_ratio):
+    """Return the final masks, and those of the method's own rule or None."""
 
     def masks_at(ratio: float) -> Any:
         return pruner.masks(params, variables, keep_ratio=ratio)
 
+    def fits(ratio: float) -> bool:
+        ratios = _hard_ratios(masks_at(ratio), keep_ratios)
+        return within(ratios, [(x.cost, x.at_most) for x in limits])
+
     own = _own_masks(pruner, params, variables)
-    if keep_ratio is None and not limits and own is None:
-        raise ValueError(
-            "`finalize(keep_ratio=None)`: the method has no rule of its own and "
-            "`pruning` has no limit. Give `keep_ratio`."
-        )
-    masks = own
     if keep_ratio is not None:
-        masks = masks_at(keep_ratio)
-    elif limits:
-        fits = lambda r: all(_met(x, ratios(masks_at(r))) for x in limits)  # noqa: E731
-        first = min(_bound(x) for x in limits)
-        total = sum(math.prod(leaves[name].shape) for name in abstract)
-        masks = masks_at(_largest(fits, first, 1 / max(total, 1)))
-    kept = ratios(masks)
+        return masks_at(keep_ratio), own
+    if not limits:
+        if own is None:
+            raise ValueError(
+                "`finalize(keep_ratio=None)`: the method has no rule of its own and "
+                "`pruning` has no limit. Give `keep_ratio`."
+            )
+        return own, own
+    leaves = tree.named_leaves(params)
+    total = sum(math.prod(leaves[name].shape) for name in keep_ratios)
+    first = min(x.at_most for x in limits)
+    return masks_at(_largest(fits, first, 1 / max(total, 1))), own
+
+
+def _decision(pruner, params, variables, keep_ratios, masks, own) -> _Decision:
+    kept, leaves = _hard_ratios(masks, keep_ratios), tree.named_leaves(params)
     sizes = {name: math.prod(leaves[name].shape) for name in kept}
-    own_ratio = None if own is None else _overall(sizes, ratios(own))
+    own_ratio = None
+    if own is not None:
+        own_ratio = _overall(sizes, _hard_ratios(own, keep_ratios))
     final = pruner.finalize(params, variables, masks)
     return _Decision(final, masks, sizes, kept, own_ratio)
+
+
+def _hard_ratios(masks: Any, keep_ratios: KeepRatios) -> dict[str, Any]:
+    """Return the keep ratios of masks, of the names and shapes of those of training."""
+    named = tree.named_leaves(masks)
+    # Methods that prune once have no keep ratios while training.
+    sites = keep_ratios or {n: m for n, m in named.items() if jnp.ndim(m)}
+    kept = {}
+    for name in sites:
+        first = jnp.ndim(keep_ratios[name]) if keep_ratios else 0
+        axes = tuple(range(first, jnp.ndim(named[name])))
+        kept[name] = jnp.mean(named[name], axis=axes, dtype=jnp.float32)
+    return kept
 
 
 def under_masks(pruner: Any, decision: _Decision) -> Params:
@@ -199,20 +248,9 @@ def under_masks(pruner: Any, decision: _Decision) -> Params:
     return apply_gates(plan_gates(pruner.graph), decision.params, gates)
 
 
-def final_limits(limits: Sequence[Limit]) -> list[Limit]:
-    """Return the limits with the bounds at which their schedules end."""
-    return [limit._replace(at_most=_bound(limit)) for limit in limits]
-
-
-def _bound(limit: Limit) -> float:
-    bound = limit.at_most
-    value: Any = bound(jnp.int32(_END)) if callable(bound) else bound
-    return float(value)
-
-
 def report_on(
     decision: _Decision,
-    limits: Sequence[Limit],
+    limits: Sequence[FinalLimit],
     result: Result | None,
     scores: tuple[float | None, float | None],
 ) -> FinalReport:
@@ -221,7 +259,7 @@ def report_on(
         keep_ratio=_overall(decision.sizes, decision.keep_ratios),
         own_keep_ratio=decision.own_keep_ratio,
         costs={x.name: float(x.cost(decision.keep_ratios)) for x in limits},
-        limits={x.name: _bound(x) for x in limits},
+        limits={x.name: x.at_most for x in limits},
         result=result,
         emptied=tuple(
             name
@@ -283,14 +321,6 @@ def _disagreements(report: FinalReport):
         )
 
 
-def _kept_ratios(pruner):
-    def keep_ratios(params, variables):
-        key = jax.random.key(0)
-        return pruner.apply(params, variables, key=key, step=jnp.int32(0)).keep_ratios
-
-    return keep_ratios
-
-
 def _own_masks(pruner, params, variables):
     try:
         return pruner.masks(params, variables)
@@ -301,10 +331,6 @@ def _own_masks(pruner, params, variables):
 def _overall(sizes: Mapping[str, int], keep_ratios: Mapping[str, Any]) -> float:
     kept = sum(n * float(np.mean(np.asarray(keep_ratios[x]))) for x, n in sizes.items())
     return kept / max(sum(sizes.values()), 1)
-
-
-def _met(limit: Limit, keep_ratios: Mapping[str, Any]) -> bool:
-    return float(limit.cost(keep_ratios)) <= _bound(limit) * (1 + _ROUNDING)
 
 
 def _largest(fits: Callable[[float], bool], first: float, one: float) -> float:

@@ -299,7 +299,13 @@ class Pruning:
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
         decision = decide(
-            self.pruner, params, variables, limits, keep_ratio, multiple_of
+            self.pruner,
+            params,
+            variables,
+            pruned.keep_ratios,
+            limits,
+            keep_ratio,
+            multiple_of,
         )
         state = self.budget_state(trainable)
         result = Result(int(state.result)) if hasattr(state, "result") else None

@@ -80,7 +80,7 @@ def mutants(module: str, number: int) -> Iterator[Mutant]:
         yield Mutant(module, changed, what)
 
 
-def tests_of(module: str, root: Path) -> list[str]:
+def related_files(module: str, root: Path) -> list[str]:
     """The test files of a module."""
     found = set()
     for pattern in MODULES[module]:
@@ -111,7 +111,7 @@ def try_out(root: Path, mutant: Mutant) -> str:
     original = path.read_text()
     path.write_text(mutant.source)
     try:
-        return run(root, tests_of(mutant.module, root))
+        return run(root, related_files(mutant.module, root))
     finally:
         path.write_text(original)
 
@@ -123,7 +123,7 @@ def _module(module: str, number: int) -> list[str]:
         root = Path(folder) / "repository"
         ignored = shutil.ignore_patterns(".*", "runs", "data", "results", "__pycache__")
         shutil.copytree(ROOT, root, ignore=ignored)
-        if run(root, tests_of(module, root)) != "passed":
+        if run(root, related_files(module, root)) != "passed":
             print(f"BROKEN   {module}: its tests fail without a fault", flush=True)
             return []
         for mutant in mutants(module, number):

@@ -17,21 +17,15 @@ def modules(package):
 
 
 def run(name):
-    """Runs the examples of a module; returns how many there were.
-
-    Raises:
-        AssertionError: If one fails, or if one of the source was not attempted.
-    """
+    """Runs the examples of a module; returns how many failed, ran and are written."""
     module = importlib.import_module(name)
     # Examples are a user's code, which may add a bias of one axis to rows of two.
     with jax.numpy_rank_promotion("allow"):
         results = doctest.testmod(module, report=True)
-    assert results.failed == 0
     tree = ast.parse(Path(module.__file__).read_text())
     written = sum(
         len(doctest.DocTestParser().get_examples(ast.get_docstring(node) or ""))
         for node in ast.walk(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
     )
-    assert results.attempted == written
-    return written
+    return results.failed, results.attempted, written

@@ -23,18 +23,19 @@ TARGET = jaxprune.at_most(jaxprune.density, 0.3, ramp=RAMP)
 PRUNING = jaxprune.pruning(jaxprune.ltp(init_threshold=0.5), TARGET)
 
 
-@functools.cache
+def _normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
 def _params():
-    keys = jax.random.split(jax.random.key(0))
     return {
-        "in": {"bias": jnp.zeros(8), "kernel": jax.random.normal(keys[0], (6, 8))},
-        "out": {"kernel": jax.random.normal(keys[1], (8, 3))},
+        "in": {"bias": jnp.zeros(8), "kernel": _normal(0, 6, 8)},
+        "out": {"kernel": _normal(1, 8, 3)},
     }
 
 
-@functools.cache
 def _data():
-    x = jax.random.normal(jax.random.key(2), (STEPS, 16, 6))
+    x = _normal(2, STEPS, 16, 6)
     return x, jnp.tanh(x[..., :3])
 
 
@@ -95,7 +96,7 @@ def _by_hand(steps=STEPS):
 
 @functools.cache
 def _wanted():
-    return _by_hand()
+    return jax.tree.map(np.asarray, _by_hand())
 
 
 def _check(trainable, pruning=PRUNING):
@@ -132,7 +133,6 @@ def test_a_jitted_step_compiles_once_and_may_donate_its_state():
     tx = _optimizer()
     step = jax.jit(chex.assert_max_traces(_step(tx), 1), donate_argnums=(0, 1))
     _check(_loop(step, *_start(tx)))
-    assert step._cache_size() == 1
 
 
 def test_a_scan():

@@ -262,7 +262,6 @@ def test_steps_trace_once_keep_dtypes_and_tolerate_extra_arguments(name):
     row = ROWS[name]
     tx = optax.with_extra_args_support(row.make(_params()))
     start = row.trains(_params())
-    chex.clear_trace_counter()
     counted = functools.partial(chex.assert_max_traces, n=1)
     after, state = _run(
         tx, start, jit=lambda f: jax.jit(counted(f)), value=1.0, anything=None

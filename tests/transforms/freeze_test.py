@@ -1,7 +1,5 @@
 """Pruned weights stay zero, whatever comes before and whatever the dtypes are."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ import jaxprune
 SIZE = 16 * 6 + 3 * 3 * 8 * 4
 
 
-@functools.cache
 def _params(dtype=jnp.float32):
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
@@ -24,7 +21,6 @@ def _params(dtype=jnp.float32):
     }
 
 
-@functools.cache
 def _kept(dtype=jnp.float32):
     params = _params(dtype)
     return jaxprune.magnitude(sparsity=0.6).masks(params, {})

@@ -1,5 +1,7 @@
 """Decompositions and solves, which work on the last axes of each operand."""
 
+from typing import Any
+
 import jax
 
 from jaxprune.channels._flow import equations
@@ -88,14 +90,15 @@ def run_linear_solve(ev: Evaluation, site: Site, *arrays):
     def function(name):
         return lambda xs: ev.run(frames[name], [*consts[name], *xs])
 
-    transposed = None
-    if "transpose_solve" in frames:
-        transposed = lambda _, xs: function("transpose_solve")(xs)  # noqa: E731
+    def solver(name) -> Any:
+        # JAX passes the product first, which the frame holds itself.
+        return (lambda _, xs: function(name)(xs)) if name in frames else None
+
     return jax.lax.custom_linear_solve(
         function("matvec"),
         list(arrays),
-        solve=lambda _, xs: function("solve")(xs),
-        transpose_solve=transposed,
+        solve=solver("solve"),
+        transpose_solve=solver("transpose_solve"),
     )
 
 
