@@ -246,12 +246,11 @@ def random_channel_masks(
       4
     """
     counts = counts_of("random_channel_masks", graph, keep_ratio, multiple_of, fixed)
-    masks = {}
-    keys = jax.random.split(key, len(graph.groups))
-    for one, (name, group) in zip(keys, graph.groups.items(), strict=True):
-        order = np.asarray(jax.random.permutation(one, group.size))
-        masks[name] = order < counts[name]
-    return masks
+    # One draw for all groups: the draw is compiled once, not for every size.
+    ends = np.cumsum([group.size for group in graph.groups.values()])
+    drawn = np.split(np.asarray(jax.random.bits(key, (ends[-1],))), ends[:-1])
+    ranks = (np.argsort(np.argsort(bits, kind="stable")) for bits in drawn)
+    return {n: rank < counts[n] for n, rank in zip(graph.groups, ranks, strict=True)}
 
 
 def important_channels(

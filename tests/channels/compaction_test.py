@@ -51,8 +51,8 @@ def test_random_channels_removed_in_double_precision(name):
         )
         assert not graph.unknown
         masks = random_channel_masks(jax.random.key(0), graph, 0.5)
-        small = check(architecture, graph, masks, jnp.float64, 1e-12)
-    assert size(small.trees) < size(architecture.variables)
+        smaller = check(architecture, graph, masks, jnp.float64, 1e-12)
+    assert size(smaller) < size(architecture.variables)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
