@@ -32,16 +32,11 @@ def check_non_negative(call: str, name: str, value: Any) -> None:
     """
     if isinstance(value, jax.Array):
         return
-    if not is_static_number(value):
-        raise TypeError(
-            f"`{call}(..., {name}=...)` must be a number, got {value!r} of type"
-            f" {type(value).__name__}. Pass a float (a function of the step only"
-            " where the documentation asks for a schedule)."
-        )
+    _check_number(call, name, value)
     if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) >= 0)):
         raise ValueError(
-            f"`{call}(..., {name}=...)` must be finite and at least 0, got {value!r}."
-            " Pass the magnitude: the sign of the step is added inside."
+            f"`{call}({name}={value!r})`: must be finite and at least 0. Pass the"
+            " magnitude: where a step has a sign, it is added inside."
         )
 
 
@@ -71,7 +66,7 @@ def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
     )
     if not inside:
         raise ValueError(
-            f"`{call}(..., {name}=...)` must be a number in {interval}, got {value!r}."
+            f"`{call}({name}={value!r})`: must be a number in {interval}."
         )
 
 
@@ -81,8 +76,8 @@ def check_momentum(call: str, value: Any) -> None:
         return
     if not (is_static_number(value) and 0 <= float(value) < 1):
         raise ValueError(
-            f"`{call}(..., momentum=...)` must be a number in [0, 1), got {value!r}."
-            " Pass the decay of the optimizer's momentum, 0.0 for plain SGD."
+            f"`{call}(momentum={value!r})`: must be a number in [0, 1). Pass the decay"
+            " of the optimizer's momentum, 0.0 for plain SGD."
         )
 
 
@@ -91,8 +86,8 @@ def check_positive_int(call: str, name: str, value: Any) -> int:
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < 1:
         raise ValueError(
-            f"`{call}(..., {name}=...)` must be a whole number, at least 1, got"
-            f" {value!r}. Count optimizer steps (or epochs) as a Python int, e.g."
+            f"`{call}({name}={value!r})`: must be a whole number, at least 1. Count"
+            f" optimizer steps (or epochs) as a Python int, e.g."
             f" `{name}={_rounded(value)}`."
         )
     return int(value)
@@ -119,11 +114,20 @@ def check_positive(call: str, name: str, value: Any) -> None:
       value: a number > 0 or an array.
 
     Raises:
-      ValueError: `value` is not positive and finite, or neither number nor array.
+      ValueError: a plain number is not positive or not finite.
+      TypeError: `value` is neither a number nor an array.
     """
     if isinstance(value, jax.Array):
         return
-    if not (is_static_number(value) and np.all(np.isfinite(value) & (value > 0))):
-        raise ValueError(
-            f"`{call}({name}={value!r})`: must be a positive and finite number."
+    _check_number(call, name, value)
+    if not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
+        raise ValueError(f"`{call}({name}={value!r})`: must be positive and finite.")
+
+
+def _check_number(call: str, name: str, value: Any) -> None:
+    if not is_static_number(value):
+        raise TypeError(
+            f"`{call}({name}={value!r})`: must be a number, got"
+            f" {type(value).__name__}. Pass a float (a function of the step only where"
+            " the documentation asks for a schedule)."
         )

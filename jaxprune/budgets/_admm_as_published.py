@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune.base._checks import check_positive
 from jaxprune.base._protocols import Budget, Limit
 from jaxprune.budgets._admm_state import (
     AdmmState,
@@ -21,7 +22,6 @@ from jaxprune.budgets._admm_state import (
 )
 from jaxprune.budgets._limits import (
     check_before_training,
-    check_positive,
     checked_limits,
     costs_of_vector,
     limits_at,

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprune.base._checks import is_static_number
+from jaxprune.base._checks import check_non_negative, check_positive
 from jaxprune.base._protocols import Budget, Limit
 from jaxprune.budgets._admm_state import filled
 from jaxprune.budgets._limits import (
     check_before_training,
-    check_positive,
     checked_limits,
     costs_of,
     limits_at,
@@ -150,13 +149,7 @@ def _violation(cost: jax.Array, limit: jax.Array) -> jax.Array:
 
 
 def _check_numbers(gain: Any, init_multiplier: Any) -> None:
-    if not isinstance(gain, jax.Array):
-        if not is_static_number(gain):
-            raise TypeError(f"`dual_ascent(gain={gain!r})`: must be a number.")
-        if not 0 <= float(gain) < float("inf"):
-            raise ValueError(
-                f"`dual_ascent(gain={gain})`: must be finite and not negative."
-            )
+    check_non_negative("dual_ascent", "gain", gain)
     check_positive("dual_ascent", "init_multiplier", init_multiplier)
     largest = float(np.exp(_LARGEST_LOG_MULTIPLIER))
     if isinstance(init_multiplier, jax.Array):

@@ -248,18 +248,3 @@ def _concrete(value: Any) -> float | None:
     if isinstance(value, jax.core.Tracer) or np.size(value) != 1:
         return None
     return float(np.asarray(value).reshape(()))
-
-
-def check_positive(call: str, name: str, value: Any) -> None:
-    """Refuse a plain number that is not positive and finite; arrays pass.
-
-    Raises:
-      ValueError: if the number is out of range.
-      TypeError: if `value` is neither a number nor an array.
-    """
-    if isinstance(value, jax.Array):
-        return
-    if not is_static_number(value):
-        raise TypeError(f"`{call}({name}={value!r})`: must be a number.")
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(f"`{call}({name}={value})`: must be positive and finite.")

@@ -29,12 +29,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_positive
+from jaxprune.base._checks import check_non_negative, check_positive
 from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.methods import _gates as gates
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
-    check_start,
     network,
     per_layer,
     spread,
@@ -174,7 +173,7 @@ def _ltp(
     optimizer: optax.GradientTransformation,
 ) -> Pruner:
     check_positive(call, "temperature", temperature)
-    check_start(call, "init_threshold", init_threshold)
+    check_non_negative(call, "init_threshold", init_threshold)
     check_min_keep_ratio(call, min_keep_ratio)
 
     def scaled(leaf, variable):

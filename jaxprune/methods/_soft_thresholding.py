@@ -46,11 +46,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_non_negative
 from jaxprune.base._protocols import Pruner
 from jaxprune.methods._soft_threshold_base import Rule, soft_thresholds
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
-    check_start,
     layer_mean,
     per_layer,
 )
@@ -149,7 +149,7 @@ def soft_thresholding(
     References:
       [LATS]; the link of penalty weight and L1 coefficient is ours.
     """
-    check_start("soft_thresholding", "init_threshold", init_threshold)
+    check_non_negative("soft_thresholding", "init_threshold", init_threshold)
     check_min_keep_ratio("soft_thresholding", min_keep_ratio)
 
     def threshold(leaf, variable):

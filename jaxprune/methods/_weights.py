@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
-from jaxprune.base._checks import is_static_number
 from jaxprune.base._protocols import Masks, Params
 from jaxprune.masks._apply import fill
 from jaxprune.masks._counts import check_floor, layer_floor
@@ -156,24 +155,6 @@ def check_min_keep_ratio(call: str, min_keep_ratio: Any) -> None:
             check_floor(call, value)
     else:
         check_floor(call, min_keep_ratio)
-
-
-def check_start(call: str, name: str, value: Any) -> None:
-    """Refuse a plain number that is negative or not finite; arrays pass.
-
-    Raises:
-      ValueError: a plain number is out of range.
-      TypeError: `value` is neither a number nor an array.
-    """
-    if isinstance(value, jax.Array):
-        return
-    if not is_static_number(value):
-        raise TypeError(
-            f"`{call}({name}={value!r})`: must be a number, got"
-            f" {type(value).__name__}. Pass a float."
-        )
-    if not np.all(np.isfinite(value) & (value >= 0)):
-        raise ValueError(f"`{call}({name}={value})`: must be finite and at least 0.")
 
 
 def variables_like(

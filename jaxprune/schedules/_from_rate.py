@@ -273,8 +273,8 @@ def _values(
     wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if wrong.size:
         raise ValueError(
-            f"`{call}(..., {name}=...)` must be finite and at least 0 at all of its"
-            f" {steps} steps, got {values[wrong[0]]!r} at step {wrong[0]}. Pass the"
-            " schedule that the optimizer uses, with the number of its steps."
+            f"`{call}({name}=<schedule>)`: must be finite and at least 0 at all of its"
+            f" {steps} steps, got {float(values[wrong[0]])} at step {wrong[0]}. Pass"
+            " the schedule that the optimizer uses, with the number of its steps."
         )
     return values

@@ -223,7 +223,7 @@ def test_a_weight_that_starts_at_zero_learns():
 
 
 def test_a_negative_threshold_is_refused():
-    with pytest.raises(ValueError, match=r"`lats\(..., threshold=...\)`.*got -0.1"):
+    with pytest.raises(ValueError, match=r"`lats\(threshold=-0.1\)`: .*at least 0"):
         lats(optax.sgd(0.1), threshold=-0.1)
 
 

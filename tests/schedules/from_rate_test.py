@@ -194,19 +194,31 @@ def test_pruning_may_start_late():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: schedules.s_lats(-1.0, 10), ValueError, "final=.*at least 0, got -1"),
-        (lambda: schedules.s_lats(1.0, 0), ValueError, "steps=.*at least 1, got 0"),
-        (lambda: schedules.linear(1.0, 2.5), ValueError, "whole number.*got 2.5"),
+        (
+            lambda: schedules.s_lats(-1.0, 10),
+            ValueError,
+            r"final=-1.0\)`: .*at least 0",
+        ),
+        (lambda: schedules.s_lats(1.0, 0), ValueError, r"steps=0\)`: .*at least 1"),
+        (
+            lambda: schedules.linear(1.0, 2.5),
+            ValueError,
+            r"steps=2.5\)`: .*whole number",
+        ),
         (lambda: schedules.lats(1.0, 10, -4), ValueError, "steps_per_epoch="),
-        (lambda: schedules.pgh(1.0, 10, beta=0), ValueError, r"\(0, 1\), got 0"),
-        (lambda: schedules.pgh(1.0, 10, beta=1.0), ValueError, r"\(0, 1\), got 1.0"),
+        (lambda: schedules.pgh(1.0, 10, beta=0), ValueError, r"beta=0\)`: .*\(0, 1\)"),
+        (
+            lambda: schedules.pgh(1.0, 10, beta=1.0),
+            ValueError,
+            r"beta=1.0\)`: .*\(0, 1\)",
+        ),
         (
             lambda: schedules.pgh_from_learning_rate(0.1, 1.0, 10, beta=2),
             ValueError,
             "beta=",
         ),
         (lambda: schedules.constant(-0.1), ValueError, "threshold="),
-        (lambda: schedules.from_learning_rate(-0.1, 1.0, 4), ValueError, "got -0.1"),
+        (lambda: schedules.from_learning_rate(-0.1, 1.0, 4), ValueError, "rate=-0.1"),
         (
             lambda: schedules.from_learning_rate(lambda t: 0.2 - 0.1 * t, 1.0, 4),
             ValueError,
@@ -223,7 +235,7 @@ def test_pruning_may_start_late():
             ValueError,
             "coefficient=",
         ),
-        (lambda: schedules.from_learning_rate("a", 1.0, 4), TypeError, "got 'a'"),
+        (lambda: schedules.from_learning_rate("a", 1.0, 4), TypeError, "rate='a'"),
         (
             lambda: schedules.l1_coefficient(
                 schedules.s_lats(1.0, 4), 0.1, 4, momentum=1

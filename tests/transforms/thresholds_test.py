@@ -190,7 +190,7 @@ def test_bad_input_is_refused():
         jaxprune.reach_keep_ratio(sgd, PRUNER, keep_ratio=0.5, shape=0.5)
     with pytest.raises(TypeError, match=r"`reach_keep_ratio\(optimizer.*optax\.sgd"):
         jaxprune.reach_keep_ratio(0.1, PRUNER, keep_ratio=0.5, shape=shape)
-    with pytest.raises(ValueError, match=r"threshold=.*got -1"):
+    with pytest.raises(ValueError, match=r"threshold=-1"):
         jaxprune.follow_threshold(sgd, PRUNER, threshold=-1.0)
     with pytest.raises(
         TypeError, match=r"`follow_threshold\(optimizer, pruner.*Pruner"
