@@ -77,7 +77,7 @@ def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
     for phase in setting.phases:
         if phase.name == "prune":
             pruner: Any = setting.plan(phase).pruner
-            return pruner.finalize(state.params, state.variables, masks)
+            return pruner.final_weights(state.params, state.variables, masks)
     return jaxprune.apply_masks(state.params, masks)
 
 
@@ -129,7 +129,7 @@ def add_point(
     """
     pruner: Any = plan.pruner
     masks = pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
-    hard = pruner.finalize(state.params, state.variables, masks)
+    hard = pruner.final_weights(state.params, state.variables, masks)
     point = trail.point_of(
         state.params,
         masks,

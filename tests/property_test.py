@@ -176,7 +176,7 @@ def test_no_nan_is_pruned_in_silence(params, keep_ratio, method):
     masks = refused(lambda: pruner.masks(params, variables, keep_ratio=keep_ratio))
     if masks is None:
         return
-    final = pruner.finalize(params, variables, masks)
+    final = pruner.final_weights(params, variables, masks)
     before, after = (tree.named_leaves(x) for x in (params, final))
     assert {n: x.dtype for n, x in before.items()} == {
         n: x.dtype for n, x in after.items()

@@ -1,5 +1,8 @@
 """The protocols of the library, and the types that its folders share."""
 
+from jaxprune.base._final import Final as Final
+from jaxprune.base._final import FinalReport as FinalReport
+from jaxprune.base._final import PruningWarning as PruningWarning
 from jaxprune.base._protocols import Budget as Budget
 from jaxprune.base._protocols import ChannelPruner as ChannelPruner
 from jaxprune.base._protocols import Cost as Cost
@@ -15,11 +18,14 @@ __all__ = [
     "Budget",
     "ChannelPruner",
     "Cost",
+    "Final",
+    "FinalReport",
     "KeepRatios",
     "Limit",
     "Masks",
     "Params",
     "Pruned",
     "Pruner",
+    "PruningWarning",
     "Variables",
 ]

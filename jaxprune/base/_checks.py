@@ -65,9 +65,7 @@ def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
         0 <= float(value) <= 1 if closed else 0 < float(value) < 1
     )
     if not inside:
-        raise ValueError(
-            f"`{call}({name}={value!r})`: must be a number in {interval}."
-        )
+        raise ValueError(f"`{call}({name}={value!r})`: must be a number in {interval}.")
 
 
 def check_momentum(call: str, value: Any) -> None:

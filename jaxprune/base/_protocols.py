@@ -99,7 +99,7 @@ class _Masks(Protocol):
     ) -> Masks: ...
 
 
-class _Finalize(Protocol):
+class _FinalWeights(Protocol):
     def __call__(
         self, params: Params, variables: Variables, masks: Masks, /
     ) -> Params: ...
@@ -111,9 +111,15 @@ def keep(params: Params, masks: Masks) -> Params:
 
 
 def keep_weights(params: Params, variables: Variables, masks: Masks, /) -> Params:
-    """Return the weights where they are kept, the default of `Pruner.finalize`."""
+    """Return the weights where they are kept: `Pruner.final_weights` by default."""
     del variables
     return keep(params, masks)
+
+
+def no_minimum(params: Params, /) -> dict[str, Any]:
+    """Return no smallest keep ratios: the default of `Pruner.minimum`."""
+    del params
+    return {}
 
 
 class Pruner(NamedTuple):
@@ -128,18 +134,25 @@ class Pruner(NamedTuple):
         `keep_ratio=None` the method decides by its own rule; with a number exactly
         `floor(keep_ratio * n)` of the n selected weights are kept, in the method's
         own order, ties settled by position.
-      finalize: `params, variables, masks -> params`, the weights of the network when
-        the masks become final. By default the weights where they are kept; a method
+      final_weights: `params, variables, masks -> params`, the weights of the network
+        when the masks become final. By default the weights where they are kept; a method
         whose network computes with other weights than these (soft thresholds shrink
         them) returns the weights that it computes with.
       optimizer: trains the variables if the user gives no other transformation.
+      has_own_size: whether `masks` decides by itself how many weights are kept. If
+        False, `masks` needs a `keep_ratio`.
+      minimum: `params -> keep ratios`, the smallest with which the masks can end, by
+        site. Accepts abstract parameters. Limits below their cost are refused before
+        training; {} if the method does not say.
     """
 
     init: _Init
     apply: _Apply
     masks: _Masks
-    finalize: _Finalize = keep_weights
+    final_weights: _FinalWeights = keep_weights
     optimizer: optax.GradientTransformation = optax.set_to_zero()
+    has_own_size: bool = True
+    minimum: Callable[[Params], Mapping[str, Any]] = no_minimum
 
 
 class _ChannelMasks(Protocol):

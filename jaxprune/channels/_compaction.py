@@ -35,6 +35,7 @@ import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks
+from jaxprune.channels._counts import check_groups
 from jaxprune.channels._flow.evaluate import Evaluation, Kept
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._liveness import live_channels
@@ -79,6 +80,7 @@ def compact(
     unread: bool = False,
 ) -> Compacted:
     """Remove channels from functions and trees; see `ChannelGraph.compact`."""
+    check_groups("compact", graph)
     read = channel_masks(graph, masks)
     if not unread and not is_by_name(graph, masks):
         _check_silent(graph, masks, read)
@@ -108,6 +110,7 @@ def masked(
             f"`graph.masked(function={function!r})`: must be the name of a function "
             f"that was traced, one of {list(graph.functions)}."
         )
+    check_groups("masked", graph)
     kept = _kept_leaves(graph, channel_masks(graph, masks))
     return _runner(graph, name, kept, small=False)
 

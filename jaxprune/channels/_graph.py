@@ -222,8 +222,8 @@ class ChannelGraph:
           The smaller functions and the smaller trees.
 
         Raises:
-          ValueError: if the masks do not fit the graph, remove a whole group or split
-            one; if masks of weights leave a removed channel with a value that is read
+          ValueError: if the graph has no group, or the masks do not fit it, remove a
+            whole group or split one; if masks of weights leave a removed channel with a value that is read
             and `unread` is False; if a leaf of a tree has another shape than the
             parameter it belongs to (factored second moments, as adafactor keeps them).
           TypeError: if a mask is not boolean.

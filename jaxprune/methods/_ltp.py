@@ -34,6 +34,7 @@ from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.methods import _gates as gates
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
+    minimum_of,
     network,
     per_layer,
     spread,
@@ -215,4 +216,10 @@ def _ltp(
         return net.scored(scores, keep_ratio, min_keep_ratio)
 
     init = variables_like(call, where, init_threshold)
-    return Pruner(init, apply, hard_masks, optimizer=optimizer)
+    return Pruner(
+        init,
+        apply,
+        hard_masks,
+        optimizer=optimizer,
+        minimum=minimum_of(call, where, min_keep_ratio),
+    )

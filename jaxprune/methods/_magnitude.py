@@ -23,7 +23,12 @@ from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.masks._apply import apply_masks
 from jaxprune.masks._counts import Scheduled, exact_keep_ratio
 from jaxprune.masks._distributions import Distribution, erk, global_
-from jaxprune.methods._weights import check_min_keep_ratio, layer_mean, network
+from jaxprune.methods._weights import (
+    check_min_keep_ratio,
+    layer_mean,
+    minimum_of,
+    network,
+)
 
 
 def magnitude(
@@ -154,4 +159,10 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         ratio = fixed if keep_ratio is None else keep_ratio
         return net.scored(magnitudes(net), ratio, min_keep_ratio, distribution)
 
-    return Pruner(lambda params, /: {}, apply, hard_masks)
+    return Pruner(
+        lambda params, /: {},
+        apply,
+        hard_masks,
+        has_own_size=len(fixed) == len(by_pattern),
+        minimum=minimum_of(call, where, min_keep_ratio),
+    )

@@ -9,7 +9,12 @@ import jax
 from jaxprune import tree
 from jaxprune.base._protocols import Params, Pruned, Pruner
 from jaxprune.masks._distributions import Distribution
-from jaxprune.methods._weights import Network, check_min_keep_ratio, network
+from jaxprune.methods._weights import (
+    Network,
+    check_min_keep_ratio,
+    minimum_of,
+    network,
+)
 
 LossFn = Callable[[Params], jax.Array]
 """Parameters to a scalar loss, on data that the function holds."""
@@ -52,7 +57,13 @@ def prune_once(
         net = network(call, params, where)
         return net.scored(scores(net), keep_ratio, min_keep_ratio, distribution)
 
-    return Pruner(lambda params, /: {}, apply, hard_masks)
+    return Pruner(
+        lambda params, /: {},
+        apply,
+        hard_masks,
+        has_own_size=False,
+        minimum=minimum_of(call, where, min_keep_ratio),
+    )
 
 
 def compiled(scores: Callable[..., dict[str, jax.Array]], loss_fn: LossFn):

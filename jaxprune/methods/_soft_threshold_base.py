@@ -9,7 +9,7 @@ import optax
 from jaxprune import tree
 from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.masks._apply import apply_masks
-from jaxprune.methods._weights import network, variables_like
+from jaxprune.methods._weights import minimum_of, network, variables_like
 from jaxprune.tree._selection import Weights
 
 
@@ -74,10 +74,15 @@ def soft_thresholds(
         kept = {name: weights != 0 for name, weights in shrunk(net, variables).items()}
         return net.above_threshold(kept, scores, min_keep_ratio)
 
-    def finalize(params, variables, kept, /):
+    def final_weights(params, variables, kept, /):
         net = network(call, params, where)
         return apply_masks(tree.replace(net.params, shrunk(net, variables)), kept)
 
     return Pruner(
-        variables_like(call, where, init_value), apply, hard_masks, finalize, optimizer
+        variables_like(call, where, init_value),
+        apply,
+        hard_masks,
+        final_weights,
+        optimizer,
+        minimum=minimum_of(call, where, min_keep_ratio),
     )

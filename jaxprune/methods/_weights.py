@@ -15,6 +15,7 @@ from jaxprune.masks._distributions import Distribution, global_
 from jaxprune.masks._from_scores import (
     floor_masks,
     floors_of,
+    layers_of,
     refuse_nan,
     scored_masks,
 )
@@ -176,6 +177,38 @@ def variables_like(
         return found
 
     return init
+
+
+def minimum_of(
+    call: str, where: tree.Where, min_keep_ratio: Any
+) -> Callable[[Params], dict[str, np.ndarray]]:
+    """Return the `minimum` of a method: the floor of each layer over its size.
+
+    Args:
+      call: the public function that made the method.
+      where: see `jaxprune.tree`.
+      min_keep_ratio: see `scored_masks`.
+    """
+
+    def minimum(params, /):
+        leaves = weights(params, where, call=f"{call}(where=...)")
+        layers = {name: leaf.layers for name, leaf in leaves.items()}
+        table = layers_of(
+            call,
+            {name: leaf.array for name, leaf in leaves.items()},
+            layers,
+            {name: leaf.mask for name, leaf in leaves.items()},
+            min_keep_ratio,
+        )
+        found: dict[str, list[float]] = {name: [] for name in leaves}
+        for layer in table:
+            found[layer.leaf].append(layer.floor / layer.size)
+        shapes = {
+            n: () if number is None else (number,) for n, number in layers.items()
+        }
+        return {n: np.float32(x).reshape(shapes[n]) for n, x in found.items()}
+
+    return minimum
 
 
 def per_layer(values: jax.Array, leaf: Weights) -> jax.Array:

@@ -1,6 +1,5 @@
 """From a trained pytree to the pruned network, with a report of what was done."""
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,85 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
-from jaxprune.base._protocols import (
-    ChannelPruner,
-    Cost,
-    KeepRatios,
-    Limit,
-    Masks,
-    Params,
-)
+from jaxprune.base._final import FinalReport, PruningWarning
+from jaxprune.base._protocols import ChannelPruner, Cost, KeepRatios, Limit, Params
 from jaxprune.budgets._result import Result
 from jaxprune.channels._allocation import round_to_limits, within
 from jaxprune.channels._gates import apply_gates, plan_gates
 
 _END = 2**31 - 1  # a step at which every schedule has ended
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
-
-
-class PruningWarning(UserWarning):
-    """The final network may differ from the one that was trained."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinalReport:
-    """Sizes of a final network and the verdict of its budget; prints as a table.
-
-    Attributes:
-      keep_ratio: the fraction of the prunable weights (or of the channels) that the
-        final network keeps.
-      own_keep_ratio: the fraction that the method keeps by its own rule, at the values
-        to which its variables were trained; None if it has no rule of its own.
-      costs: of the final network, by the names of the limits.
-      limits: the most that they may be, by the same names.
-      result: the last `Result` of the budget; None if nothing is limited.
-      emptied: the names of leaves (or groups) of which nothing is left.
-      score_trained: what `evaluate` returned for the network that was trained.
-      score: what `evaluate` returned for the final network.
-    """
-
-    keep_ratio: float
-    own_keep_ratio: float | None
-    costs: Mapping[str, float]
-    limits: Mapping[str, float]
-    result: Result | None
-    emptied: tuple[str, ...]
-    score_trained: float | None = None
-    score: float | None = None
-
-    def __str__(self) -> str:
-        rows = [("keep ratio", f"{self.keep_ratio:.6f}")]
-        if self.own_keep_ratio is not None:
-            rows.append(("keep ratio by the method", f"{self.own_keep_ratio:.6f}"))
-        for name, cost in self.costs.items():
-            rows.append((name, f"{cost:.6f} of at most {self.limits[name]:.6f}"))
-        if self.result is not None:
-            rows.append(("budget", self.result.name))
-        if self.emptied:
-            rows.append(("emptied", ", ".join(self.emptied)))
-        for name, score in (("trained", self.score_trained), ("final", self.score)):
-            if score is not None:
-                rows.append((f"score, {name}", f"{score:.6g}"))
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
-
-
-class Final(NamedTuple):
-    """A pruned network.
-
-    Attributes:
-      params: the weights that the final network computes with. A method that shrinks
-        weights (soft thresholds) gives them shrunk; a `ChannelPruner` leaves them as
-        they are, for `graph.compact`.
-      masks: a tree like the parameters, True where a weight is kept, for
-        `freeze_pruned`; of a `ChannelPruner` masks of channels by group, for
-        `graph.compact`.
-      report: the sizes, and the verdict of the budget.
-    """
-
-    params: Params
-    masks: Masks | dict[str, np.ndarray]
-    report: FinalReport
 
 
 class _Decision(NamedTuple):
@@ -201,7 +129,7 @@ def _weight_masks(pruner, params, variables, keep_ratios, limits, keep_ratio):
         ratios = _hard_ratios(masks_at(ratio), keep_ratios)
         return within(ratios, [(x.cost, x.at_most) for x in limits])
 
-    own = _own_masks(pruner, params, variables)
+    own = pruner.masks(params, variables) if pruner.has_own_size else None
     if keep_ratio is not None:
         return masks_at(keep_ratio), own
     if not limits:
@@ -223,7 +151,7 @@ def _decision(pruner, params, variables, keep_ratios, masks, own) -> _Decision:
     own_ratio = None
     if own is not None:
         own_ratio = _overall(sizes, _hard_ratios(own, keep_ratios))
-    final = pruner.finalize(params, variables, masks)
+    final = pruner.final_weights(params, variables, masks)
     return _Decision(final, masks, sizes, kept, own_ratio)
 
 
@@ -319,13 +247,6 @@ def _disagreements(report: FinalReport):
             "layer that is stacked there). Give the "
             "method a `min_keep_ratio`, or a target that is less sparse."
         )
-
-
-def _own_masks(pruner, params, variables):
-    try:
-        return pruner.masks(params, variables)
-    except ValueError:  # the method has an order of weights, but no size of its own
-        return None
 
 
 def _overall(sizes: Mapping[str, int], keep_ratios: Mapping[str, Any]) -> float:

@@ -39,18 +39,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxprune import tree
+from jaxprune.base._final import Final
 from jaxprune.base._protocols import Budget, ChannelPruner, Limit, Params, Pruner
 from jaxprune.budgets._admm import admm
 from jaxprune.budgets._dual_ascent import dual_ascent
+from jaxprune.budgets._limits import check_before_training
 from jaxprune.budgets._penalty import unlimited
 from jaxprune.budgets._result import Result
 from jaxprune.channels._compaction import Compacted
 from jaxprune.costs._density import density
 from jaxprune.training._finalize import (
-    Final,
     check_trained,
     decide,
     final_limits,
@@ -60,6 +62,7 @@ from jaxprune.training._finalize import (
 
 PARTS = ("params", "variables", "budget")
 _EPSILON = 2.0**-20
+_ROUNDING = 1e-6  # of a cost in float32
 
 Solver = Callable[[Sequence[Limit]], Budget]
 
@@ -112,6 +115,7 @@ class Pruning:
         keep_ratios = self._keep_ratios(params, variables)
         state = self._budget(params, keep_ratios).init(keep_ratios)
         # Copies, so that a step may donate every leaf.
+        self._check_limits(params, keep_ratios)
         floats = [jnp.array(leaf, copy=True) for leaf in _floats(state)]
         budget = {"step": jnp.zeros([], jnp.float32), "state": floats}
         return {"params": params, "variables": variables, "budget": budget}
@@ -365,6 +369,12 @@ class Pruning:
         params, variables, budget = _parts(call, trainable)
         return params, tree.named_leaves(variables), _plain(budget)
 
+    def _check_limits(self, params, keep_ratios) -> None:
+        """Refuse limits that no network of this method meets."""
+        minimum = _minimum(self.pruner, params)
+        limits = self._bound(params, keep_ratios)
+        check_before_training("pruning", limits, minimum, margin=-_ROUNDING)
+
     def _budget(self, params, keep_ratios) -> Budget:
         return self.solver(self._bound(params, keep_ratios))
 
@@ -431,6 +441,15 @@ def pruning(
 def _no_limits(limits: Sequence[Limit]) -> Budget:
     del limits
     return unlimited()
+
+
+def _minimum(pruner: Any, params: Params) -> dict[str, Any]:
+    """Return the smallest keep ratios with which the method can end."""
+    if not isinstance(pruner, ChannelPruner):
+        return pruner.minimum(params)
+    fixed = pruner.fixed or {}
+    groups = pruner.graph.groups.items()
+    return {n: np.float32(fixed.get(n, 1 / g.size)) for n, g in groups}
 
 
 def _default_solver(pruner: Any, channels: bool) -> Solver:

@@ -26,7 +26,6 @@ from jaxprune.transforms._accelerated import (
     accelerated_proximal as accelerated_proximal,
 )
 from jaxprune.transforms._accelerated import fista as fista
-from jaxprune.transforms._check import Finalized as Finalized
 from jaxprune.transforms._check import check as check
 from jaxprune.transforms._check import finalize as finalize
 from jaxprune.transforms._freeze import FreezePrunedState as FreezePrunedState
@@ -55,7 +54,6 @@ from jaxprune.transforms._watch import Watch as Watch
 
 __all__ = [
     "AcceleratedProximalState",
-    "Finalized",
     "FreezePrunedState",
     "LatentProximalState",
     "PreconditionedProximalState",

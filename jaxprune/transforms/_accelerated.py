@@ -112,7 +112,7 @@ def _accelerated(call, prox, scaling, where):
             count=jnp.zeros([], jnp.int32),
             iterate=hold(whole, where, step_.wide_copy(params)),
             momentum=jnp.ones_like(varying, jnp.float32),
-            watch=watch_.begin(watch_.checksum(params)),
+            watch=watch_.begin(watch_.checksum(params), selected=params),
         )
 
     def update(updates, state, params=None, **extra_args):

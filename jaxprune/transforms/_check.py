@@ -2,22 +2,23 @@
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from jaxprune import tree
-from jaxprune.base._protocols import Masks, Params
+from jaxprune.base._final import Final, FinalReport, PruningWarning
+from jaxprune.base._protocols import Params
 from jaxprune.masks import _apply as jmasks
 from jaxprune.transforms._accelerated import AcceleratedProximalState
 from jaxprune.transforms._freeze import FreezePrunedState
 from jaxprune.transforms._latent import LatentProximalState
 from jaxprune.transforms._preconditioned import PreconditionedProximalState
 from jaxprune.transforms._proximal import ProximalState
-from jaxprune.transforms._selection import selection
 from jaxprune.transforms._thresholds import ThresholdState
+from jaxprune.transforms._watch import selected_names
 
 _LAST = (
     "Nothing may come behind it: put it last in the outermost `optax.chain`, not inside"
@@ -101,22 +102,7 @@ def check(opt_state: optax.OptState) -> None:
             )
 
 
-class Finalized(NamedTuple):
-    """A pruned network.
-
-    Attributes:
-      params: the parameters, exactly zero where they are pruned.
-      masks: True where a selected weight is not zero; the scalar True for leaves that
-        are not selected.
-    """
-
-    params: Params
-    masks: Masks
-
-
-def finalize(
-    params: Params, opt_state: optax.OptState, *, where: tree.Where | None = None
-) -> Finalized:
+def finalize(params: Params, opt_state: optax.OptState) -> Final:
     """Return the network and the masks at the end of training with a transformation.
 
         w = x of FISTA, the parameters otherwise;   mask = (w != 0)
@@ -128,20 +114,21 @@ def finalize(
     Args:
       params: the parameters after the last step, concrete arrays of any shape.
       opt_state: the optimizer's state after the last step.
-      where: the leaves that are pruned, as given to the transformation.
 
     Returns:
-      The parameters and masks for `freeze_pruned`, `jaxprune.apply_masks` and
-      `jaxprune.summarize`.
+      The parameters, exactly zero where they are pruned; masks for `freeze_pruned`,
+      `jaxprune.apply_masks` and `jaxprune.summarize`, the scalar True for leaves that
+      the transformation does not prune; and a report, whose limit is the density that
+      a `sparsity` asks for.
 
     Raises:
       ValueError: a transformation is not in its place (see `check`), the state holds
-        none that prunes, or a selected leaf is not finite.
+        none that prunes or belongs to other parameters, or a selected leaf is not
+        finite.
 
     Warns:
-      UserWarning: the number of weights that are left is not the one that was given
-        as a `sparsity`: training ended before `steps` updates, or other leaves were
-        selected.
+      PruningWarning: the number of weights that are left is not the one that was given
+        as a `sparsity`: training ended before `steps` updates.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -157,7 +144,7 @@ def finalize(
       >>> target = jnp.array([[1.0, -3.0, 0.5, 2.0]])
       >>> params = {"kernel": jnp.zeros((1, 4))}
       >>> params, state = train(params, lats(optax.sgd(1.0), sparsity=0.5, steps=9), 9)
-      >>> params, masks = finalize(params, state)
+      >>> params, masks, report = finalize(params, state)
       >>> masks["kernel"].tolist()
       [[False, True, False, True]]
       >>> rate = schedules.fine_tuning(peak=1.0, steps=9)
@@ -182,11 +169,14 @@ def finalize(
     for state in states:
         if isinstance(state, AcceleratedProximalState):
             params = _with_iterate(params, state.iterate)
-    chosen = selection("finalize", params, where)
     named = tree.named_leaves(params)
-    names = [n for n, c in zip(named, jax.tree.leaves(chosen), strict=True) if c]
     masks = {}
-    for name in names:
+    for name in dict.fromkeys(n for s in states for n in selected_names(s.watch)):
+        if name not in named:
+            raise ValueError(
+                f"`finalize(params, opt_state)`: the state prunes a leaf {name!r},"
+                " which the parameters do not have. Pass those that were trained."
+            )
         leaf = named[name]
         if not bool(np.all(jax.device_get(jax.numpy.isfinite(leaf)))):
             raise ValueError(
@@ -195,8 +185,8 @@ def finalize(
                 " checkpoint."
             )
         masks[name] = leaf != 0
-    _warn_of_another_size(states, masks)
-    return Finalized(params, jmasks.fill(params, masks))
+    report = _report(states, masks)
+    return Final(params, jmasks.fill(params, masks), report)
 
 
 def _with_iterate(params: Params, iterate: Any) -> Params:
@@ -208,24 +198,29 @@ def _with_iterate(params: Params, iterate: Any) -> Params:
     )
 
 
-def _warn_of_another_size(states: list[Any], masks: dict[str, jax.Array]) -> None:
-    """Warn where a single transformation was given a size that is not the present."""
-    if len(states) != 1:
-        return
-    ratio = np.asarray(jax.device_get(states[0].watch.keep_ratio))
-    if ratio.ndim or np.isnan(ratio):
-        return
+def _report(states: list[Any], masks: dict[str, jax.Array]) -> FinalReport:
+    """Return the report; warn where a size was given that is not the present."""
     size = sum(m.size for m in masks.values())
     kept = sum(int(jax.numpy.sum(m)) for m in masks.values())
-    wanted = float(ratio) * size
-    if abs(kept - wanted) > 1 + 1e-6 * size:
+    ratio = np.float32(np.nan)
+    if len(states) == 1:
+        ratio = np.asarray(jax.device_get(states[0].watch.keep_ratio))
+    sized = not ratio.ndim and not np.isnan(ratio)
+    if sized and abs(kept - float(ratio) * size) > 1 + 1e-6 * size:
         warnings.warn(
             f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
-            f" left, where a sparsity of {1 - float(ratio):.6g} keeps {round(wanted)}."
-            " Train for all of its `steps`, and pass the same `where`.",
-            UserWarning,
+            f" left, where a sparsity of {1 - float(ratio):.6g} keeps"
+            f" {round(float(ratio) * size)}. Train for all of its `steps`.",
+            PruningWarning,
             stacklevel=3,
         )
+    return FinalReport(
+        keep_ratio=kept / max(size, 1),
+        own_keep_ratio=None,
+        costs={"density": kept / max(size, 1)} if sized else {},
+        limits={"density": float(ratio)} if sized else {},
+        emptied=tuple(n for n, m in masks.items() if not bool(jax.numpy.any(m))),
+    )
 
 
 def _ours(node: Any, behind: bool = False) -> Iterator[tuple[Any, bool]]:

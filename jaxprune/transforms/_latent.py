@@ -305,7 +305,7 @@ def _latent(
             latent=latent,
             scaling=_as_arrays(level, latent),
             inner_state=inner.init(merge(chosen, latent, params)),
-            watch=watch_.begin(watch_.checksum(selected), rule.keep_ratio),
+            watch=watch_.begin(watch_.checksum(selected), rule.keep_ratio, selected),
         )
 
     def update(updates, state, params=None, **extra_args):

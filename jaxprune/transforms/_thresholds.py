@@ -260,6 +260,14 @@ def _both(call: str, trainable: Any) -> tuple[Params, Variables]:
     """Return the entries `params` and `variables` of any container."""
     names, children, _ = _children(trainable)
     entries = dict(zip(names, children, strict=True))
+    if set(entries) == {"params", "variables", "budget"}:
+        raise ValueError(
+            f"`{call}(...)`: the tree must not be that of `jaxprune.pruning`, whose"
+            " `budget` it would leave behind. Hold the method to a size by"
+            " `pruning(method, at_most(density, ...))` and train with"
+            ' `pruning.optimizer(...)`, or pass `{"params": params, "variables":'
+            " pruner.init(params)}`."
+        )
     if set(entries) != {"params", "variables"}:
         raise ValueError(
             f"`{call}(...)` must be given a container with the entries `params` and"

@@ -6,6 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.tree._names import name_of
+
+
+class Selected(NamedTuple):
+    """Mark a leaf that a transformation prunes; it holds nothing."""
+
 
 class Watch(NamedTuple):
     """What a transformation expects of the parameters at its next update.
@@ -19,17 +25,37 @@ class Watch(NamedTuple):
         or replaced without a new `init`. It stays True; `check` raises for it.
       keep_ratio: the fraction of the selected weights that is to be reached, float32
         scalar; NaN where no size was given.
+      selected: a tree like the parameters, of `Selected` where a leaf is pruned and
+        `optax.MaskedNode` elsewhere; it has no leaves, so it is the same at all steps.
     """
 
     expected: jax.Array
     misplaced: jax.Array
     keep_ratio: jax.Array
+    selected: Any = ()
 
 
-def begin(expected: jax.Array, keep_ratio: Any = np.nan) -> Watch:
-    """Return the watch of a new state."""
+def begin(expected: jax.Array, keep_ratio: Any = np.nan, selected: Any = ()) -> Watch:
+    """Return the watch of a new state.
+
+    Args:
+      expected: see `Watch`.
+      keep_ratio: see `Watch`.
+      selected: the parameters that are pruned, `optax.MaskedNode` for the others.
+    """
+    marks = jax.tree.map(lambda _: Selected(), selected)
     # Comparing makes the flag vary over devices as the parameters do (`shard_map`).
-    return Watch(expected, expected != expected, jnp.asarray(keep_ratio, jnp.float32))
+    return Watch(
+        expected, expected != expected, jnp.asarray(keep_ratio, jnp.float32), marks
+    )
+
+
+def selected_names(watch: Watch) -> list[str]:
+    """Return the names of the leaves that the transformation prunes."""
+    marks = jax.tree_util.tree_leaves_with_path(
+        watch.selected, is_leaf=lambda node: isinstance(node, Selected)
+    )
+    return [name_of(path) for path, _ in marks]
 
 
 def proceed(watch: Watch, misplaced: jax.Array, expected: jax.Array) -> Watch:
@@ -45,7 +71,7 @@ def count_zeros(params: Any) -> jax.Array:
 
 def begin_zeros(params: Any, keep_ratio: Any = np.nan) -> Watch:
     """Return a watch of zeros that expects none yet."""
-    return begin(jnp.zeros_like(count_zeros(params)), keep_ratio)
+    return begin(jnp.zeros_like(count_zeros(params)), keep_ratio, params)
 
 
 def proceed_zeros(watch: Watch, params: Any, target: Any) -> Watch:

@@ -37,6 +37,20 @@ def test_one_threshold_for_all_leaves(params):
     np.testing.assert_array_equal(got, reference.top_k(flat, 10))
 
 
+@pytest.mark.usefixtures("compiles_as_users_do")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 4), (jnp.bfloat16, 2)])
+def test_masks_take_one_copy_of_the_weights_and_four_bytes_each(method, dtype, size):
+    one = jax.ShapeDtypeStruct((512, 1024), dtype)
+    shapes = {f"layer{i}": {"kernel": one} for i in range(8)}
+    masks = jax.jit(lambda p: method(sparsity=0.5).masks(p, {}))
+    used = masks.lower(shapes).compile().memory_analysis()
+    leaf = 512 * 1024
+    weights = 8 * leaf
+    assert used.output_size_in_bytes == pytest.approx(weights, rel=0.01)
+    assert used.temp_size_in_bytes <= (size + 4) * weights + 4.1 * leaf
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_seen_is_what_the_masks_keep(method, params):
     pruner = method(sparsity=0.7)

@@ -259,7 +259,7 @@ def test_it_hardens_to_what_the_network_saw(params):
     pruner = jaxprune.soft_thresholding()
     kept = pruner.masks(params, at(0.5), keep_ratio=0.1)
     hard, seen = (
-        pruner.finalize(params, at(0.5), kept),
+        pruner.final_weights(params, at(0.5), kept),
         pruner.apply(params, at(0.5))[0],
     )
     for name in "ab":
@@ -269,7 +269,7 @@ def test_it_hardens_to_what_the_network_saw(params):
         )
     assert jaxprune.summarize(jaxprune.apply_masks(params, kept)).kept == 20
     # Others finalize to their weights.
-    plain = jaxprune.magnitude(sparsity=0.5).finalize(params, {}, kept)
+    plain = jaxprune.magnitude(sparsity=0.5).final_weights(params, {}, kept)
     np.testing.assert_array_equal(
         plain["a"]["kernel"], np.where(kept["a"]["kernel"], params["a"]["kernel"], 0)
     )

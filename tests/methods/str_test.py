@@ -120,7 +120,7 @@ def test_a_budget_asks_for_a_size(params):
 def test_it_hardens_to_what_the_network_saw(params):
     pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
     variables = pruner.init(params)
-    hard = pruner.finalize(params, variables, pruner.masks(params, variables))
+    hard = pruner.final_weights(params, variables, pruner.masks(params, variables))
     seen = pruner.apply(params, variables).params
     np.testing.assert_array_equal(hard["a"]["kernel"], seen["a"]["kernel"])
 

@@ -11,7 +11,7 @@ import pytest
 
 import jaxprune
 from jaxprune import costs
-from jaxprune.training import PruningWarning
+from jaxprune.base import PruningWarning
 
 
 def _params():
@@ -122,6 +122,100 @@ def test_a_method_that_prunes_once_is_counted():
     report = pruning.finalize(_trained(pruning), keep_ratio=0.5).report
     assert report.keep_ratio == pytest.approx(0.5)
     assert not report.emptied
+
+
+METHODS = {
+    "ltp": jaxprune.ltp(),
+    "soft_thresholding": jaxprune.soft_thresholding(),
+    "identity": jaxprune.identity(),
+    "magnitude": jaxprune.magnitude(sparsity=0.5),
+    "magnitude, a schedule": jaxprune.magnitude(sparsity=lambda step: 0.5),
+    "magnitude, one schedule of two": jaxprune.magnitude(
+        sparsity={"a/*": 0.5, "*": lambda step: 0.5}
+    ),
+    "random_erk": jaxprune.random_erk(jax.random.key(0)),
+}
+WITHOUT_SIZE = {
+    "magnitude, a schedule",
+    "magnitude, one schedule of two",
+    "random_erk",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_whether_it_has_a_size_of_its_own(name):
+    pruner, params = METHODS[name], _params()
+    assert pruner.has_own_size == (name not in WITHOUT_SIZE)
+    if pruner.has_own_size:
+        pruner.masks(params, pruner.init(params))
+    else:
+        with pytest.raises(ValueError, match="keep_ratio"):
+            pruner.masks(params, pruner.init(params))
+
+
+def test_a_fault_in_the_rule_of_a_method_is_not_hidden():
+    def broken(params, variables, /, *, keep_ratio=None):
+        if keep_ratio is None:
+            raise ValueError("the rule is broken")
+        return jaxprune.ltp().masks(params, variables, keep_ratio=keep_ratio)
+
+    limit = jaxprune.at_most(jaxprune.density, 0.5)
+    pruning = jaxprune.pruning(jaxprune.ltp()._replace(masks=broken), limit)
+    with pytest.raises(ValueError, match="the rule is broken"):
+        pruning.finalize(_trained(pruning))
+
+
+def test_the_minimum_of_a_method_is_the_floor_of_each_layer():
+    params = {"a": jnp.ones((4, 4)), "stack": jnp.ones((3, 2, 5))}
+    mask = {"a": jnp.arange(16).reshape(4, 4) < 1, "stack": jnp.asarray(True)}
+    for make in (jaxprune.ltp, jaxprune.soft_thresholding):
+        where = jaxprune.selection(jaxprune.kernels, stacked="stack")
+        got = make(min_keep_ratio=0.11, where=where).minimum(params)
+        assert got["a"] == np.float32(2 / 16)
+        np.testing.assert_array_equal(got["stack"], np.float32([0.2] * 3))
+        held = jaxprune.selection(where, masks=mask)
+        got = make(min_keep_ratio=0.11, where=held).minimum(
+            jax.eval_shape(lambda: params)
+        )
+        assert got["a"] == np.float32(1 / 16)
+
+
+RAMP = {"ramp": (0, 50)}
+
+
+@pytest.mark.parametrize("ramp", [{}, RAMP], ids=["number", "ramp"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        jaxprune.ltp(min_keep_ratio=0.11),
+        jaxprune.soft_thresholding(min_keep_ratio=0.11),
+        jaxprune.soft_threshold_reparameterization(min_keep_ratio=0.11),
+    ],
+    ids=["ltp", "soft_thresholding", "str"],
+)
+def test_a_limit_below_the_minimum_of_the_method_is_refused_before_training(
+    pruner, ramp
+):
+    params = {"kernel": jnp.ones((4, 4))}  # ceil(0.11 * 16) = 2 weights stay
+
+    def init(limit):
+        limit = jaxprune.at_most(jaxprune.density, limit, **ramp)
+        return jaxprune.pruning(pruner, limit).init(params)
+
+    init(0.125)
+    with pytest.raises(ValueError, match=r"`pruning\(density=0\.1\b.*is 0\.1251 of"):
+        init(0.1)
+
+
+def test_a_limit_below_one_channel_of_each_group_is_refused_under_any_solver():
+    mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+    params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+    graph = jaxprune.trace_channels(mlp, params, jnp.ones((1, 3)))
+    for solver in (None, jaxprune.dual_ascent, jaxprune.admm_as_published):
+        limit = jaxprune.at_most(costs.macs(graph), 0.1, ramp=(0, 50))
+        pruning = jaxprune.pruning(jaxprune.dsa(graph), limit, solver=solver)
+        with pytest.raises(ValueError, match=r"macs=0\.1 at step.*is 0\.12"):
+            pruning.init(params)
 
 
 def test_a_solver_without_limits_is_used():

@@ -8,6 +8,7 @@ import pytest
 
 import jaxprune
 from jaxprune import schedules, transforms
+from jaxprune.base import PruningWarning
 
 ISTA = transforms.ista(3.0, 0.1)
 
@@ -173,7 +174,7 @@ SIZED = {
 def test_finalize_gives_the_exact_size_and_dense_biases(name, params):
     trained, state = _run(SIZED[name](), params, 5)
     final = jaxprune.finalize(trained, state)
-    assert jaxprune.summarize(*final).kept == 36
+    assert jaxprune.summarize(final.params, final.masks).kept == 36
     assert final.masks["b"]["bias"].shape == ()
     assert bool(final.masks["b"]["bias"])
 
@@ -181,7 +182,7 @@ def test_finalize_gives_the_exact_size_and_dense_biases(name, params):
 @pytest.mark.parametrize("name", SIZED)
 def test_finalize_warns_where_training_ended_early(name, params):
     trained, state = _run(SIZED[name](), params, 2)
-    with pytest.warns(UserWarning, match="of 360 selected weights.*keeps 36"):
+    with pytest.warns(PruningWarning, match="of 360 selected weights.*keeps 36"):
         jaxprune.finalize(trained, state)
 
 
@@ -193,6 +194,55 @@ def test_finalize_returns_the_sparse_sequence_of_fista(params):
     np.testing.assert_array_equal(final.params["a"]["kernel"], iterate["a"]["kernel"])
     np.testing.assert_array_equal(final.params["b"]["bias"], trained["b"]["bias"])
     assert not bool(jnp.all(final.masks["a"]["kernel"]))
+
+
+CHOSEN = {
+    "one leaf": lambda where: jaxprune.lats(
+        optax.sgd(0.1), sparsity=0.9, steps=4, where=where
+    ),
+    "in a partition": lambda where: optax.partition(
+        {
+            True: optax.chain(
+                optax.sgd(0.1), transforms.ista(sparsity=0.9, steps=4, where=True)
+            ),
+            False: optax.sgd(0.1),
+        },
+        where,
+    ),
+    "around Adam": lambda where: transforms.adam_ista(
+        learning_rate=0.1, sparsity=0.9, steps=4, where=where
+    ),
+    "accumulated": lambda where: optax.MultiSteps(
+        jaxprune.gradual_magnitude(optax.sgd(0.1), sparsity=0.9, steps=4, where=where),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_finalize_takes_the_leaves_that_the_state_prunes(name, params):
+    where = lambda p: {"a": {"kernel": True}, "b": {"bias": False, "kernel": False}}
+    trained, state = _run(CHOSEN[name](where), params, 5)
+    final = jaxprune.finalize(trained, state)
+    assert int(final.masks["a"]["kernel"].sum()) == 30
+    assert final.masks["b"]["kernel"].shape == ()
+    assert final.report.keep_ratio == pytest.approx(0.1)
+    assert final.report.limits["density"] == pytest.approx(0.1)
+
+
+def test_the_report_of_finalize_names_what_is_emptied(params):
+    params["b"]["kernel"] = params["b"]["kernel"] * 1e-3
+    trained, state = _run(_lats(), params)
+    report = jaxprune.finalize(trained, state).report
+    assert report.emptied == ("b/kernel",)
+    assert not report.limits
+    assert "emptied" in str(report)
+
+
+def test_finalize_refuses_the_state_of_other_parameters(params):
+    trained, state = _run(_lats(), params)
+    with pytest.raises(ValueError, match=r"`finalize.*'b/kernel', which the param"):
+        jaxprune.finalize({"a": trained["a"]}, state)
 
 
 def test_finalize_refuses_nan_and_states_without_a_pruning_transformation(params):

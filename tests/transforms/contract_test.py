@@ -306,7 +306,7 @@ def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
         jaxprune.check(state)
         if name in ("ista-size", "gradual_magnitude", "adam_ista-size", "lats-size"):
             final = jaxprune.finalize(after, state)
-            assert jaxprune.summarize(*final).kept == 24
+            assert jaxprune.summarize(final.params, final.masks).kept == 24
 
 
 @each_kind

@@ -215,6 +215,13 @@ def test_variables_of_another_method_are_refused(other, params):
         optimizer.init({"params": params, "variables": other.init(params)})
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_tree_of_pruning_is_refused_with_what_to_do(name, params):
+    trainable = jaxprune.pruning(PRUNER).init(params)
+    with pytest.raises(ValueError, match=rf"`{name}.*`pruning\.optimizer\(...\)`"):
+        OPTIMIZERS[name]().init(trainable)
+
+
 def test_the_leaves_that_count_are_those_of_the_pruner(params):
     """Another selection than the kernels meets the keep ratio in its own leaves."""
     pruner = jaxprune.soft_thresholding(where=jaxprune.by_name("a/kernel"))
