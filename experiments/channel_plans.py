@@ -5,6 +5,7 @@ channels that meet the budget exactly, the most important channels of each group
 compact network that is fine-tuned. They differ in how the numbers are found:
 
 - `dsa`: by gradients, while the weights are trained;
+- `dsa_as_published`: the same by the paper's own alternation;
 - `uniform`: the same keep ratio everywhere;
 - `filter_norm`, `norm_scale`: one ranking of all channels;
 - `group_lasso` (SSL), `morphnet`: what a penalty on whole channels leaves;
@@ -29,7 +30,7 @@ from experiments.plans import (
     weights_optimizer,
 )
 from experiments.steps import Plan, Search, TrainState
-from jaxprune import budgets, channels
+from jaxprune import budgets, channels, transforms
 from jaxprune.channels._allocation import largest
 from jaxprune.methods import sharpness_schedule
 
@@ -45,14 +46,6 @@ _IMPORTANCES = {
 def dsa(config: Config, task: Task) -> Plan:
     """Differentiable sparsity allocation, held to the budget by ADMM."""
     known = _channels(config, task)
-    scores_of = _IMPORTANCES[config.importance](known.graph)
-    pruner = jaxprune.dsa(
-        known.graph,
-        importance=scores_of,
-        sharpness=_sharpness(config, task),
-        floor=config.keep_floor,
-        init_logit=config.init_logit,
-    )
     rounds = max(task.steps // config.ratio_every, 1)
     begin, end = round(config.ramp_begin * rounds), round(config.ramp_end * rounds)
     asked = channel_budget(config)
@@ -64,6 +57,50 @@ def dsa(config: Config, task: Task) -> Plan:
             for name, limit in asked.items()
         ],
         min_keep_ratio={n: 1 / g.size for n, g in known.graph.groups.items()},
+    )
+    # A short memory of squares: multipliers rise by orders of magnitude on the way.
+    optimizer = optax.adam(config.ratio_learning_rate, b2=0.99)
+    search = Search(optimizer, config.ratio_every)
+    return _allocated(config, task, _sharpness(config, task), budget, search)
+
+
+def dsa_as_published(config: Config, task: Task) -> Plan:
+    """Differentiable sparsity allocation in every published detail that is known.
+
+    The sharpness grows once an epoch, the limits are constant, the multipliers are
+    those of the paper, and SGD moves the logits: downwards only, until the limits are
+    met.
+    """
+    known = _channels(config, task)
+    budget = budgets.admm_as_published(
+        [
+            jaxprune.at_most(known.costs[name], limit, name=name)
+            for name, limit in channel_budget(config).items()
+        ]
+    )
+    optimizer = optax.chain(
+        transforms.non_negative_gradients(), optax.sgd(config.ratio_learning_rate)
+    )
+    search = Search(optimizer, config.ratio_every, until_met=True)
+    sharpness = _sharpness(config, task, every=task.steps_per_epoch)
+    return _allocated(config, task, sharpness, budget, search)
+
+
+def _allocated(
+    config: Config,
+    task: Task,
+    sharpness: optax.Schedule,
+    budget: jaxprune.Budget,
+    search: Search,
+) -> Plan:
+    """Train weights under gates, and keep ratios apart from them on held-out data."""
+    known = _channels(config, task)
+    pruner = jaxprune.dsa(
+        known.graph,
+        importance=_IMPORTANCES[config.importance](known.graph),
+        sharpness=sharpness,
+        floor=config.keep_floor,
+        init_logit=config.init_logit,
     )
     weights = weights_optimizer(config, pruning_learning_rate(config, task))
 
@@ -79,10 +116,7 @@ def dsa(config: Config, task: Task) -> Plan:
             {"weights": weights, "ratios": optax.set_to_zero()},
             {"params": "weights", "variables": "ratios"},
         ),
-        # A short memory of squares: multipliers rise by orders of magnitude on the way.
-        search=Search(
-            optax.adam(config.ratio_learning_rate, b2=0.99), config.ratio_every
-        ),
+        search=search,
         allocate=allocate,
     )
 
@@ -290,11 +324,12 @@ def _rounded(config: Config, task: Task, ratios: Mapping[str, float]) -> Counts:
     )
 
 
-def _sharpness(config: Config, task: Task) -> optax.Schedule:
+def _sharpness(config: Config, task: Task, every: int = 1) -> optax.Schedule:
     """`config.sharpness`, multiplied by `config.sharpness_growth` every epoch."""
     epochs = max(task.steps, 1) / task.steps_per_epoch
     return sharpness_schedule(
         max(task.steps, 1),
         initial=config.sharpness,
         final=config.sharpness * config.sharpness_growth**epochs,
+        every=every,
     )

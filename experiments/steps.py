@@ -28,10 +28,12 @@ class Search(NamedTuple):
     Attributes:
       optimizer: moves the variables.
       every: steps of the weights for one of the variables.
+      until_met: whether the variables stand still once every limit is met.
     """
 
     optimizer: optax.GradientTransformation
     every: int
+    until_met: bool = False
 
 
 class Plan(NamedTuple):
@@ -210,6 +212,9 @@ def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:
         updates, search_state = search.optimizer.update(
             grads, state.search_state, state.variables
         )
+        if search.until_met:
+            met = _is_met(state.budget_state)
+            updates = jax.tree.map(lambda u: jnp.where(met, 0, u), updates)
         variables: Any = optax.apply_updates(state.variables, updates)
         # A variable that is not finite may leave the loss of the weights as it was.
         total = loss + sum(map(jnp.sum, variables.values()))
@@ -223,6 +228,11 @@ def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:
         return new_state, {"held_out_loss": loss, "held_out_accuracy": accuracy}
 
     return search_step
+
+
+def _is_met(state: AdmmState) -> jax.Array:
+    """Whether every cost was at its limit or below in the last update."""
+    return (state.step > 0) & jnp.all(state.cost <= state.limit)
 
 
 def _budget_metrics(state: Any) -> Metrics:

@@ -135,9 +135,9 @@ class Pruner(NamedTuple):
         `floor(keep_ratio * n)` of the n selected weights are kept, in the method's
         own order, ties settled by position.
       final_weights: `params, variables, masks -> params`, the weights of the network
-        when the masks become final. By default the weights where they are kept; a method
-        whose network computes with other weights than these (soft thresholds shrink
-        them) returns the weights that it computes with.
+        when the masks become final. By default the weights where they are kept. A
+        method whose network computes with other weights than these (soft thresholds
+        shrink them) returns the weights that it computes with.
       optimizer: trains the variables if the user gives no other transformation.
       has_own_size: whether `masks` decides by itself how many weights are kept. If
         False, `masks` needs a `keep_ratio`.

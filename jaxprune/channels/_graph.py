@@ -223,9 +223,10 @@ class ChannelGraph:
 
         Raises:
           ValueError: if the graph has no group, or the masks do not fit it, remove a
-            whole group or split one; if masks of weights leave a removed channel with a value that is read
-            and `unread` is False; if a leaf of a tree has another shape than the
-            parameter it belongs to (factored second moments, as adafactor keeps them).
+            whole group or split one; if masks of weights leave a removed channel with
+            a value that is read and `unread` is False; if a leaf of a tree has another
+            shape than the parameter it belongs to (factored second moments, as
+            adafactor keeps them).
           TypeError: if a mask is not boolean.
 
         Examples:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxprune.base._checks import check_positive_int
 from jaxprune.base._protocols import ChannelPruner, Pruned
 from jaxprune.channels._counts import (
     Fixed,
@@ -263,11 +264,13 @@ def _published(graph: ChannelGraph) -> Importance:
 
 
 def sharpness_schedule(
-    steps: int, *, initial: float = 0.34, final: float = 689.0
+    steps: int, *, initial: float = 0.34, final: float = 689.0, every: int = 1
 ) -> optax.Schedule:
     """Return a sharpness that grows by the same factor at every step.
 
         beta_2(t) = initial (final / initial)^(t / steps),   final from t = steps on
+
+    With `every` it grows in jumps: t stands for the last multiple of `every`.
 
     The authors' is 0.05 * 1.1^epoch while epochs 20 to 100 prune; those are the
     defaults of the two ends. A shorter search needs the same range, not the same rate.
@@ -276,6 +279,8 @@ def sharpness_schedule(
       steps: the number of updates over which it grows, at least 1.
       initial: beta_2 at step 0, positive.
       final: beta_2 at the end, positive.
+      every: the number of updates between two jumps, at least 1; that of an epoch for
+        the schedule as published.
 
     Returns:
       A schedule of the step, float32.
@@ -291,6 +296,7 @@ def sharpness_schedule(
     References:
       [DSA] Appendix, hyper-parameters.
     """
+    check_positive_int("sharpness_schedule", "every", every)
     for name, value in (("steps", steps), ("initial", initial), ("final", final)):
         if not 0 < value < math.inf:
             raise ValueError(
@@ -299,7 +305,8 @@ def sharpness_schedule(
     growth = math.log(final / initial)
 
     def schedule(step):
-        done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0, 1)
+        jump = jnp.asarray(step, jnp.int32) // every * every
+        done = jnp.clip(jump.astype(jnp.float32) / steps, 0, 1)
         return initial * jnp.exp(growth * done)
 
     return schedule

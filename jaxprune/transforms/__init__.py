@@ -10,6 +10,8 @@
                        the same four ways with any prox
 `reach_keep_ratio`, `follow_threshold`
                        move the thresholds of `jaxprune.soft_thresholding`
+`non_negative_gradients`
+                       let variables only fall, as DSA is published
 `freeze_pruned`        hold pruned weights at zero
 `finalize`             the network and the masks at the end
 `check`                raise if one of these is not in its place
@@ -33,6 +35,9 @@ from jaxprune.transforms._freeze import freeze_pruned as freeze_pruned
 from jaxprune.transforms._latent import LatentProximalState as LatentProximalState
 from jaxprune.transforms._latent import latent_proximal as latent_proximal
 from jaxprune.transforms._latent import lats as lats
+from jaxprune.transforms._non_negative import (
+    non_negative_gradients as non_negative_gradients,
+)
 from jaxprune.transforms._preconditioned import (
     PreconditionedProximalState as PreconditionedProximalState,
 )
@@ -72,6 +77,7 @@ __all__ = [
     "ista",
     "latent_proximal",
     "lats",
+    "non_negative_gradients",
     "preconditioned_proximal",
     "proximal",
     "reach_keep_ratio",

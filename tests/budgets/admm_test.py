@@ -230,6 +230,30 @@ def test_thresholds_of_weights_are_held_by_the_same_solver(pruner, optimizer):
     assert float(state.cost[0]) == pytest.approx(0.2, rel=0.06)
 
 
+def test_the_published_alternation_is_that_of_the_paper():
+    """An own loop over one site of cost k: rho 0.01, 50 steps of 1e-3, unit 100."""
+    budget = jaxprune.admm_as_published(_limit(lambda k: k["a"], 0.5))
+    ratios = {"a": jnp.float32(0.9)}
+    state = budget.init(ratios)
+    theta = np.log(0.9 / 0.1)
+    z, u1, u2 = theta, 0.0, 0.0
+    for _ in range(3):
+        penalty = u2 * (theta - z) + 0.005 * (theta - z) ** 2
+        assert float(budget.penalty(ratios, state)) * 1e5 == pytest.approx(
+            penalty, rel=1e-3, abs=1e-6
+        )
+        state = budget.update(ratios, state)
+        for _ in range(50):
+            k = 1 / (1 + np.exp(-z))
+            excess = 100 * max(k - 0.5, 0)
+            slope = (u1 + 0.01 * excess) * 100 * k * (1 - k) * (excess > 0)
+            z -= 1e-3 * (slope - u2 - 0.01 * (theta - z))
+            u1 += 0.01 * 100 * max(1 / (1 + np.exp(-z)) - 0.5, 0)
+        u2 += 0.01 * (theta - z)
+        found = state.z[0], state.multipliers[0], state.dual[0]
+        np.testing.assert_allclose(found, (z, u1, u2), rtol=1e-4, atol=1e-6)
+
+
 def test_the_published_alternation_lowers_the_cost():
     like = {"a": jnp.float32(0.9933), "b": jnp.float32(0.9933)}
     cost = lambda k: (k["a"] * k["b"] + k["b"]) / 2

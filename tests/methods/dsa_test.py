@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from pathlib import Path
 
 import chex
 import jax
@@ -269,6 +270,65 @@ def test_the_sharpness_grows_over_the_steps_of_the_search():
     ):
         with pytest.raises(ValueError, match=rf"{list(wrong)[-1]}=.*must be positive"):
             jaxprune.methods.sharpness_schedule(**wrong)
+
+
+def test_the_sharpness_as_published_grows_once_in_an_epoch():
+    published = lambda epoch: 0.05 * 1.1**epoch
+    beta_2 = jaxprune.methods.sharpness_schedule(
+        800, initial=published(20), final=published(100), every=10
+    )
+    for step, epoch in ((0, 20), (9, 20), (10, 21), (205, 40), (799, 99), (800, 100)):
+        assert float(beta_2(step)) == pytest.approx(published(epoch), rel=1e-5)
+    assert float(beta_2(200)) == pytest.approx(2.263, rel=1e-3)
+    with pytest.raises(ValueError, match=r"every=0\)`: .*at least 1"):
+        jaxprune.methods.sharpness_schedule(9, every=0)
+
+
+def _documented_sampler():
+    """The sampler of `docs/deviations.md`, as a reader copies it."""
+    text = (Path(__file__).parents[2] / "docs/deviations.md").read_text()
+    found = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    return found["only_drawn"]
+
+
+def test_a_dropped_channel_has_the_gradient_of_the_formula_or_that_of_the_code():
+    def apply_fn(params, x):
+        return jax.nn.relu(x @ params["w1"]) @ params["w2"]
+
+    params = {"w1": jnp.array([[1.0, 2.0]]), "w2": jnp.array([[3.0], [5.0]])}
+    x = jnp.ones((1, 1))  # the channels add 1 * 3 and 2 * 5
+    plan = plan_gates(jaxprune.trace_channels(apply_fn, params, x))
+    p = jnp.array([0.7, 0.4])
+    draws = [jax.random.key(i) for i in range(40)]
+    key = next(k for k in draws if bernoulli_mask(k, p).tolist() == [1.0, 0.0])
+
+    def output(p, sampler):
+        gates = {"w1:1": sampler(key, p, None)}
+        return apply_fn(apply_gates(plan, params, gates), x).sum()
+
+    for sampler, slope in (
+        (bernoulli_mask, [3.0, 10.0]),
+        (_documented_sampler(), [3.0, 0.0]),
+    ):
+        value, got = jax.value_and_grad(output)(p, sampler)
+        assert float(value) == 3.0
+        np.testing.assert_allclose(got, slope, rtol=1e-6)
+
+
+def test_without_a_floor_the_derivative_is_that_of_the_paper():
+    b = jnp.exp(jnp.array([-1.0, 0.0, 1.0]))
+    weights = jnp.array([1.0, 10.0, 100.0])
+
+    def loss(alpha):
+        p, _ = jaxprune.methods.keep_probabilities(alpha, b, 2.0, floor=0.0)
+        return jnp.sum(weights * p)
+
+    # By symmetry beta_1 = 1 at alpha = 1/2, so p = sigmoid(-2), 1/2, sigmoid(2).
+    p = 1 / (1 + np.exp([2.0, 0.0, -2.0]))
+    slopes = p * (1 - p)
+    want = 3 * np.sum(np.asarray(weights) * slopes) / np.sum(slopes)
+    assert float(jax.grad(loss)(jnp.float32(0.5))) == pytest.approx(want, rel=1e-5)
 
 
 def test_the_default_sharpness_draws_a_fifth_of_the_channels_otherwise():

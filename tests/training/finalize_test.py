@@ -12,6 +12,7 @@ import pytest
 import jaxprune
 from jaxprune import costs
 from jaxprune.base import PruningWarning
+from jaxprune.budgets import Result
 
 
 def _params():
@@ -100,6 +101,17 @@ def test_a_cut_far_from_the_training_warns_and_is_reported():
     text = str(final.report)
     assert "keep ratio by the method" in text
     assert "score, final" in text
+
+
+def test_the_verdict_is_that_of_the_network_that_is_delivered():
+    limit = jaxprune.at_most(jaxprune.density, 0.5)
+    pruning = jaxprune.pruning(jaxprune.ltp(), limit)
+    trainable = _trained(pruning)  # its budget has seen no cost: NOT_MET
+    trainable = _at_threshold(trainable, 0.45)
+    report = _quietly(pruning.finalize, trainable).report
+    assert report.result is Result.NOT_MET
+    assert report.costs["density"] <= report.limits["density"] == 0.5
+    assert "budget while training" in str(report)
 
 
 def test_an_emptied_leaf_warns():
