@@ -1,6 +1,7 @@
 """Configs say how they are run, and what to expect."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -12,6 +13,27 @@ CONFIGS = {
     for path in sorted(FOLDER.glob("*.py"))
     if path.stem not in ("__init__", "default")
 }
+
+
+PUBLISHED = [n for n in CONFIGS if re.match(r"dsa_.*_(cifar10|imagenet)", n)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_of_dsa_has_the_published_numbers(name):
+    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    epochs = config.dense_epochs + config.prune_epochs + config.finetune_epochs
+    size = config.batch_size, config.learning_rate, config.learning_rate_drops, epochs
+    if "imagenet" in name:
+        assert size == (256, 0.1, (50, 80, 110), 120)
+    else:
+        assert size == (128, 0.05, (120, 180, 240), 300)
+    # beta_2 is 0.05 * 1.1^epoch, counted from the beginning of the run.
+    assert config.sharpness_growth == 1.1
+    assert config.sharpness == pytest.approx(0.05 * 1.1**config.dense_epochs)
+    assert (config.momentum, config.nesterov) == (0.9, False)
+    assert (config.weight_decay, config.decay_everything) == (4e-5, True)
+    assert (config.held_out, config.ratio_every) == (0.1, 20)
+    assert (config.keep_floor, config.init_logit) == (0.01, 5.0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -19,6 +19,7 @@ import pytest
 
 import jaxprune
 from experiments import (
+    channel_plans,
     channels,
     data,
     images,
@@ -297,6 +298,30 @@ def test_a_search_that_is_not_finite_is_noticed(data_dir):
     assert int(search(state, batch)[0].bad_step) == -1
     batch["image"] = batch["image"] * np.inf
     assert int(search(state, batch)[0].bad_step) == 4  # the step before
+
+
+@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+def test_the_published_search_lowers_keep_ratios_until_the_limit_is_met(data_dir):
+    config = dsa_digits.get_config()
+    config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
+    config.update({"plan": channel_plans.dsa_as_published})
+    config.update({"ratio_learning_rate": 100.0})
+    setting = prepare(config, pathlib.Path("unused"))
+    plan = setting.plan(setting.phases[0])
+    cost = setting.task.channels.costs["parameters"]
+    search = make_search_step(Step(model=setting.model, plan=plan, size_cost=cost))
+    network = setting.init()
+    state = init_state(plan, network["params"], network["batch_stats"], 5)
+    batch, search = next(setting.streams["held_out"]), jax.jit(search)
+    before = state.variables
+    # The dual variables of a search that is under way: all keep ratios are too large.
+    pull = state.budget_state._replace(dual=1e6 + 0 * state.budget_state.dual)
+    moved, _ = search(state._replace(budget_state=pull), batch)
+    assert all(moved.variables[n] < before[n] for n in before)
+    push = state.budget_state._replace(dual=-1e6 + 0 * state.budget_state.dual)
+    assert search(state._replace(budget_state=push), batch)[0].variables == before
+    met = pull._replace(step=pull.step + 1, cost=0.9 * pull.limit)
+    assert search(state._replace(budget_state=met), batch)[0].variables == before
 
 
 @pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
