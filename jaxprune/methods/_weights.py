@@ -206,7 +206,9 @@ def minimum_of(
         shapes = {
             n: () if number is None else (number,) for n, number in layers.items()
         }
-        return {n: np.asarray(x, np.float32).reshape(shapes[n]) for n, x in found.items()}
+        return {
+            n: np.asarray(x, np.float32).reshape(shapes[n]) for n, x in found.items()
+        }
 
     return minimum
 
