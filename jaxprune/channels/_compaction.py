@@ -80,7 +80,7 @@ def compact(
     unread: bool = False,
 ) -> Compacted:
     """Remove channels from functions and trees; see `ChannelGraph.compact`."""
-    check_groups("compact", graph)
+    _check_removable("compact", graph, masks)
     read = channel_masks(graph, masks)
     if not unread and not is_by_name(graph, masks):
         _check_silent(graph, masks, read)
@@ -110,9 +110,15 @@ def masked(
             f"`graph.masked(function={function!r})`: must be the name of a function "
             f"that was traced, one of {list(graph.functions)}."
         )
-    check_groups("masked", graph)
+    _check_removable("masked", graph, masks)
     kept = _kept_leaves(graph, channel_masks(graph, masks))
     return _runner(graph, name, kept, small=False)
+
+
+def _check_removable(call: str, graph, masks) -> None:
+    """Refuse masks of weights where no channel can be removed; {} removes none."""
+    if not is_by_name(graph, masks):
+        check_groups(call, graph)
 
 
 def _check_silent(graph, masks, read) -> None:

@@ -222,11 +222,11 @@ class ChannelGraph:
           The smaller functions and the smaller trees.
 
         Raises:
-          ValueError: if the graph has no group, or the masks do not fit it, remove a
-            whole group or split one; if masks of weights leave a removed channel with
-            a value that is read and `unread` is False; if a leaf of a tree has another
-            shape than the parameter it belongs to (factored second moments, as
-            adafactor keeps them).
+          ValueError: if the masks do not fit the graph, remove a whole group or split
+            one; if they are masks of weights and the graph has no group, or a removed
+            channel has a value that is read and `unread` is False; if a leaf of a tree
+            has another shape than the parameter it belongs to (factored second moments,
+            as adafactor keeps them).
           TypeError: if a mask is not boolean.
 
         Examples:

@@ -21,9 +21,10 @@ def non_negative_gradients() -> optax.GradientTransformation:
     Examples:
       >>> import jax.numpy as jnp, optax
       >>> tx = optax.chain(non_negative_gradients(), optax.sgd(0.5))
-      >>> updates, _ = tx.update(jnp.array([-2.0, 3.0]), tx.init(jnp.zeros(2)))
-      >>> updates.tolist()
-      [0.0, -1.5]
+      >>> params, grads = jnp.ones(2), jnp.array([-2.0, 3.0])
+      >>> updates, _ = tx.update(grads, tx.init(params), params)
+      >>> optax.apply_updates(params, updates).tolist()
+      [1.0, -0.5]
 
     References:
       Ning et al., DSA, ECCV 2020, arXiv:2004.02164, Sec. 3.4.

@@ -274,8 +274,8 @@ def test_a_graph_without_groups_is_refused_by_every_choice():
         "round_to_limits": lambda: round_to_limits(graph, {}, limit),
         "uniform_ratio": lambda: uniform_ratio(graph, limit),
         "dsa": lambda: jaxprune.dsa(graph),
-        "compact": lambda: graph.compact({}, params),
-        "masked": lambda: graph.masked({}),
+        "compact": lambda: graph.compact(jaxprune.nonzero_masks(params), params),
+        "masked": lambda: graph.masked(jaxprune.nonzero_masks(params)),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"`{name}\(graph\)`.*`print\(graph\)`"):
