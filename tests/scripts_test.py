@@ -18,6 +18,7 @@ LINES = {
     "nnx/ltp.py": 6,
     "nnx/lats.py": 6,
     "nnx/one_shot.py": 2,
+    "nnx/dsa.py": 15,
 }
 
 
@@ -58,6 +59,7 @@ def test_lats_needs_one_line_while_training():
         ("train_state/dsa.py", []),
         ("nnx/ltp.py", []),
         ("nnx/one_shot.py", []),
+        ("nnx/dsa.py", []),
     ],
 )
 def test_a_script_runs(name, arguments, capsys, compiles_fast):

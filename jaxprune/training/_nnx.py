@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.base._protocols import ChannelPruner
 from jaxprune.training._pruning import Pruning
@@ -21,11 +22,17 @@ def nnx_module(pruning: Pruning, model: Any) -> Any:
 
     Returns:
       An `nnx.Module` with the attributes `params` (the model), `variables` and
-      `budget`, and two methods. `pruned(*, key=None) -> (network, penalty)`: `network`
-      is the model with pruned weights; its other variables (batch statistics, random
-      streams) are those of the model, so a call updates them in the model too.
+      `budget`. Called, it computes what the model computes with pruned weights. It has
+      three methods. `pruned(*, key=None) -> (network, penalty)`: `network` is the model
+      with pruned weights; its other variables (batch statistics, random streams) are
+      those of the model, so a call updates them in the model too.
       `finalize(**options) -> (model, final)` gives the model its final weights, in
-      place; `final` and the options are those of `Pruning.finalize`.
+      place; `final` and the options are those of `Pruning.finalize`. From then on the
+      module and all views of it compute with these weights as they are, and the
+      penalty is 0. To train on, train the model under `freeze_pruned(final.masks)`.
+      `compact(**options) -> (small, final)` is `Pruning.compact`, for a graph that was
+      traced of `{"params": nnx.state(model, nnx.Param)}`, with the other variables of
+      the model in `"rest"` if they are to shrink too.
 
     Raises:
       ImportError: if Flax is not installed.
@@ -66,7 +73,13 @@ def _module_class() -> type:
             self.variables = nnx.data(held["variables"])
             self.budget = nnx.data(held["budget"])
 
+        def __call__(self, *args, **kwargs):
+            network, _ = self.pruned()
+            return network(*args, **kwargs)
+
         def pruned(self, *, key: jax.Array | None = None):
+            if self.budget["step"].get_metadata("final", False):
+                return self.params, jnp.zeros([], jnp.float32)
             graphdef, _, rest = nnx.split(self.params, nnx.Param, ...)
             params, penalty = self.pruning(nnx.state(self, nnx.Param), key=key)
             return nnx.merge(graphdef, params, rest), penalty
@@ -75,10 +88,17 @@ def _module_class() -> type:
             if isinstance(self.pruning.pruner, ChannelPruner):
                 raise TypeError(
                     "`finalize()`: the method removes channels, which changes shapes. "
-                    "Use `pruning.compact(nnx.state(module, nnx.Param))`."
+                    "Use `compact()`, which returns the small functions and trees."
                 )
             final = self.pruning.finalize(nnx.state(self, nnx.Param), **options)
             nnx.update(self.params, final.params)
+            # Views made by `nnx.view` share the variable, not attributes of the module.
+            self.budget["step"].set_metadata("final", True)
             return self.params, final
+
+        def compact(self, **options):
+            rest = nnx.state(self.params, nnx.Not(nnx.Param))
+            trainable = nnx.state(self, nnx.Param)
+            return self.pruning.compact(trainable, rest=rest, **options)
 
     return PrunedModule

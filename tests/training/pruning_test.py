@@ -298,6 +298,46 @@ def test_nnx_optimizer():
     )
 
 
+def test_a_module_is_called_like_the_model_before_and_after_finalize():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(4, 8, rngs=rngs)
+            self.norm = nnx.BatchNorm(8, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5)
+            self.last = nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x, rngs=None):
+            return self.last(self.dropout(self.norm(self.first(x)), rngs=rngs))
+
+    module = training.nnx_module(PRUNING, Net(nnx.Rngs(0)))
+    optimizer = nnx.Optimizer(module, _optimizer(), wrt=nnx.Param)
+    train = nnx.view(module, deterministic=False, use_running_average=False)
+    evaluate = nnx.view(module, deterministic=True, use_running_average=True)
+    x = _normal(0, 5, 4)
+
+    @nnx.jit
+    def step(module, optimizer, rngs):
+        def objective(module, rngs):
+            network, penalty = module.pruned()
+            return jnp.mean(network(x, rngs) ** 2) + penalty
+
+        optimizer.update(module, nnx.grad(objective)(module, rngs))
+
+    step(train, optimizer, nnx.Rngs(1))
+    network, penalty = evaluate.pruned()
+    chex.assert_trees_all_equal(evaluate(x), network(x))
+    assert np.any(evaluate.params.norm.mean[...] != 0)
+    assert penalty != 0
+    with pytest.warns(training.PruningWarning):  # one step does not reach the target
+        model, final = module.finalize()
+    # The view was made before: it computes with the final weights, not pruned again.
+    view = nnx.view(model, deterministic=True, use_running_average=True)
+    chex.assert_trees_all_equal(evaluate(x), view(x))
+    network, penalty = evaluate.pruned()
+    chex.assert_trees_all_equal(nnx.state(network, nnx.Param), final.params)
+    assert penalty == 0
+
+
 def test_a_restart_from_an_orbax_checkpoint_goes_on_with_the_same_bits(tmp_path):
     import orbax.checkpoint as ocp
 
