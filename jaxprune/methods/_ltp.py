@@ -31,6 +31,7 @@ import optax
 from jaxprune import tree
 from jaxprune.base._checks import check_non_negative, check_positive
 from jaxprune.base._protocols import Pruned, Pruner
+from jaxprune.masks._apply import apply_masks
 from jaxprune.methods import _gates as gates
 from jaxprune.methods._weights import (
     check_min_keep_ratio,
@@ -60,6 +61,10 @@ def ltp(
     gate does not change when the weights of a layer are scaled, which is what
     BatchNorm leaves free, and r_l moves in the same range in every layer, so that one
     learning rate serves all: `optax.adam(0.05)`, the pruner's `optimizer`.
+
+    When the masks become final, weights above the threshold have their own values w. A
+    weight that is kept below it (because of `min_keep_ratio`, or of a target that the
+    training has not reached) keeps the value v that the network was trained with.
 
     Args:
       temperature: T_0 > 0, without unit. The paper has 1e-3; in these units results
@@ -215,11 +220,25 @@ def _ltp(
             return net.above_threshold(kept, scores, min_keep_ratio)
         return net.scored(scores, keep_ratio, min_keep_ratio)
 
+    def final_weights(params, variables, kept, /):
+        # A weight that is kept below the threshold, because of a minimum or of a
+        # target, keeps the value that the network was trained with. Were its gate
+        # opened, a layer that was trained to nothing would wake up, in front of a
+        # normalisation that divides by the variance of nothing.
+        net, final = network(call, params, where), {}
+        for name, leaf in net.leaves.items():
+            threshold, scale = scaled(leaf, variables[name])
+            soft, _ = gates.soft_prune(leaf.array, threshold, temperature, scale)
+            above = jnp.square(leaf.array.astype(jnp.float32) / scale) > threshold
+            final[name] = jnp.where(above, leaf.array, soft)
+        return apply_masks(tree.replace(net.params, final), kept)
+
     init = variables_like(call, where, init_threshold)
     return Pruner(
         init,
         apply,
         hard_masks,
+        final_weights,
         optimizer=optimizer,
         minimum=minimum_of(call, where, min_keep_ratio),
     )

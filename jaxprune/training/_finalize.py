@@ -17,6 +17,7 @@ from jaxprune.channels._allocation import round_to_limits, within
 from jaxprune.channels._gates import apply_gates, plan_gates
 
 _END = 2**31 - 1  # a step at which every schedule has ended
+_NOTHING = 1e-6  # of the sum of the magnitudes of a layer
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
 
 
@@ -29,6 +30,7 @@ class _Decision(NamedTuple):
       sizes: of every site, the number of weights or channels.
       keep_ratios: of every site, the fraction kept, of shape () or (layers,).
       own_keep_ratio: overall, by the method's own rule, or None.
+      emptied: the sites of which nothing is left.
     """
 
     params: Params
@@ -36,6 +38,7 @@ class _Decision(NamedTuple):
     sizes: dict[str, int]
     keep_ratios: dict[str, Any]
     own_keep_ratio: float | None
+    emptied: tuple[str, ...]
 
 
 class FinalLimit(NamedTuple):
@@ -116,7 +119,8 @@ def _decide_channels(
     masks = pruner.masks(params, variables, counts=counts)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
     own = sum(wanted.get(n, 1.0) * sizes[n] for n in sizes) / sum(sizes.values())
-    return _Decision(params, masks, sizes, kept, own)
+    emptied = tuple(name for name, ratio in kept.items() if ratio == 0)
+    return _Decision(params, masks, sizes, kept, own, emptied)
 
 
 def _weight_masks(pruner, params, variables, keep_ratios, limits, keep_ratio):
@@ -152,7 +156,21 @@ def _decision(pruner, params, variables, keep_ratios, masks, own) -> _Decision:
     if own is not None:
         own_ratio = _overall(sizes, _hard_ratios(own, keep_ratios))
     final = pruner.final_weights(params, variables, masks)
-    return _Decision(final, masks, sizes, kept, own_ratio)
+    values = tree.named_leaves(final)
+    emptied = tuple(n for n in kept if _is_empty(values[n], leaves[n], kept[n]))
+    return _Decision(final, masks, sizes, kept, own_ratio, emptied)
+
+
+def _is_empty(final, trained, keep_ratio) -> bool:
+    """Return whether next to nothing is left of a leaf, or of a layer stacked there.
+
+    By the values: a weight that is kept below its threshold, because of a minimum,
+    may have been zero all along.
+    """
+    axes = tuple(range(jnp.ndim(keep_ratio), jnp.ndim(final)))
+    left = jnp.sum(jnp.abs(final), axis=axes, dtype=jnp.float32)
+    whole = jnp.sum(jnp.abs(trained), axis=axes, dtype=jnp.float32)
+    return bool(jnp.any(left <= _NOTHING * whole))
 
 
 def _hard_ratios(masks: Any, keep_ratios: KeepRatios) -> dict[str, Any]:
@@ -189,11 +207,7 @@ def report_on(
         costs={x.name: float(x.cost(decision.keep_ratios)) for x in limits},
         limits={x.name: x.at_most for x in limits},
         result=result,
-        emptied=tuple(
-            name
-            for name, k in decision.keep_ratios.items()
-            if not np.all(np.asarray(k))
-        ),
+        emptied=decision.emptied,
         score_trained=scores[0],
         score=scores[1],
     )
@@ -244,8 +258,8 @@ def _disagreements(report: FinalReport):
     if report.emptied:
         yield (
             f"`finalize`: nothing is left of {', '.join(report.emptied)} (or of a "
-            "layer that is stacked there). Give the "
-            "method a `min_keep_ratio`, or a target that is less sparse."
+            "layer that is stacked there): all weights are below the threshold. Give "
+            "the method a larger `min_keep_ratio`, or a target that is less sparse."
         )
 
 

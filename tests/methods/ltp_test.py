@@ -281,3 +281,22 @@ def test_a_budget_below_the_floors_is_refused(params):
     pruner = jaxprune.ltp(min_keep_ratio=0.5)
     with pytest.raises(ValueError, match=r"at least 56\. Ask for .* 0\.5"):
         pruner.masks(params, pruner.init(params), keep_ratio=0.1)
+
+
+def test_what_is_kept_below_the_threshold_keeps_the_value_of_the_training():
+    pruner = jaxprune.ltp(init_threshold=1.0, temperature=0.1, min_keep_ratio=0.5)
+    kernel = jnp.array([[0.1, 3.0, 0.4], [0.3, -0.2, 0.5]])
+    params = {"low": {"kernel": 1.0 + 0.01 * kernel}, "some": {"kernel": kernel}}
+    variables = {"low/kernel": jnp.float32(400.0), "some/kernel": jnp.float32(1.0)}
+    masks = pruner.masks(params, variables)
+    final = pruner.final_weights(params, variables, masks)
+    trained = pruner.apply(params, variables).params
+    assert int(masks["low"]["kernel"].sum()) == 3
+    np.testing.assert_array_equal(
+        final["low"]["kernel"], trained["low"]["kernel"] * masks["low"]["kernel"]
+    )
+    assert float(jnp.abs(final["low"]["kernel"]).max()) < 1e-6
+    assert float(final["some"]["kernel"][0, 1]) == 3.0
+    assert float(final["some"]["kernel"][1, 2]) == float(
+        trained["some"]["kernel"][1, 2]
+    )

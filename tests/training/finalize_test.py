@@ -114,9 +114,10 @@ def test_the_verdict_is_that_of_the_network_that_is_delivered():
     assert "budget while training" in str(report)
 
 
-def test_an_emptied_leaf_warns():
+@pytest.mark.parametrize("minimum", [0.0, 1e-3])
+def test_an_emptied_leaf_warns(minimum):
     limit = jaxprune.at_most(jaxprune.density, 0.01)
-    pruning = jaxprune.pruning(jaxprune.ltp(min_keep_ratio=0.0), limit)
+    pruning = jaxprune.pruning(jaxprune.ltp(min_keep_ratio=minimum), limit)
     trainable = _trained(pruning)
     weights = {**_params(), "b": {"kernel": 1e-3 * _params()["b"]["kernel"]}}
     rough = weights["b"]["kernel"].at[0, 0].set(1.0)  # one weight sets the spread
