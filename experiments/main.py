@@ -41,6 +41,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses the flags; an unknown field of the config ends the command."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except AttributeError as error:
+        message = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'")
+        sys.exit(
+            f"`--config.field=value`: the config has no such field: '{message} The "
+            "fields are in experiments/configs/default.py."
+        )
+
+
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config"])
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -170,10 +170,26 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
         keep_ratio=plans.asked_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
     )
-    for phase in setting.phases:
-        if phase.name == "prune":
-            setting.plan(phase)
+    _check_budget(config, setting)
     return setting
+
+
+def _check_budget(config: plans.Config, setting: Setting) -> None:
+    """Refuse a plan that does not fit, and limits that no phase would hold."""
+    pruners = [setting.plan(p).pruner for p in setting.phases if p.name == "prune"]
+    limits = plans.channel_budget(config)
+    if not limits or any(isinstance(p, jaxprune.ChannelPruner) for p in pruners):
+        return
+    name = next(iter(limits))
+    reason = (
+        f"`config.plan={config.plan.__name__}` prunes single weights, and a budget "
+        "limits channels. Set `config.sparsity`, or choose a plan that prunes "
+        "channels, such as that of `dsa_digits`."
+        if pruners
+        else f"`config.prune_epochs={config.prune_epochs}` leaves the pruning out. "
+        "Lengthen it, or leave the limit out."
+    )
+    raise ValueError(f"`config.budget.{name}={limits[name]}`: {reason}")
 
 
 def nonzero_masks(params: Any) -> Any:

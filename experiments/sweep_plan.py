@@ -111,7 +111,12 @@ def plan_runs(
             raise ValueError(f"`{override}` is what `--{plural}` says for a sweep.")
     for budget in budgets:
         _limits(budget)
-    points = {config: _points(config, sparsities, budgets) for config in configs}
+    points = {}
+    for config in configs:
+        fields = _fields(config)
+        for override in overrides:
+            _check_override(override, config, fields)
+        points[config] = _points(config, fields, sparsities, budgets)
     return [
         Run(
             config=config,
@@ -173,18 +178,54 @@ def _limits(budget: str | None) -> list[str]:
     return [f"--config.budget.{name}={limit}" for name, limit in limits.items()]
 
 
-def _points(
-    config: str, sparsities: Sequence[float], budgets: Sequence[str]
-) -> list[tuple[float | None, str | None]]:
-    """The sparsities or budgets at which a config runs, each once."""
+def _fields(config: str) -> Any:
+    """The fields of a config, by its name."""
     known = sorted({path.stem for path in _CONFIGS.glob("*.py")} - {*_NO_CONFIGS})
     if config not in known:
-        close = difflib.get_close_matches(config, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"`--configs` requires names of {', '.join(known)}; got {config!r}.{hint}"
+            f"`--configs` requires names of {', '.join(known)}; got {config!r}."
+            f"{_hint(config, known)}"
         )
-    fields = importlib.import_module(f"experiments.configs.{config}").get_config()
+    return importlib.import_module(f"experiments.configs.{config}").get_config()
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _check_override(override: str, config: str, fields: Any) -> None:
+    """Refuse what every run would refuse, before the first of them starts."""
+    name, _, value = override.removeprefix(OVERRIDE).partition("=")
+    if name.startswith("budget"):
+        raise ValueError(f"`{override}` is what `--budgets` says for a sweep.")
+    *folders, last = name.split(".")
+    for folder in folders:
+        fields = fields.get(folder) if hasattr(fields, "get") else None
+    if not hasattr(fields, "get_type") or last not in fields:
+        known = fields.keys() if hasattr(fields, "keys") else ()
+        raise ValueError(
+            f"`{override}`: the config {config!r} has no field {name!r}."
+            f"{_hint(last, known)} The fields are in experiments/configs/default.py."
+        )
+    kind = fields.get_type(last)
+    if kind in (int, float):
+        try:
+            kind(value)
+        except ValueError:
+            raise ValueError(
+                f"`{override}`: the field {name!r} requires a value of type "
+                f"{kind.__name__}, got {value!r}."
+            ) from None
+
+
+def _points(
+    config: str,
+    fields: Any,
+    sparsities: Sequence[float],
+    budgets: Sequence[str],
+) -> list[tuple[float | None, str | None]]:
+    """The sparsities or budgets at which a config runs, each once."""
     if fields.price is not None:
         raise ValueError(
             f"`--configs={config}`: its size is decided by `config.price`, not by a "

@@ -762,6 +762,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         ),
         ({"model": "cn"}, "Did you mean"),
         ({"dataset": "digit"}, "digits"),
+        ({"budget": {"macs": 0.5}}, r"budget.macs=0\.5.*plan=ltp.*single weights"),
+        (
+            {"budget": {"macs": 0.5}, "prune_epochs": 0.0},
+            r"budget.macs=0\.5.*prune_epochs=0",
+        ),
     ],
 )
 def test_bad_fields_are_refused_before_anything_is_written(
@@ -779,9 +784,18 @@ def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
         train.train_and_evaluate(_config(data_dir), tmp_path / "file" / "run")
 
 
-def test_the_command_says_what_is_wrong_without_a_traceback(data_dir, tmp_path):
-    process = _start(data_dir, tmp_path / "run", sparsity=1.5)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 1.5}, "sparsity=1.5"),
+        ({"sparsty": 0.9}, 'Did you mean "sparsity"'),
+    ],
+)
+def test_the_command_says_what_is_wrong_without_a_traceback(
+    changes, message, data_dir, tmp_path
+):
+    process = _start(data_dir, tmp_path / "run", **changes)
     _, errors = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 1
-    assert "sparsity=1.5" in errors
+    assert message in errors
     assert "Traceback" not in errors
