@@ -479,3 +479,9 @@ def test_norm_groups_over_depthwise_channels_are_units():
     )
     assert [group.size for group in graph.groups.values()] == [4]
     assert all("never shrinks" not in pin.reason for pin in graph.pinned)
+
+
+def test_updated_leaves_that_are_not_there_are_refused():
+    function, params, x = case(jnp.tanh, jnp.float32)
+    with pytest.raises(ValueError, match=r"`trace_channels\(updated=.*'state'"):
+        trace_channels(function, params, x, updated={"1": "state"})
