@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
+from jaxprune.base._checks import check_concrete
 from jaxprune.base._protocols import Masks, Params
 from jaxprune.tree._kernels import kernels
 from jaxprune.tree._selection import aligned, check_masks, select
@@ -126,7 +127,7 @@ def summarize(
 
     Raises:
       ValueError: masks do not fit, or the parameters are abstract and there are none.
-      TypeError: a mask is not boolean.
+      TypeError: a mask is not boolean, or arrays are traced.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -138,6 +139,7 @@ def summarize(
       prunable            4     2      0.5000
       other               2     2
     """
+    check_concrete("summarize(params, masks)", params, masks)
     leaves = tree.named_leaves(params)
     known: dict[str, Any] = dict.fromkeys(leaves)
     if masks is not None:

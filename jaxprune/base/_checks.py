@@ -10,12 +10,30 @@ import numbers
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 
 def is_static_number(value: Any) -> bool:
     """Return whether `value` is a plain number whose value may be looked at."""
     return isinstance(value, numbers.Real | np.ndarray) and not isinstance(value, bool)
+
+
+def check_concrete(call: str, *values: Any) -> None:
+    """Refuse traced arrays, for functions that decide by values on the host.
+
+    Args:
+      call: the function called, as the user wrote it: `"check(opt_state)"`.
+      *values: pytrees.
+
+    Raises:
+      TypeError: a leaf is traced.
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values)):
+        raise TypeError(
+            f"`{call}`: the arrays must have values, some are traced. Call it outside"
+            " of `jax.jit`, `jax.vmap` and `jax.grad`, on what they return."
+        )
 
 
 def check_non_negative(call: str, name: str, value: Any) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group
-from jaxprune.masks._counts import keep_count
+from jaxprune.masks._counts import exact_count, keep_count
 from jaxprune.tree._names import matched, near
 
 KeepRatio = float | Mapping[str, Any]
@@ -196,6 +196,8 @@ def counts_of(
         keep_ratio = dict.fromkeys(graph.groups, keep_ratio)
     check_known(f"{call}(graph, keep_ratio)", graph, keep_ratio)
     ratios = {**keep_ratio, **fixed_ratios(call, graph, fixed)}
+    for ratio in ratios.values():
+        exact_count(call, ratio, 1)
     steps = units(graph, multiple_of)
     return {
         name: rounded_down(ratios.get(name, 1), group.size, steps[name])

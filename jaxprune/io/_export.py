@@ -13,6 +13,7 @@ no pickle anywhere, and nothing in a file is trusted: sizes, offsets and numbers
 are checked before memory is taken. Files appear under their names when they are whole.
 """
 
+import itertools
 import json
 import math
 import os
@@ -110,8 +111,8 @@ def save_weights(
       The size of the file in bytes.
 
     Raises:
-      ValueError: if the format has no code for a dtype, two leaves have one name, or
-        one is called `__metadata__`.
+      ValueError: if the format has no code for a dtype, two leaves have one name, one
+        is called `__metadata__`, or `kept` does not fit the arrays.
 
     Examples:
       >>> directory = tempfile.TemporaryDirectory()
@@ -121,9 +122,16 @@ def save_weights(
       ({'w': array([0., 1., 2.], dtype=float32)}, {})
       >>> directory.cleanup()
     """
-    arrays = {name: np.asarray(x) for name, x in jtree.named_leaves(tree).items()}
-    metadata = {"kept": json.dumps(_runs(kept or {}))}
-    return _write("save_weights", path, arrays, metadata)
+    arrays = _arrays("save_weights", tree)
+    runs = _runs(kept or {})
+    misfit = _misfit(runs, arrays)
+    if misfit is not None:
+        raise ValueError(
+            f"`save_weights(kept={{{misfit!r}: ...}})`: must be rising indices, as many"
+            " for every axis as its array has. Pass the compact tree and the"
+            " `Compacted.kept` that came with it."
+        )
+    return _write("save_weights", path, arrays, {"kept": json.dumps(runs)})
 
 
 def _runs(kept):
@@ -161,8 +169,32 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       {'w': [[0, 5], None]}
       >>> directory.cleanup()
     """
-    arrays, metadata = _read("load_weights", path)
-    return arrays, _json("load_weights", path, metadata.get("kept", "{}"))
+    call = "load_weights"
+    arrays, metadata = _read(call, path)
+    kept = _json(call, path, metadata.get("kept", "{}"))
+    misfit = _misfit(kept, arrays)
+    if misfit is not None:
+        raise _broken(call, path, f"the indices of {misfit!r} do not fit its array")
+    return arrays, kept
+
+
+def _misfit(kept: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Return the first name with indices of other axes than those of its array."""
+    for name, axes in kept.items():
+        sizes = arrays[name].shape if name in arrays else None
+        if not isinstance(axes, list) or (
+            sizes is not None and len(axes) != len(sizes)
+        ):
+            return name
+        for n, left in enumerate(axes):
+            if left is None:
+                continue
+            rising = _are_sizes(left) and all(
+                a < b for a, b in itertools.pairwise(left)
+            )
+            if not rising or (sizes is not None and len(left) != sizes[n]):
+                return name
+    return None
 
 
 def save_sparse(path: Path, tree: Any) -> int:
@@ -191,7 +223,7 @@ def save_sparse(path: Path, tree: Any) -> int:
       np.float32(2.0)
       >>> directory.cleanup()
     """
-    named = {n: np.asarray(leaf) for n, leaf in jtree.named_leaves(tree).items()}
+    named = _arrays("save_sparse", tree)
     stored, sparse = {}, {}
     for name, array in named.items():
         present = _bits(array) != 0
@@ -204,6 +236,23 @@ def save_sparse(path: Path, tree: Any) -> int:
         else:
             stored[name] = array
     return _write("save_sparse", path, stored, {"sparse": json.dumps(sparse)})
+
+
+def _arrays(call: str, tree: Any) -> dict[str, np.ndarray]:
+    """Return the leaves by name as little-endian arrays that the format can hold."""
+    arrays = {}
+    for name, leaf in jtree.named_leaves(tree).items():
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.extended):
+            leaf = np.asarray(leaf)
+            dtype = leaf.dtype
+        if getattr(dtype, "name", None) not in _CODES:
+            raise ValueError(
+                f"`{call}`: leaf {name!r} has dtype {dtype}, the format codes for "
+                f"{list(_CODES)} only. Cast it, or leave it out."
+            )
+        arrays[name] = leaf.astype(dtype.newbyteorder("<"), copy=False)
+    return arrays
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
@@ -260,8 +309,6 @@ def load_sparse(path: Path) -> dict[str, np.ndarray]:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    if array.dtype.itemsize not in (1, 2, 4, 8):
-        return np.ones(array.shape, np.uint8)
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.view(f"u{array.dtype.itemsize}").reshape(array.shape)
 
@@ -270,11 +317,6 @@ def _write(call: str, path: Path, arrays: Mapping[str, np.ndarray], metadata) ->
     header: dict[str, Any] = {_METADATA: metadata}
     start = 0
     for name, array in arrays.items():
-        if array.dtype.name not in _CODES:
-            raise ValueError(
-                f"`{call}`: leaf {name!r} has dtype {array.dtype}, the format codes "
-                f"for {list(_CODES)} only. Cast it, or leave it out."
-            )
         if name == _METADATA:
             raise ValueError(
                 f"`{call}`: no leaf must be called {_METADATA!r}, which the format "
@@ -364,7 +406,12 @@ def _entry(call, path, name: str, entry: Any, size: int):
 
 
 def _shape(call, path, name: str, shape: Any) -> tuple[int, ...]:
-    if not _are_sizes(shape) or len(shape) > 32:
+    # NumPy counts the bytes of an empty array too, without the axes of no entry.
+    if (
+        not _are_sizes(shape)
+        or len(shape) > 32
+        or math.prod(n for n in shape if n) >= 2**60
+    ):
         raise _broken(call, path, f"the shape of {name!r} is {shape!r}")
     return tuple(shape)
 
@@ -386,6 +433,7 @@ def _json(call: str, path: Path, text: bytes | str) -> dict[str, Any]:
         return found
 
     try:
+        text = text if isinstance(text, str) else text.decode()
         found = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise _broken(call, path, str(error)) from error

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -117,8 +118,10 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
     fixed = {
         pattern: exact_keep_ratio(call, value)
         for pattern, value in by_pattern.items()
-        if not callable(value)
+        if not callable(value) and not isinstance(value, jax.core.Tracer)
     }
+
+    scheduled = any(map(callable, by_pattern.values()))
 
     def magnitudes(net):
         return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
@@ -126,8 +129,10 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
     def keep_ratios(step):
         found = {}
         for pattern, value in by_pattern.items():
-            if not callable(value):
+            if pattern in fixed:
                 found[pattern] = fixed[pattern]
+            elif not callable(value):
+                found[pattern] = Scheduled(1 - jnp.asarray(value, jnp.float32))
             elif step is None:
                 raise ValueError(
                     f"`{call}(sparsity=schedule).apply(params, variables)`: a "
@@ -149,20 +154,20 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
         del variables
-        if keep_ratio is None and len(fixed) < len(by_pattern):
+        if keep_ratio is None and scheduled:
             raise ValueError(
                 f"`{call}(sparsity=schedule).masks(params, variables)`: with a "
                 "schedule the fraction to keep must be given, got keep_ratio=None. "
                 "Call `masks(..., keep_ratio=...)`."
             )
         net = network(call, params, where)
-        ratio = fixed if keep_ratio is None else keep_ratio
+        ratio = keep_ratios(None) if keep_ratio is None else keep_ratio
         return net.scored(magnitudes(net), ratio, min_keep_ratio, distribution)
 
     return Pruner(
         lambda params, /: {},
         apply,
         hard_masks,
-        has_own_size=len(fixed) == len(by_pattern),
+        has_own_size=not scheduled,
         minimum=minimum_of(call, where, min_keep_ratio),
     )

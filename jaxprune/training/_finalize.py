@@ -226,7 +226,8 @@ def check_trained(params: Params, variables: Any, step: int) -> None:
     """
     for part, values in (("weights", params), ("variables", variables)):
         for name, leaf in tree.named_leaves(values).items():
-            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+            floating = jnp.issubdtype(dtype, jnp.floating)
             if floating and not bool(jnp.all(jnp.isfinite(leaf))):
                 raise ValueError(
                     f"`finalize(trainable)`: the {part} must be finite, {name!r} is "

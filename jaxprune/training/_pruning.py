@@ -43,6 +43,7 @@ import numpy as np
 import optax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_concrete
 from jaxprune.base._final import Final
 from jaxprune.base._protocols import Budget, ChannelPruner, Limit, Params, Pruner
 from jaxprune.budgets._admm import admm
@@ -297,6 +298,7 @@ class Pruning:
             the final network, or less than 1 / 1.5 of it; if the multiplier of the
             budget is at its bound; if a leaf is emptied.
         """
+        check_concrete("finalize(trainable)", trainable)
         params, variables, _ = self._read("finalize(trainable)", trainable)
         step = self.step(trainable)
         check_trained(params, variables, int(step))

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_concrete
 from jaxprune.base._final import Final, FinalReport, PruningWarning
 from jaxprune.base._protocols import Params
 from jaxprune.masks import _apply as jmasks
@@ -72,6 +73,7 @@ def check(opt_state: optax.OptState) -> None:
 
     Raises:
       ValueError: with the name of the transformation and the remedy.
+      TypeError: the state is traced.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -87,6 +89,7 @@ def check(opt_state: optax.OptState) -> None:
         ...
       ValueError: `check(opt_state)`: the parameters that came back to ...
     """
+    check_concrete("check(opt_state)", opt_state)
     for state, behind_micro_steps in _ours(opt_state):
         call, remedy = _CALLS[type(state)]
         if behind_micro_steps and not isinstance(state, FreezePrunedState):
@@ -123,8 +126,9 @@ def finalize(params: Params, opt_state: optax.OptState) -> Final:
 
     Raises:
       ValueError: a transformation is not in its place (see `check`), the state holds
-        none that prunes or belongs to other parameters, or a selected leaf is not
-        finite.
+        none that prunes or belongs to other parameters, no update was made, or a
+        selected leaf is not finite.
+      TypeError: the arrays are traced.
 
     Warns:
       PruningWarning: the number of weights that are left is not the one that was given
@@ -157,6 +161,7 @@ def finalize(params: Params, opt_state: optax.OptState) -> Final:
       Chen et al., A Unified Framework for Soft Threshold Pruning, arXiv:2302.13019,
       2023, for `lats`; the second phase with a restarted rate is ours.
     """
+    check_concrete("finalize(params, opt_state)", params, opt_state)
     check(opt_state)
     states = [s for s, _ in _ours(opt_state)]
     states = [s for s in states if not isinstance(s, FreezePrunedState)]
@@ -165,6 +170,12 @@ def finalize(params: Params, opt_state: optax.OptState) -> Final:
             "`finalize(params, opt_state)`: the state must be that of a transformation"
             " that prunes the parameters. Where a `Pruner` prunes, make the masks with"
             " `pruner.masks`."
+        )
+    if not all(np.all(jax.device_get(state.count)) for state in states):
+        raise ValueError(
+            "`finalize(params, opt_state)`: at least one update must have been made,"
+            " the state is that of `init`. Pass the state after the last step; to prune"
+            " once, without training, use `jaxprune.magnitude(...).masks`."
         )
     for state in states:
         if isinstance(state, AcceleratedProximalState):

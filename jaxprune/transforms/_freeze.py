@@ -9,9 +9,9 @@ import optax
 
 from jaxprune import tree
 from jaxprune.base._protocols import Masks
-from jaxprune.masks import _apply as jmasks
 from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _watch as watch_
+from jaxprune.tree._selection import check_masks
 
 
 class FreezePrunedState(NamedTuple):
@@ -75,7 +75,7 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
             return jax.eval_shape(init, params)
         ours = _of_the_same_leaves(masks, params)
         if jax.tree.leaves(params):
-            jmasks.validate(params, ours)
+            check_masks("freeze_pruned(masks)", params, ours)
             _check_finite(params, ours)
         # A copy: the caller's masks must survive the donation of the state.
         ours = jax.tree.map(lambda m: jnp.array(m, copy=True), ours)

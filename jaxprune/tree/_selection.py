@@ -11,6 +11,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -247,6 +248,17 @@ def _is_concrete(leaf: Any) -> bool:
     )
 
 
+def _refuse_other_things(call: str, leaves: dict[str, Any]) -> None:
+    for name, leaf in leaves.items():
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, numbers.Number):
+            raise TypeError(
+                f"`{call}`: leaves must be arrays or numbers, {name!r} is of type "
+                f"{type(leaf).__name__}. Keep functions and texts out of the "
+                "parameters, with `equinox.partition(model, equinox.is_array)` for "
+                "instance."
+            )
+
+
 def _refuse_unprunable(call: str, leaves: dict[str, Any]) -> None:
     held: dict[int, str] = {}
     for name, leaf in leaves.items():
@@ -287,7 +299,8 @@ def select(
     Raises:
       ValueError: `params` has no leaf, nothing is selected, a selected leaf is empty,
         or two of them are the same array; or from `resolve`.
-      TypeError: a selected leaf is not a floating array.
+      TypeError: a selected leaf is not a floating array, or any leaf is neither an
+        array nor a number.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -300,6 +313,7 @@ def select(
             f"`{call}`: `params` must have at least one array, got an empty tree "
             f"{params!r}. Pass the initialised parameters."
         )
+    _refuse_other_things(call, leaves)
     choices = _decide(params, where)
     chosen = {name: leaf for name, leaf in leaves.items() if choices[name][0]}
     if not chosen:

@@ -280,3 +280,10 @@ def test_a_graph_without_groups_is_refused_by_every_choice():
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"`{name}\(graph\)`.*`print\(graph\)`"):
             call()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, float("nan"), True, "x", None])
+def test_a_ratio_is_refused_with_the_name_of_the_function(ratio):
+    _, graph = draw()
+    with pytest.raises(ValueError, match=r"^`channel_counts\(keep_ratio=.*in \(0, 1\]"):
+        channel_counts(graph, dict.fromkeys(graph.groups, ratio))

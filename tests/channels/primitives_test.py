@@ -100,6 +100,13 @@ BYSTANDERS = {
     "reduce by any function": lambda h: lax.reduce(
         h, np.ones((), h.dtype)[()], lambda x, y: x * y, (1,)
     ),
+    "mean over a vmapped axis": lambda h: jax.vmap(
+        lambda row: row - lax.pmean(row, "rows"), axis_name="rows"
+    )(h),
+    "sum and largest over a vmapped axis": lambda h: jax.vmap(
+        lambda row: sum(lax.psum((row, 2 * row), "rows")) + lax.pmax(row, "rows"),
+        axis_name="rows",
+    )(h),
     "dropout with a key of its own": lambda h: (
         h * jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
     ),
@@ -180,6 +187,7 @@ def test_experts_with_ragged_rows_are_products():
     "function",
     [
         lambda h: jnp.cumsum(h, axis=2),
+        lambda h: jax.vmap(lambda c: c - lax.pmean(c, "c"), 2, 2, axis_name="c")(h),
         lambda h: jnp.fft.rfft(h, n=CHANNELS * 2 - 2, axis=2).real,
         lambda h: h.at[..., PLACES * jnp.argmax(h)].set(0.0),
         lambda h: jnp.take(h, jnp.argsort(h[0, 0]), axis=2),
@@ -471,3 +479,9 @@ def test_norm_groups_over_depthwise_channels_are_units():
     )
     assert [group.size for group in graph.groups.values()] == [4]
     assert all("never shrinks" not in pin.reason for pin in graph.pinned)
+
+
+def test_updated_leaves_that_are_not_there_are_refused():
+    function, params, x = case(jnp.tanh, jnp.float32)
+    with pytest.raises(ValueError, match=r"`trace_channels\(updated=.*'state'"):
+        trace_channels(function, params, x, updated={"1": "state"})

@@ -202,6 +202,9 @@ HOSTILE = {
         b"a",
     ),
     "metadata of numbers": _file({"__metadata__": {"sparse": 3}}),
+    "empty, with huge axes": _file({"w": _entry(F, [2**62, 2**62, 0], 0, 0)}),
+    "UTF-16": _file("{}".encode("utf-16")),
+    "a byte order mark": _file(b"\xef\xbb\xbf{}"),
     "a boolean of 2": _file({"w": _entry("BOOL", [1], 0, 1)}, b"\x02"),
 }
 SPARSE = {
@@ -231,6 +234,9 @@ SPARSE = {
         _entry(F, [0], 1, 1),
         b"\0",
         places=("w.mask", "w.mask"),
+    ),
+    "nothing, with huge axes": _sparse(
+        [0, 2**62], _entry(U, [0], 0, 0), _entry(F, [0], 0, 0), b""
     ),
     "a place that is a number": _sparse(
         [8], _entry(U, [1], 0, 1), _entry(F, [0], 1, 1), b"\0", places=(1, 2)
@@ -274,6 +280,46 @@ def test_names_that_look_alike_are_told_apart(tmp_path):
         with pytest.raises(ValueError, match=rf"`{call.__name__}`.*'__metadata__'"):
             call(tmp_path / "m", {"__metadata__": np.ones(2), "a": np.zeros(2)})
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [{"b": [[1, 0]]}, {"a": 5}, {"a": []}, {"a": [[0, 1]]}, {"a": [[-1]]}],
+)
+def test_indices_that_do_not_fit_their_array_are_refused(kept, tmp_path):
+    header = {"__metadata__": {"kept": json.dumps(kept)}, "a": _entry(U, [1], 0, 1)}
+    (tmp_path / "w").write_bytes(_file(header, b"a"))
+    with pytest.raises(ValueError, match=r"`load_weights\('.*w'\)`: .* do not fit"):
+        io.load_weights(tmp_path / "w")
+
+
+def test_indices_of_another_tree_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"`save_weights\(kept=\{'w'"):
+        io.save_weights(tmp_path / "w", {"w": np.ones((3, 2))}, {"w": ([0, 2], [0, 1])})
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("save", "load"),
+    [
+        (io.save_sparse, io.load_sparse),
+        (io.save_weights, lambda path: io.load_weights(path)[0]),
+    ],
+)
+def test_arrays_of_the_other_byte_order_keep_their_values(save, load, tmp_path):
+    array = np.zeros((8, 8), ">f4")
+    array[1, 2], array[3, 4] = 3.0, -0.5
+    save(tmp_path / "w", {"w": array, "n": np.arange(3, dtype=">i8")})
+    loaded = load(tmp_path / "w")
+    np.testing.assert_array_equal(loaded["w"], array)
+    np.testing.assert_array_equal(loaded["n"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("save", [io.save_sparse, io.save_weights])
+@pytest.mark.parametrize("leaf", [jax.random.key(0), jnp.tanh, "text"])
+def test_leaves_that_the_format_does_not_hold_are_refused_by_name(save, leaf, tmp_path):
+    with pytest.raises(ValueError, match=rf"`{save.__name__}`: leaf 'act' has dtype"):
+        save(tmp_path / "w", {"act": leaf})
 
 
 def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path, monkeypatch):

@@ -97,3 +97,19 @@ def test_a_schedule_needs_the_step_and_masks_need_the_keep_ratio(method, params)
 def test_sparsity_out_of_range_is_refused(method, sparsity):
     with pytest.raises(ValueError, match=f"sparsity={sparsity}"):
         method(sparsity=sparsity)
+
+
+def test_a_traced_sparsity_gives_the_counts_of_the_number():
+    params = {"kernel": jnp.arange(1.0, 101.0).reshape(10, 10)}
+    count = lambda s: jnp.sum(
+        jaxprune.magnitude(sparsity=s).masks(params, {})["kernel"]
+    )
+    values = [0.25, 0.29, 0.9]
+    assert jax.vmap(count)(jnp.array(values)).tolist() == [75, 71, 10]
+    assert [int(count(s)) for s in values] == [75, 71, 10]
+
+
+@pytest.mark.parametrize("sparsity", ["0.9", None, True, 1j, [0.5]])
+def test_a_sparsity_that_is_no_number_is_refused(sparsity):
+    with pytest.raises(ValueError, match=r"`magnitude\(sparsity=.*\)`.*in \[0, 1\)"):
+        jaxprune.magnitude(sparsity=sparsity)

@@ -267,3 +267,22 @@ def test_biases_that_start_at_zero_learn_in_fine_tuning(params):
         tuned["a"]["kernel"] == 0, ~final.masks["a"]["kernel"]
     )
     jaxprune.check(state)
+
+
+def test_finalize_refuses_a_state_without_an_update(params):
+    tx = transforms.lats(optax.sgd(0.1), threshold=0.5)
+    with pytest.raises(ValueError, match="at least one update"):
+        transforms.finalize(params, tx.init(params))
+
+
+def test_decisions_on_the_host_are_refused_under_a_trace(params):
+    state = transforms.lats(optax.sgd(0.1), threshold=0.5).init(params)
+    pruning = jaxprune.pruning(jaxprune.ltp(), jaxprune.at_most(jaxprune.density, 0.5))
+    for name, call, given in (
+        ("check", transforms.check, (state,)),
+        ("finalize", transforms.finalize, (params, state)),
+        ("summarize", jaxprune.summarize, (params,)),
+        ("finalize", pruning.finalize, (pruning.init(params),)),
+    ):
+        with pytest.raises(TypeError, match=rf"^`{name}\(.*outside of `jax.jit`"):
+            jax.jit(lambda *given, call=call: call(*given) and None)(*given)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+import jaxprune
 from jaxprune import tree
 from jaxprune.tree._names import by_pattern
 from jaxprune.tree._selection import weights
@@ -197,3 +198,11 @@ def test_a_pattern_gives_each_leaf_the_value_of_the_first_that_matches():
         by_pattern("f", "sparsity", {"b/kernels": 0.5, "*": 0.9}, known)
     with pytest.raises(ValueError, match=r"'b/\*' is the first for none"):
         by_pattern("f", "sparsity", {"*": 0.5, "b/*": 0.9}, known)
+
+
+@pytest.mark.parametrize("leaf", [jnp.tanh, "text", object()])
+def test_a_leaf_that_is_no_array_is_refused_by_name(leaf):
+    params = {"kernel": jnp.ones((2, 2)), "act": leaf}
+    for call in (jaxprune.ltp().init, jaxprune.summarize):
+        with pytest.raises(TypeError, match=r"`.*`: leaves must be arrays .*'act'"):
+            call(params)

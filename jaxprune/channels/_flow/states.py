@@ -9,6 +9,7 @@ from jax.tree_util import SequenceKey
 from jaxprune import tree
 from jaxprune.channels._flow.flow import Flow, Value
 from jaxprune.channels._flow.reasons import Reason, Why
+from jaxprune.tree._names import near
 
 
 class Output(NamedTuple):
@@ -70,6 +71,12 @@ def replaced(
     if updated is None:
         names = [_below_item(output.path) for output in found]
     else:
+        for output, leaf in updated.items():
+            if not any(n == leaf or n.startswith(f"{leaf}/") for n in leaves):
+                raise ValueError(
+                    f"`trace_channels(updated={{{output!r}: {leaf!r}}})`: must name a "
+                    "leaf, or a folder of leaves. " + near(leaf, leaves)
+                )
         names = [_declared(tree.name_of(output.path), updated) for output in found]
     shapes = {(name, leaf.shape) for name, leaf in leaves.items()}
     names = [

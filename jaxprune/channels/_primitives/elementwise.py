@@ -175,13 +175,3 @@ register(
     _ALIKE,
 )
 register("sharding_constraint", _ALIKE._replace(small=constrained))
-
-
-def between_devices(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """Pass sums over named axes, between devices; others mix positions."""
-    if any(isinstance(axis, int) for axis in site.params.get("axes", ())):
-        return pin_all(flow, site, *values)
-    return list(values)
-
-
-register("psum psum_invariant pmax pmin", Primitive(between_devices))

@@ -98,6 +98,27 @@ register("reduce_prod", Primitive(reduce, varies=_any_reduced))
 register("reduce_and reduce_or reduce_xor argmax argmin", Primitive(reduce))
 
 
+def between_devices(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """Pass sums between devices; where `vmap` maps these, an axis is reduced.
+
+    Named axes are those of devices, numbers those of `vmap`. The axes of each operand
+    pass by themselves.
+    """
+    gone = {axis for axis in site.params["axes"] if isinstance(axis, int)}
+    if not gone:
+        return list(values)
+    for value in values:
+        for d in gone:
+            flow.pin(value.axes[d], Reason.READ_WHOLE, _READS)
+    return [
+        Value(tuple(axis for d, axis in enumerate(value.axes) if d not in gone))
+        for value in values
+    ]
+
+
+register("psum psum_invariant pmax pmin", Primitive(between_devices))
+
+
 def reduce_with(flow: Flow, site: Site, *values: Value) -> list[Value]:
     """Return a reduction by any function: operands, then the values to start from."""
     operands = values[: len(values) // 2]
