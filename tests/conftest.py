@@ -1,6 +1,7 @@
 """Eight CPU devices, strict promotion of ranks; warnings are errors (pyproject)."""
 
 import contextlib
+import gc
 import os
 import tempfile
 
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items):
         return next(found, len(_LONG))
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish():
+    # What was imported stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():

@@ -219,7 +219,7 @@ def _masks(parts: _Parts, params, variables, counts: Any) -> dict[str, Any]:
     if counts is None:
         counts = {n: rounded_down(r, sizes[n], 1) for n, r in parts.held.items()}
         for name, theta in variables.items():
-            if not isinstance(theta, jax.core.Tracer) and jnp.isnan(theta):
+            if not isinstance(theta, jax.core.Tracer) and np.isnan(theta):
                 raise ValueError(
                     f"`dsa(...).masks(variables={{{name!r}: {theta}}})`: must be a "
                     "number; the keep ratios have diverged. Look at the loss and at "

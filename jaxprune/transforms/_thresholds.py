@@ -302,15 +302,8 @@ def _check_thresholds(
         )
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
         return
-    weights = tree.named_leaves(params)
-    probe = {
-        name: jnp.full_like(v, jnp.mean(jnp.abs(weights[name])))
-        for name, v in tree.named_leaves(variables).items()
-    }
-    pruned = tree.named_leaves(pruner.apply(params, probe, step=0).params)
-    for name, threshold in probe.items():
-        above = jnp.abs(step_.wide(weights[name])) > jnp.max(threshold)
-        if float(jnp.mean((pruned[name] != 0) != above)) > 0.01:
+    for name, differing in _differing(pruner, params, variables).items():
+        if differing > 0.01:
             raise ValueError(
                 f"`{call}(optimizer, pruner, ...)`: the variables must be soft"
                 " thresholds in the unit of the weights, as those of"
@@ -318,3 +311,24 @@ def _check_thresholds(
                 f" {name!r}). Hold another method to a size with"
                 " `jaxprune.dual_ascent`."
             )
+
+
+def _differing(
+    pruner: Pruner, params: Params, variables: Variables
+) -> dict[str, float]:
+    """Return of each leaf the fraction of weights that a soft threshold would not cut.
+
+    Evaluated at once also where a function that holds the parameters is traced.
+    """
+    with jax.ensure_compile_time_eval():
+        weights = tree.named_leaves(params)
+        probe = {
+            name: jnp.full_like(v, jnp.mean(jnp.abs(weights[name])))
+            for name, v in tree.named_leaves(variables).items()
+        }
+        pruned = tree.named_leaves(pruner.apply(params, probe, step=0).params)
+        found = {}
+        for name, threshold in probe.items():
+            above = jnp.abs(step_.wide(weights[name])) > jnp.max(threshold)
+            found[name] = float(jnp.mean((pruned[name] != 0) != above))
+    return found

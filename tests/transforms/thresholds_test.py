@@ -154,6 +154,8 @@ def test_the_step_traces_once_keeps_dtypes_and_takes_abstract_arrays(name, param
     state = optimizer.init(both)
     abstract = jax.eval_shape(lambda x: x, both)
     assert jax.eval_shape(optimizer.init, abstract) == jax.eval_shape(lambda: state)
+    # Also where a traced function holds the parameters.
+    chex.assert_trees_all_equal(jax.jit(lambda: optimizer.init(both))(), state)
     update = jax.jit(chex.assert_max_traces(optimizer.update, 1))
     for _ in range(3):
         updates, state = update(both, state, both)
