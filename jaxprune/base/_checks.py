@@ -19,6 +19,13 @@ def is_static_number(value: Any) -> bool:
     return isinstance(value, numbers.Real | np.ndarray) and not isinstance(value, bool)
 
 
+def is_one_number(value: Any) -> bool:
+    """Return whether `value` is a real number or an array of one; no boolean is."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return value.ndim == 0 and value.dtype.kind != "b"
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_concrete(call: str, *values: Any) -> None:
     """Refuse traced arrays, for functions that decide by values on the host.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprune.base._checks import is_static_number, round_up
+from jaxprune.base._checks import is_one_number, is_static_number, round_up
 from jaxprune.base._protocols import Cost, KeepRatios, Limit
 from jaxprune.costs._density import density
 from jaxprune.schedules._ramps import cubic_ramp
@@ -72,10 +72,24 @@ def at_most(
                 "`at_most(limit=<schedule>, ramp=...)`: a schedule has its own course. "
                 "Give the end value as a number, or leave `ramp` out."
             )
-        begin, end = ramp
+        begin, end = _checked_ramp(ramp)
         end_value: Any = limit  # a number, or an array, which a schedule takes as well
         limit = cubic_ramp(1.0, end_value, begin_step=begin, end_step=end)
     return Limit(cost, limit, _name_of(cost) if name is None else name)
+
+
+def _checked_ramp(ramp: Any) -> tuple[Any, Any]:
+    """Return the two steps of a ramp; one without an end would never be a limit."""
+    pair = tuple(ramp) if isinstance(ramp, tuple | list) else ()
+    if len(pair) != 2 or not all(
+        isinstance(n, jax.core.Tracer) or (is_one_number(n) and np.isfinite(n))
+        for n in pair
+    ):
+        raise ValueError(
+            f"`at_most(ramp={ramp!r})`: must be the two steps at which the ramp begins "
+            "and ends. Pass `(0, 5_000)`, or leave it out."
+        )
+    return pair[0], pair[1]
 
 
 def _name_of(cost: Cost) -> str:

@@ -15,6 +15,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._checks import is_one_number
+
 _BITS = 12  # of the low word: sums of half a million low words fit into 31 bits
 _BASE = 1 << _BITS
 # How far a float32 number may lie from the decimal that was meant, for 1 - x as well.
@@ -44,16 +46,9 @@ def keep_count(keep_ratio: float, size: int) -> int:
     return exact_count("keep_count", keep_ratio, size)
 
 
-def _is_number(value: Any) -> bool:
-    """Return whether a value is one real number; True and False are none."""
-    if isinstance(value, np.ndarray | jax.Array):
-        return value.ndim == 0
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
 def exact_count(call: str, keep_ratio: float, size: int) -> int:
     """Return `keep_count`, with messages that begin with the function called."""
-    if not _is_number(keep_ratio) or not 0 < keep_ratio <= 1:
+    if not is_one_number(keep_ratio) or not 0 < keep_ratio <= 1:
         raise ValueError(
             f"`{call}(keep_ratio={keep_ratio!r})`: the fraction kept must be in (0, "
             "1]; a sparsity of s is a keep ratio of 1 - s."
@@ -82,7 +77,7 @@ def keep_ratio_of(sparsity: float) -> float:
 
 def exact_keep_ratio(call: str, sparsity: float) -> float:
     """Return `keep_ratio_of`, with messages that begin with the function called."""
-    if not _is_number(sparsity) or not 0 <= sparsity < 1:
+    if not is_one_number(sparsity) or not 0 <= sparsity < 1:
         raise ValueError(
             f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, "
             "1). For 95 % zeros pass 0.95."

@@ -4,10 +4,11 @@ import warnings
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
-from jaxprune.base._checks import check_positive_int, is_static_number
+from jaxprune.base._checks import check_positive_int, is_one_number
 from jaxprune.prox._operators import Prox
 
 
@@ -104,9 +105,11 @@ def check_size(call: str, sparsity: Any, steps: Any) -> int:
     """Check a size, and return the number of steps over which it is reached.
 
     Raises:
-      ValueError: a plain `sparsity` is outside [0, 1), or `steps` no whole number >= 1.
+      ValueError: `sparsity` is no number in [0, 1), save for a traced one, or `steps`
+        no whole number >= 1.
     """
-    if is_static_number(sparsity) and not 0 <= float(sparsity) < 1:
+    traced = isinstance(sparsity, jax.core.Tracer)
+    if not traced and not (is_one_number(sparsity) and 0 <= float(sparsity) < 1):
         raise ValueError(
             f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, 1)."
             " For 95 % zeros pass 0.95."

@@ -75,3 +75,9 @@ def test_a_schedule_that_leaves_the_range_is_refused(make, end):
         return
     with pytest.raises(ValueError, match=r"at step 127.*must be in \(0, 1\]"):
         budget.init(LIKE)
+
+
+@pytest.mark.parametrize("ramp", [(0, float("inf")), ("a", 1), (1,), 5, (0, None)])
+def test_a_ramp_without_two_steps_is_refused(ramp):
+    with pytest.raises(ValueError, match=r"`at_most\(ramp=.*two steps"):
+        jaxprune.at_most(jaxprune.density, 0.5, ramp=ramp)

@@ -256,14 +256,15 @@ def test_how_a_constant_is_made_does_not_matter(make):
 
 def test_an_array_that_repeats_couples_nothing_where_it_does():
     def network(p, x):
-        mask = jnp.broadcast_to(x.mean(1, keepdims=True), (2, 8))
+        mask = jnp.broadcast_to(x.mean(1, keepdims=True), (8, 8))
         y = jnp.tanh(x @ p["a"]) * mask @ p["b"]
         return jax.jit(lambda h, mask: jax.nn.relu(h @ p["d"]) * mask)(y, mask) @ p["e"]
 
     shapes = {"a": (5, 8), "b": (8, 6), "d": (6, 8), "e": (8, 3)}
     draw = np.random.default_rng(0).normal
     params = {k: jnp.asarray(draw(size=s), jnp.float32) for k, s in shapes.items()}
-    graph = assert_small_equals_masked(network, params, jnp.ones((2, 5)), 1e-5)
+    x = jnp.asarray(draw(size=(8, 5)), jnp.float32)  # some units are active
+    graph = assert_small_equals_masked(network, params, x, 1e-5)
     assert {name: group.size for name, group in graph.groups.items()} == {
         **{"a:1": 8, "b:1": 6, "d:1": 8}
     }
@@ -281,7 +282,8 @@ def test_constants_pass_loops_and_derivatives():
     draw = np.random.default_rng(0).normal
     shapes = {"a": (5, 8), "w": (3, 8, 8), "b": (8, 3)}
     params = {k: jnp.asarray(draw(size=s), jnp.float32) for k, s in shapes.items()}
-    graph = assert_small_equals_masked(network, params, jnp.ones((2, 5)), 1e-5)
+    x = jnp.asarray(draw(size=(8, 5)), jnp.float32)  # some units are active
+    graph = assert_small_equals_masked(network, params, x, 1e-5)
     assert [group.size for group in graph.groups.values()] == [8]
 
 

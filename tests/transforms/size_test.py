@@ -163,6 +163,11 @@ def test_masks_that_hold_are_held_under_a_penalty_too(make, params):
     [
         ({"sparsity": 95}, r"sparsity=95.*\[0, 1\)"),
         ({"sparsity": 1.0}, r"sparsity=1\.0"),
+        ({"sparsity": "0.9"}, r"sparsity='0\.9'.*\[0, 1\)"),
+        ({"sparsity": True}, r"sparsity=True"),
+        ({"sparsity": 1j}, r"sparsity=1j"),
+        ({"sparsity": jnp.float32(2.0)}, r"sparsity=Array\(2"),
+        ({"sparsity": jnp.array([0.5, 0.6])}, r"sparsity=Array\(\[0\.5"),
         ({"sparsity": -0.1}, r"sparsity=-0\.1"),
         ({"steps": 0}, r"steps=.*at least 1"),
         ({"steps": None}, r"steps=None.*number of updates"),
