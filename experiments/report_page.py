@@ -130,12 +130,12 @@ def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
     final = summary.get("final") or {}
     limits, costs = channel_limits(summary), summary.get("costs") or {}
     accuracy, dense = final.get("accuracy"), summary.get("dense_accuracy")
-    against = "no dense network to compare with"
+    against = "not measured before pruning"
     if is_number(dense):
-        against = f"dense {score(dense)}"
+        against = f"before pruning {score(dense)}"
         if is_number(accuracy):
             points = f"{100 * (accuracy - dense):+.2f}".replace("-", "−")
-            against += f", {points} points"
+            against += f", {points} points since"
     total = count(final.get("total_weights"))
     last: list[page.Card] = [
         ("Accuracy", score(accuracy), against, ""),

@@ -136,7 +136,7 @@ def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
         summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())
         accuracy, dense = summary["final"]["accuracy"], summary.get("dense_accuracy")
         pruned = is_number(dense) and run.point != DENSE
-        before = f" (dense {100 * dense:.2f}%)" if pruned else ""
+        before = f" (before pruning {100 * dense:.2f}%)" if pruned else ""
         return f"{100 * accuracy:.2f}%{before} in {summary['seconds']:.0f} s", True
     if stopped:
         return "stopped", True

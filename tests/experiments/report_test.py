@@ -113,7 +113,7 @@ def test_the_page_holds_the_headline_numbers(page):
         "asked 2%, reached",
         "53.0×",
         "99.12%",
-        "dense 99.31%, −0.19 points",
+        "before pruning 99.31%, −0.19 points since",
         "2,000",
         "of 106,000",
         "finished",
