@@ -59,5 +59,22 @@ def _note(found: Mapping[str, Any]) -> str:
         f"{after:,} of {before:,} channels stay ({found['how']}); largest relative "
         f"difference of the logits {found['difference']:.1e}. Times are medians and "
         f"quartiles of {found['rounds']} calls in turns, on "
-        f"{', '.join(found['devices'])}."
+        f"{', '.join(found['devices'])}.{_slower(found)}"
+    )
+
+
+def _slower(found: Mapping[str, Any]) -> str:
+    """Say that the compact network takes longer, if it does, and what may help."""
+    timed = [row for row in found["rows"] if row["unit"] == "seconds"]
+    slow = [
+        f"{row['name']} takes {row['compact'][1] / row['dense'][1]:.2f} times as long"
+        for row in timed
+        if row["compact"][1] > row["dense"][1]
+    ]
+    if not slow:
+        return ""
+    return (
+        f" The compact network is slower here: {', '.join(slow)}. Numbers of channels "
+        "that are multiples of 8 may help, `--config.channel_multiple=8`, and so may a "
+        "limit on the latency, `--config.budget.latency`."
     )

@@ -21,6 +21,11 @@ def note(found: Mapping[str, Any]) -> str:
     agree = "no rank correlation, as one of them is the same everywhere"
     if correlation is not None:
         agree = f"Spearman rank correlation {correlation:+.2f}".replace("-", "−")
+        if correlation < 0:
+            agree += (
+                ", so the groups that lose most keep least: either the allocation or "
+                "this measure misjudges them"
+            )
     return (
         "Each group alone loses the smaller half of its filters, in the dense network"
         f" of step {found['step']:,} (test loss {found['loss']:.3f}, accuracy"

@@ -135,3 +135,14 @@ def test_functions_are_timed_in_turns_by_the_clock_given():
     found = timing.in_turns([step("a", 1.0), step("b", 3.0)], 2, clock=lambda: now[0])
     assert order == list("ababab")
     assert found == [(1.0, 1.0, 1.0), (3.0, 3.0, 3.0)]
+
+
+@pytest.mark.parametrize("seconds", [1.29, 0.5])
+def test_a_compact_network_that_is_slower_is_called_slower(seconds):
+    times = {"dense": [0.9, 1.0, 1.1], "compact": [seconds] * 3}
+    row = {"name": "one batch", "unit": "seconds", **times}
+    found = {"rows": [row], "channels": {"a": (8, 4)}, "how": "by its masks"}
+    found |= {"difference": 1e-7, "rounds": 3, "devices": ["cpu"]}
+    text = compact_report.table(found)
+    assert ("slower here: one batch takes 1.29 times as long" in text) == (seconds > 1)
+    assert ("multiples of 8" in text) == (seconds > 1)

@@ -120,3 +120,6 @@ def test_ranks_that_all_tie_have_no_correlation():
     assert sensitivity.rank_correlation([1, 2, 3], [0.9, 0.5, 0.1]) == pytest.approx(-1)
     found = {"correlation": None, "groups": {}, "step": 3, "loss": 0.1, "accuracy": 1.0}
     assert "no rank correlation" in sensitivity_report.note(found)
+    note = sensitivity_report.note({**found, "correlation": -1.0})
+    assert "−1.00, so the groups that lose most keep least" in note
+    assert "so the groups" not in sensitivity_report.note({**found, "correlation": 1.0})
