@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._sharding import replicated
 from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
@@ -95,13 +96,15 @@ class Member:
         """
         others = tuple(d for d in range(array.ndim) if d != self.axis)
         (places,) = np.nonzero(self.channels >= 0)
-        channels, totals = self.channels[places], array.sum(axis=others)[places]
+        channels, totals = self.channels[places], array.sum(axis=others)
         shape = (int(self.channels.max()) + 1,)  # every channel lies on every member
         if isinstance(array, np.ndarray):
             sums = np.zeros(shape, totals.dtype)
-            np.add.at(sums, channels, totals)
+            np.add.at(sums, channels, totals[places])
             return sums
-        return jnp.zeros(shape, totals.dtype).at[channels].add(totals)
+        return (
+            jnp.zeros(shape, totals.dtype).at[channels].add(replicated(totals)[places])
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxprune.base._sharding import replicated
 from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
 
@@ -195,16 +195,6 @@ def _without_padding(codes: jax.Array, ends: tuple[int, ...]) -> jax.Array:
     position = jax.lax.broadcasted_iota(jnp.int32, codes.shape, 1)
     real = position < np.asarray(ends, np.int32)[:, None]
     return jnp.where(real, codes, jnp.zeros_like(codes))
-
-
-def _replicated(x: jax.Array) -> jax.Array:
-    """Return an array that no explicit axis of a mesh shards."""
-    sharding = jax.typeof(x).sharding
-    explicit = AxisType.Explicit in sharding.mesh.axis_types
-    if explicit and any(axis is not None for axis in sharding.spec):
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec(*(None,) * x.ndim))
-        return jax.sharding.reshard(x, everywhere)
-    return x
 
 
 def _in_groups(count: Count, segments: Segments) -> Count:
@@ -385,7 +375,7 @@ def _counted(codes, limits, ends, segments: Segments) -> Count:
         flags = _reached(code, limit, end, layers)
         axes = tuple(range(0 if layers is None else 1, flags.ndim))
         number = jnp.sum(flags, axis=axes, dtype=jnp.uint32)
-        found.append(jnp.atleast_1d(_replicated(number)))
+        found.append(jnp.atleast_1d(replicated(number)))
     return counts.from_uint32(jnp.concatenate(found))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxprune.channels import random_channel_masks, trace_channels
+from jaxprune.channels import filter_norms, random_channel_masks, trace_channels
 from tests.support import architectures
 from tests.support.channel_checks import quick_jit, relative_difference
 from tests.support.networks import CNN
@@ -118,3 +118,36 @@ def test_statistics_over_a_mapped_axis_survive(kind):
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kept", [8, 11])
+def test_a_sharded_axis_that_loses_channels_gives_the_network_of_one_device(kind, kept):
+    def network(p, x):
+        h = jnp.tanh(x @ p["a"] + p["b"][None])
+        step = lambda h, w: (jnp.tanh(h @ w), None)
+        return jax.lax.scan(step, h, p["layers"])[0] @ p["c"]
+
+    draw = np.random.default_rng(0).normal
+    shapes = {"a": (5, 16), "b": (16,), "layers": (2, 16, 16), "c": (16, 3)}
+    params = {k: jnp.asarray(draw(size=s), jnp.float32) for k, s in shapes.items()}
+    x = jnp.asarray(draw(size=(4, 5)), jnp.float32)
+    graph = trace_channels(network, params, x)
+    masks = random_channel_masks(jax.random.key(0), graph, kept / 16)
+    want = graph.compact(masks, params).trees[0]
+    mesh = jax.make_mesh((8,), ("m",), axis_types=(kind,))
+    P = PartitionSpec
+    spec = {"a": P(None, "m"), "b": P("m"), "layers": P(None, "m"), "c": P("m")}
+    with jax.set_mesh(mesh):
+        place = lambda p, s: jax.device_put(p, NamedSharding(mesh, s))
+        sharded = jax.tree.map(place, params, spec)
+        small = graph.compact(masks, sharded)
+        norms = filter_norms(graph)(sharded)
+    if kind is AxisType.Explicit and kept == 8:  # the devices divide what is left
+        assert small.trees[0]["a"].sharding.spec == spec["a"]
+    for name, leaf in want.items():
+        np.testing.assert_array_equal(small.trees[0][name], leaf)
+    logits = small.apply_fn(jax.device_get(small.trees[0]), x)
+    assert relative_difference(logits, graph.masked(masks)(params, x)) <= 1e-5
+    for name, norm in filter_norms(graph)(params).items():
+        np.testing.assert_allclose(norms[name], norm, rtol=1e-6)

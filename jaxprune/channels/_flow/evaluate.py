@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from jaxprune.base._sharding import replicated, sharded_like
 from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._flow.flow import Flow, Frame, Site, Value
@@ -188,13 +189,16 @@ def take(array, kept: Kept):
             continue
         if isinstance(array, np.ndarray):
             array = np.take(array, indices, axis=d)
-        elif len(indices) and np.array_equal(
+            continue
+        whole = replicated(array, [d])
+        if len(indices) and np.array_equal(
             indices, np.arange(indices[0], indices[0] + len(indices))
         ):
             start = int(indices[0])
-            array = jax.lax.slice_in_dim(array, start, start + len(indices), axis=d)
+            part = jax.lax.slice_in_dim(whole, start, start + len(indices), axis=d)
         else:
-            array = jnp.take(array, indices, axis=d, mode="clip")
+            part = jnp.take(whole, indices, axis=d, mode="clip")
+        array = part if whole is array else sharded_like(part, array)
     return array
 
 
