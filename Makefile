@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## prune a small network on digits; the report is in runs/ltp_digits
 	$(BIN)/python -m experiments.main --config=experiments/configs/ltp_digits.py --workdir=runs/ltp_digits
 
-test: install ## run the tests; less than 9 minutes on 2 cores
+test: install ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: install ## run what `test` does in a smaller form: full networks, 300 random ones
