@@ -176,16 +176,16 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
 
 def _check_budget(config: plans.Config, setting: Setting) -> None:
     """Refuse a plan that does not fit, and limits that no phase would hold."""
-    pruners = [setting.plan(p).pruner for p in setting.phases if p.name == "prune"]
+    pruning = [setting.plan(p) for p in setting.phases if p.name == "prune"]
     limits = plans.channel_budget(config)
-    if not limits or any(isinstance(p, jaxprune.ChannelPruner) for p in pruners):
+    if not limits or any(plan.allocate is not None for plan in pruning):
         return
     name = next(iter(limits))
     reason = (
         f"`config.plan={config.plan.__name__}` prunes single weights, and a budget "
         "limits channels. Set `config.sparsity`, or choose a plan that prunes "
         "channels, such as that of `dsa_digits`."
-        if pruners
+        if pruning
         else f"`config.prune_epochs={config.prune_epochs}` leaves the pruning out. "
         "Lengthen it, or leave the limit out."
     )
