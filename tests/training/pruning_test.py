@@ -328,7 +328,8 @@ def test_a_module_is_called_like_the_model_before_and_after_finalize():
     chex.assert_trees_all_equal(evaluate(x), network(x))
     assert np.any(evaluate.params.norm.mean[...] != 0)
     assert penalty != 0
-    with pytest.warns(training.PruningWarning):  # one step does not reach the target
+    # One step does not reach the target.
+    with pytest.warns(jaxprune.base.PruningWarning):
         model, final = module.finalize()
     # The view was made before: it computes with the final weights, not pruned again.
     view = nnx.view(model, deterministic=True, use_running_average=True)
