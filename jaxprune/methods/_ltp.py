@@ -222,9 +222,9 @@ def _ltp(
 
     def final_weights(params, variables, kept, /):
         # A weight that is kept below the threshold, because of a minimum or of a
-        # target, keeps the value that the network was trained with. Were its gate
-        # opened, a layer that was trained to nothing would wake up, in front of a
-        # normalisation that divides by the variance of nothing.
+        # target, keeps the value of the training. An open gate would give outputs to a
+        # layer whose outputs were trained to zero, and a normalisation behind it would
+        # divide them by a variance near zero.
         net, final = network(call, params, where), {}
         for name, leaf in net.leaves.items():
             threshold, scale = scaled(leaf, variables[name])
