@@ -62,7 +62,7 @@ def test_lats_needs_one_line_while_training():
         ("nnx/dsa.py", []),
     ],
 )
-def test_a_script_runs(name, arguments, capsys, compiles_fast):
+def test_a_script_runs(name, arguments, capsys):
     spec = importlib.util.spec_from_file_location("script", EXAMPLES / name)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -415,32 +415,36 @@ def _packing(arrays, segments: Segments) -> _Packing:
     The size of a program grows with the number of arrays in it, so many small arrays
     are ranked as one.
     """
-    small = [i for i, array in enumerate(arrays) if _is_small(array)]
-    small = tuple(small if len(small) > _FEW else ())
+    small = tuple(i for i, array in enumerate(arrays) if _is_small(array))
+    small = small if len(small) > _FEW else ()
+    packed = set(small)
+    members = [(i,) for i in range(len(arrays)) if i not in packed]
+    members += [small] if small else []
     layers = [n or 1 for n in segments.layers]
     starts = np.cumsum([0, *layers]).tolist()
-    singles = [(i,) for i in range(len(arrays)) if i not in set(small)]
     stacks, groups, order, ends = [], [], [], []
-    for members in [*singles, *([small] if small else [])]:
+    for array in members:
         used = []
-        for i in members:
+        for i in array:
             size = arrays[i].size // layers[i]
-            rows = [min(_ROW, size - r) for r in range(0, size, _ROW)] or [0]
-            rows = rows if small and members == small else [size]
+            rows = _rows(size) if i in packed else [size]
             for place in range(starts[i], starts[i + 1]):
                 groups += [segments.groups[place]] * len(rows)
                 order += [place] * len(rows)
                 used += rows
-        packed = bool(small) and members == small
-        stacks.append(len(used) if packed else segments.layers[members[0]])
-        ends.append(tuple(used) if packed else None)
-    members = [*singles, *([small] if small else [])]
+        stacks.append(len(used) if array is small else segments.layers[array[0]])
+        ends.append(tuple(used) if array is small else None)
     return _Packing(
         Segments(tuple(stacks), tuple(groups)),
         tuple(np.argsort(np.argsort(order, kind="stable"), kind="stable").tolist()),
-        tuple(tuple((i, layers[i]) for i in group) for group in members),
+        tuple(tuple((i, layers[i]) for i in array) for array in members),
         tuple(ends),
     )
+
+
+def _rows(size: int) -> list[int]:
+    """Return the used lengths of the rows that hold so many entries."""
+    return [min(_ROW, size - start) for start in range(0, size, _ROW)] or [0]
 
 
 def _pack(arrays, packing: _Packing) -> list[jax.Array]:

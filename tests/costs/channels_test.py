@@ -151,6 +151,7 @@ def test_unknown_groups_are_refused():
         costs.macs(resnet())({"x": jnp.float32(1)})
 
 
+@pytest.mark.usefixtures("compiles_as_users_do")
 def test_products_are_counted_as_the_compiler_counts_them():
     """Without padding, XLA's count is 2 MACs and little else."""
     shapes = {"a": (3, 3, 4, 16), "b": (12 * 12 * 16, 32), "c": (32, 10)}

@@ -175,7 +175,7 @@ def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
     config = _config(data_dir, price=30.0, threshold_learning_rate=0.5)
     summary = train.train_and_evaluate(config, tmp_path)
@@ -189,7 +189,7 @@ def _networks_of_the_trail(config, workdir):
     return [(e.metadata, io.load(e, like)["params"]) for e in entries]
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("rewind", [False, True])
 def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
     rewind, data_dir, tmp_path
@@ -215,7 +215,7 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
     assert count - 1 <= summary["final"]["kept_weights"] <= count
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
 def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
     config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
@@ -232,7 +232,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
         )
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
 def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     changes, data_dir, tmp_path
@@ -282,7 +282,7 @@ def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_p
         train.train_and_evaluate(_config(data_dir, **changes), tmp_path)
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_search_that_is_not_finite_is_noticed(data_dir):
     config = dsa_digits.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
@@ -300,7 +300,7 @@ def test_a_search_that_is_not_finite_is_noticed(data_dir):
     assert int(search(state, batch)[0].bad_step) == 4  # the step before
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_the_published_search_lowers_keep_ratios_until_the_limit_is_met(data_dir):
     config = dsa_digits.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
@@ -324,7 +324,7 @@ def test_the_published_search_lowers_keep_ratios_until_the_limit_is_met(data_dir
     assert search(state._replace(budget_state=met), batch)[0].variables == before
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch):
     config = dsa_digits.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
@@ -352,7 +352,7 @@ def test_latency_is_measured_once_and_is_a_limit(data_dir, tmp_path, monkeypatch
         prepare(config, tmp_path)
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device")
+@pytest.mark.usefixtures("one_device")
 def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(data_dir, tmp_path):
     """To two limits at once; the small network is the masked large one."""
     config = dsa_digits.get_config()
@@ -424,7 +424,7 @@ _TRACED = (
 )
 
 
-@pytest.mark.usefixtures("compiles_fast", "one_device", "no_pictures")
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in _TRACED])
 def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
     """Of a network with fewer layers of the same kinds."""
@@ -437,7 +437,7 @@ def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiles_fast", "one_device")
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_two_steps_of_its_own_network(
     name, data_dir, tmp_path, monkeypatch

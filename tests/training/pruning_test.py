@@ -358,6 +358,7 @@ def test_a_restart_from_an_orbax_checkpoint_goes_on_with_the_same_bits(tmp_path)
     _check(restored[0])
 
 
+@pytest.mark.usefixtures("compiles_as_users_do")
 def test_the_step_costs_what_the_loop_by_hand_costs():
     tx = _optimizer()
     trainable, opt_state = _start(tx)
