@@ -148,13 +148,16 @@ def _newton(log_costs, constraints, target, at: _Iterate) -> tuple[_Iterate, jax
     solved = jax.vmap(lambda r: _solve(product, diagonal, bound, r))(right)
     schur = jnp.diag(slack.cost / dual.cost) + slopes @ solved[1:].T
     moved = residual.cost + centre / dual.cost - slopes @ solved[0]
-    step = -solved[0] - jnp.linalg.solve(schur, moved) @ solved[1:]
+    multipliers = jnp.linalg.solve(schur, moved)
+    step = -solved[0] - multipliers @ solved[1:]
 
     change = _Constraints(slopes @ step, step, -step)
     slack_step = jax.tree.map(lambda r, c: -r - c, residual, change)
     dual_step = jax.tree.map(
         lambda s, d, ds: (centre - d * ds) / s - d, slack, dual, slack_step
     )
+    # Those of the costs are known; the slack of a limit that binds is mostly rounding.
+    dual_step = dual_step._replace(cost=multipliers - dual.cost)
     reach = jnp.minimum(_reach(slack, slack_step), _reach(dual, dual_step))
     length = jnp.minimum(_TO_BOUNDARY * reach, 1)
     new_slack, new_dual = (

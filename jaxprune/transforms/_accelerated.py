@@ -131,9 +131,8 @@ def _accelerated(call, prox, scaling, where):
         t_next = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
         weight = (t - 1) / t_next
         y_next = jax.tree.map(lambda a, d: a + weight.astype(a.dtype) * d, x_next, step)
-        steps, watch = watch_.proceed_exactly(
-            state.watch, params, step_.updates_to(y_next, params)
-        )
+        steps = step_.updates_to(y_next, params)
+        watch = watch_.proceed_with(state.watch, params, steps)
         return merge(chosen, steps, updates), AcceleratedProximalState(
             count=step_.next_count(state.count),
             iterate=x_next,

@@ -324,9 +324,8 @@ def _latent(
         latent = optax.apply_updates(state.latent, only(chosen, moves))
         latent = hold(params, where, latent)
         target, level = rule.proceed(latent, selected, state.scaling, state.count)
-        steps, watch = watch_.proceed_exactly(
-            state.watch, selected, step_.updates_to(target, selected)
-        )
+        steps = step_.updates_to(target, selected)
+        watch = watch_.proceed_with(state.watch, selected, steps)
         return merge(chosen, steps, moves), LatentProximalState(
             count=step_.next_count(state.count),
             latent=latent,

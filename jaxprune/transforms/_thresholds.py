@@ -235,7 +235,7 @@ def _with_thresholds(call: str, optimizer: Any, pruner: Pruner, target):
         weights = optax.apply_updates(weights, moves)
         goal = target(weights, variables, state.count)
         steps = jax.tree.map(lambda t, d: jnp.asarray(t, d.dtype) - d, goal, variables)
-        steps, watch = watch_.proceed_exactly(state.watch, variables, steps)
+        watch = watch_.proceed_with(state.watch, variables, steps)
         learned = [jnp.any(x != 0) for x in jax.tree.leaves(ignored)]
         misplaced = watch.misplaced | jnp.any(jnp.asarray(learned, bool))
         return _joined(params, moves, steps), ThresholdState(

@@ -84,6 +84,7 @@ def _draw(rng, kind, shape):
     }[kind]
 
 
+@pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("kind", ["spread", "two heaps", "equal", "zeros"])
 @pytest.mark.parametrize("sharpness", [0.01, 1.0, 30.0, 1000.0])
 def test_the_mean_is_the_keep_ratio_to_the_last_digits(kind, sharpness):

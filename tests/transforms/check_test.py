@@ -74,11 +74,15 @@ WRONG = {
 }
 
 
+# In their first step, averages are what they average.
+LATER = ("lats, ema", "schedule_free")
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_transformation_in_the_wrong_place_is_noticed_at_the_next_update(
     name, params
 ):
-    trained, state = _run(WRONG[name](params), params)
+    trained, state = _run(WRONG[name](params), params, steps=2 + (name in LATER))
     with pytest.raises(ValueError, match=r"`check\(opt_state\)`"):
         jaxprune.check(state)
     with pytest.raises(ValueError, match=r"`check\(opt_state\)`"):
@@ -135,6 +139,23 @@ def test_parameters_edited_under_lats_are_noticed(edit, sized, params):
     _, state = _run(tx, params, 3, EDITS[edit])
     with pytest.raises(ValueError, match=r"`lats`.*do not edit the parameters"):
         jaxprune.check(state)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_rounding_is_no_edit_and_one_lost_zero_is(dtype, rng):
+    """Of 10^6 weights, each a unit in the last place off, in either direction."""
+    tx = jaxprune.lats(optax.sgd(0.1), threshold=0.2)
+    params = {"kernel": jnp.asarray(rng.normal(size=(1000, 1000)), dtype)}
+    update, grads = jax.jit(tx.update), jax.tree.map(lambda w: 20 * w, params)
+    updates, state = update(grads, tx.init(params), params)
+    weights = np.asarray(optax.apply_updates(params, updates)["kernel"])
+    unsigned = f"uint{8 * weights.itemsize}"
+    off = weights.view(unsigned) + rng.choice([-1, 0, 1], weights.shape)
+    rounded = np.where(weights == 0, weights, off.astype(unsigned).view(weights.dtype))
+    assert not update(grads, state, {"kernel": jnp.asarray(rounded)})[1].watch.misplaced
+    lost = weights.copy()
+    lost.flat[np.flatnonzero(weights == 0)[0]] = 1e-3
+    assert update(grads, state, {"kernel": jnp.asarray(lost)})[1].watch.misplaced
 
 
 def test_parameters_that_are_replaced_without_a_new_state_are_noticed(params):
