@@ -51,9 +51,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    # What was imported stays: the collector need not look at it again and again.
+    # What was imported and traced stays: the collector need not look at it all the time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def pytest_unconfigure():

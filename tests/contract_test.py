@@ -205,9 +205,10 @@ def test_structure_shapes_and_dtypes_are_kept(row, dtype):
 def test_keep_ratios_are_fractions(row):
     params = _params()
     variables = row.pruner.init(params)
+    apply = jax.jit(functools.partial(row.pruner.apply, step=jnp.int32(3)))
     for change in (-100.0, 0.0, 100.0):
         moved = jax.tree.map(lambda v, change=change: v + change, variables)
-        _, keep_ratios = row.pruner.apply(params, moved, step=jnp.int32(3))
+        _, keep_ratios = apply(params, moved)
         ratios = np.concatenate([np.ravel(r) for r in keep_ratios.values()] or [[]])
         assert ((ratios >= 0) & (ratios <= 1)).all()
 
@@ -511,6 +512,15 @@ def budget(request):
     return BUDGETS[request.param]()
 
 
+# As above: where compiling is slow, one budget of each factory.
+_DEAR_BUDGETS = [name for name in BUDGETS if "-" not in name]
+
+
+@pytest.fixture(params=_DEAR_BUDGETS)
+def dear_budget(request):
+    return BUDGETS[request.param]()
+
+
 def _ratios(scale=1.0):
     return {
         "blocks/kernel": jnp.array([0.2, 0.9], jnp.float32) * scale,
@@ -592,7 +602,8 @@ def test_a_budget_refuses_unknown_keywords(budget):
         budget.init(ratios, state)
 
 
-def test_a_budget_on_eight_devices_equals_one(budget):
+def test_a_budget_on_eight_devices_equals_one(dear_budget):
+    budget = dear_budget
     ratios, state = _ratios(), budget.init(_ratios())
     step = lambda ratios, state: (
         jax.grad(budget.penalty)(ratios, state),
@@ -689,10 +700,10 @@ class EveryWayToRun(chex.TestCase):
         chex.assert_trees_all_equal(got, want)
 
     @chex.variants(**ALL_WAYS)
-    @parameterized.parameters(*BUDGETS)
+    @parameterized.parameters(*_DEAR_BUDGETS)
     def test_budget(self, name):
         budget = BUDGETS[name]()
         both = lambda r, s: (budget.penalty(r, s), budget.update(r, s))
         want = both(_ratios(), budget.init(_ratios()))
         got = self.variant(both)(_ratios(), budget.init(_ratios()))
-        chex.assert_trees_all_close(got, want, rtol=1e-5)
+        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-8)

@@ -29,29 +29,52 @@ def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
     """
     short, shrinking = _short_names(graph), _shrinking_sizes(graph, kept)
 
-    def shrink_leaf(path, leaf):
+    def kept_of(path, leaf) -> Kept | None:
         if not hasattr(leaf, "shape") or leaf.size <= 1:
-            return leaf
+            return None
         name = _owner(graph, short, path)
         if name is None:
             # Of no size that an axis had that lost channels: a constant, as muon's.
             constant = not shrinking.intersection(leaf.shape)
             if constant or not jnp.issubdtype(leaf.dtype, jnp.inexact):
-                return leaf
+                return None
             raise ValueError(_no_owner(graph, path, leaf))
         full = graph.leaves[name].shape
         if tuple(leaf.shape) == full:
-            return _cut(leaf, kept[name])
+            loses = any(left is not None for left in kept[name])
+            return kept[name] if loses else None
         if full[: leaf.ndim] == leaf.shape and _layers_only(graph, name, leaf.ndim):
-            return leaf
+            return None
         raise ValueError(_other_shape(path, leaf, name, full))
 
-    return jax.tree_util.tree_map_with_path(shrink_leaf, tree)
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return jax.tree.unflatten(structure, _cut([(x, kept_of(p, x)) for p, x in paths]))
 
 
-def _cut(leaf: Any, kept: Kept) -> Any:
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return take(leaf, kept)
+def _cut(leaves: list[tuple[Any, Kept | None]]) -> list[Any]:
+    """Return the sub-arrays of the indices kept; leaves with None as they are."""
+    found = [leaf for leaf, _ in leaves]
+    # Arrays that lie on the same devices are cut by one program: operations of their
+    # own would be compiled for every shape.
+    together: dict[Any, list[int]] = {}
+    for i, (leaf, kept) in enumerate(leaves):
+        if kept is None:
+            continue
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            found[i] = _cut_shape(leaf, kept)
+        elif isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            together.setdefault(frozenset(leaf.devices()), []).append(i)
+        else:
+            found[i] = take(leaf, kept)
+    for places in together.values():
+        indices = [leaves[i][1] for i in places]
+        cut = jax.jit(lambda arrays, indices=indices: list(map(take, arrays, indices)))
+        for i, array in zip(places, cut([found[i] for i in places]), strict=True):
+            found[i] = array
+    return found
+
+
+def _cut_shape(leaf: jax.ShapeDtypeStruct, kept: Kept) -> jax.ShapeDtypeStruct:
     shape = tuple(
         size if left is None else len(left)
         for size, left in zip(leaf.shape, kept, strict=True)

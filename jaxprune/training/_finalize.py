@@ -1,5 +1,6 @@
 """From a trained pytree to the pruned network, with a report of what was done."""
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -155,13 +156,20 @@ def _decision(pruner, params, variables, keep_ratios, masks, own) -> _Decision:
     own_ratio = None
     if own is not None:
         own_ratio = _overall(sizes, _hard_ratios(own, keep_ratios))
-    final = pruner.final_weights(params, variables, masks)
-    values = tree.named_leaves(final)
-    emptied = tuple(n for n in kept if _is_empty(values[n], leaves[n], kept[n]))
+
+    # One program: the operations of every leaf are compiled together.
+    @jax.jit
+    def finish(params, variables, masks):
+        final = pruner.final_weights(params, variables, masks)
+        values, trained = tree.named_leaves(final), tree.named_leaves(params)
+        return final, {n: _is_empty(values[n], trained[n], r) for n, r in kept.items()}
+
+    final, empty = finish(params, variables, masks)
+    emptied = tuple(name for name in kept if bool(empty[name]))
     return _Decision(final, masks, sizes, kept, own_ratio, emptied)
 
 
-def _is_empty(final, trained, keep_ratio) -> bool:
+def _is_empty(final, trained, keep_ratio) -> jax.Array:
     """Return whether next to nothing is left of a leaf, or of a layer stacked there.
 
     By the values: a weight that is kept below its threshold, because of a minimum,
@@ -170,7 +178,7 @@ def _is_empty(final, trained, keep_ratio) -> bool:
     axes = tuple(range(jnp.ndim(keep_ratio), jnp.ndim(final)))
     left = jnp.sum(jnp.abs(final), axis=axes, dtype=jnp.float32)
     whole = jnp.sum(jnp.abs(trained), axis=axes, dtype=jnp.float32)
-    return bool(jnp.any(left <= _NOTHING * whole))
+    return jnp.any(left <= _NOTHING * whole)
 
 
 def _hard_ratios(masks: Any, keep_ratios: KeepRatios) -> dict[str, Any]:
@@ -178,12 +186,18 @@ def _hard_ratios(masks: Any, keep_ratios: KeepRatios) -> dict[str, Any]:
     named = tree.named_leaves(masks)
     # Methods that prune once have no keep ratios while training.
     sites = keep_ratios or {n: m for n, m in named.items() if jnp.ndim(m)}
-    kept = {}
-    for name in sites:
-        first = jnp.ndim(keep_ratios[name]) if keep_ratios else 0
-        axes = tuple(range(first, jnp.ndim(named[name])))
-        kept[name] = jnp.mean(named[name], axis=axes, dtype=jnp.float32)
-    return kept
+    first = tuple(jnp.ndim(r) if keep_ratios else 0 for r in sites.values())
+    means = _means([named[name] for name in sites], first)
+    return dict(zip(sites, means, strict=True))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _means(masks: list[jax.Array], first: tuple[int, ...]) -> list[jax.Array]:
+    """Return the mean of each mask over all axes behind the first ones."""
+    return [
+        jnp.mean(mask, axis=tuple(range(n, jnp.ndim(mask))), dtype=jnp.float32)
+        for mask, n in zip(masks, first, strict=True)
+    ]
 
 
 def under_masks(pruner: Any, decision: _Decision) -> Params:
@@ -225,10 +239,8 @@ def check_trained(params: Params, variables: Any, step: int) -> None:
       step: the number of steps that were counted.
     """
     for part, values in (("weights", params), ("variables", variables)):
-        for name, leaf in tree.named_leaves(values).items():
-            dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
-            floating = jnp.issubdtype(dtype, jnp.floating)
-            if floating and not bool(jnp.all(jnp.isfinite(leaf))):
+        for name, finite in _finite(values).items():
+            if not finite:
                 raise ValueError(
                     f"`finalize(trainable)`: the {part} must be finite, {name!r} is "
                     "not. The training diverged: lower the learning rate and finalize "
@@ -241,6 +253,21 @@ def check_trained(params: Params, variables: Any, step: int) -> None:
             "train with `pruning.optimizer(...)`. To prune once, "
             "without training, use `pruner.masks`."
         )
+
+
+def _finite(values: Any) -> dict[str, bool]:
+    """Return for every leaf of floats whether all of it is finite."""
+    floating = {}
+    for name, leaf in tree.named_leaves(values).items():
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating):
+            floating[name] = leaf
+    return jax.device_get(_all_finite(floating))
+
+
+@jax.jit
+def _all_finite(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.all(jnp.isfinite(leaf)) for name, leaf in leaves.items()}
 
 
 def _disagreements(report: FinalReport):

@@ -125,7 +125,7 @@ def _check_finite(params: Any, masks: Masks) -> None:
     for (name, p), m in zip(names.items(), jax.tree.leaves(masks), strict=True):
         if not _prunable(p, m) or isinstance(p, jax.core.Tracer):
             continue
-        wrong = jnp.any(~jnp.isfinite(p) & ~m)
+        wrong = _not_finite(p, m)
         if isinstance(wrong, jax.core.Tracer):
             continue
         if bool(wrong):
@@ -134,6 +134,11 @@ def _check_finite(params: Any, masks: Masks) -> None:
                 " finite, and no update takes it to zero. Call"
                 " `jaxprune.apply_masks(params, masks)` first."
             )
+
+
+@jax.jit
+def _not_finite(param: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.any(~jnp.isfinite(param) & ~mask)
 
 
 def _prunable(param: Any, mask: Any) -> bool:

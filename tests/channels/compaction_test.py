@@ -55,7 +55,19 @@ def test_random_channels_removed_in_double_precision(name):
     assert size(smaller) < size(architecture.variables)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+# Deep networks of parts that others here have too: run by `make test-slow`.
+DEEP = ["vgg16", "resnet50", "resnext", "densenet", "densenet_training", "inception"]
+DEEP += ["mobilenet_v3", "mobilenet_v3_training", "efficientnet", "mixnet", "fpn"]
+DEEP += ["groupnorm_resnet"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP))
+        for name in ARCHITECTURES
+    ],
+)
 def test_small_channels_removed_in_single_precision(name):
     architecture, graph = traced(name)
     masks = largest_channels(graph, architecture.variables, 0.7)

@@ -221,7 +221,7 @@ def _run(tx, trainable, steps=STEPS, jit=jax.jit, **extra):
         updates, state = tx.update(grads, state, trainable, **extra)
         return optax.apply_updates(trainable, updates), state
 
-    state = tx.init(trainable)
+    state = jit(tx.init)(trainable)
     for i in range(steps):
         trainable, state = step(trainable, state, _grads(trainable, i))
     return trainable, state
@@ -300,7 +300,7 @@ def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
         params = _params(dtype)
         start = row.trains(params)
         tx = row.make(params)
-        after, state = _run(tx, start, jit=_eagerly)
+        after, state = _run(tx, start)
         chex.assert_trees_all_equal_shapes_and_dtypes(after, start)
         chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(start))
         jaxprune.check(state)
@@ -435,7 +435,7 @@ def _shardings(trainable, mesh):
     return jax.tree.map(leaf, trainable)
 
 
-@each_row
+@each_kind
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_over_eight_devices_equals_one(name, kind):
     row, mesh = ROWS[name], _mesh(kind)
