@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    # What was imported and traced stays: the collector need not look at it all the time.
+    # What was imported and traced stays: the collector need not look at it so often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -41,6 +42,42 @@ def check_concrete(call: str, *values: Any) -> None:
             f"`{call}`: the arrays must have values, some are traced. Call it outside"
             " of `jax.jit`, `jax.vmap` and `jax.grad`, on what they return."
         )
+
+
+def check_callable(call: str, name: str, value: Any, example: str) -> None:
+    """Refuse what cannot be called.
+
+    Args:
+      call: the function called, as the user wrote it: `"snip"`.
+      name: the argument's name.
+      value: a function.
+      example: what to pass, for the message.
+
+    Raises:
+      TypeError: `value` is no function.
+    """
+    if not callable(value):
+        raise TypeError(
+            f"`{call}({name}={value!r})`: must be a function, got a"
+            f" {type(value).__name__}. Pass {example}."
+        )
+
+
+def check_key(call: str, key: Any) -> None:
+    """Refuse what is no key of `jax.random`, typed or of the older raw form.
+
+    Raises:
+      TypeError: `key` is none.
+    """
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.ndim == 1:
+            return
+    raise TypeError(
+        f"`{call}(key={key!r})`: must be one key of `jax.random`. Pass e.g."
+        " `jax.random.key(0)`."
+    )
 
 
 def check_non_negative(call: str, name: str, value: Any) -> None:

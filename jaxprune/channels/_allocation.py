@@ -6,7 +6,7 @@ together.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaxprune.base._checks import round_up
 from jaxprune.base._protocols import Cost, Limit
@@ -19,7 +19,7 @@ from jaxprune.channels._counts import (
     rounded_down,
     units,
 )
-from jaxprune.channels._graph import ChannelGraph
+from jaxprune.channels._graph import ChannelGraph, check_graph
 
 _TINY = 1e-9  # a keep ratio must be positive; one channel stays anyway
 
@@ -75,6 +75,7 @@ def round_to_limits(
       >>> round_to_limits(graph, {"w1:1": 0.9}, Limit(costs.macs(graph), 0.7))
       {'w1:1': 5}
     """
+    check_graph("round_to_limits", graph)
     call = "round_to_limits"
     fewest = _fewest(call, graph, multiple_of, fixed)
     wanted = _targets(call, graph, keep_ratios)
@@ -197,7 +198,8 @@ def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:
     """Return costs with their bounds; refuse those that cannot be met."""
     ratios = {n: count / graph.groups[n].size for n, count in fewest.items()}
     bounds = []
-    for i, limit in enumerate([limits] if isinstance(limits, Limit) else limits):
+    several = isinstance(limits, Iterable) and not isinstance(limits, Limit)
+    for i, limit in enumerate(limits if several else [limits]):
         if not isinstance(limit, Limit):
             raise TypeError(
                 f"`{call}(limits)`: limits[{i}] must be a `Limit`, got {limit!r}. "

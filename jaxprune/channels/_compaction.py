@@ -39,7 +39,7 @@ from jaxprune.channels._counts import check_groups
 from jaxprune.channels._flow.evaluate import Evaluation, Kept
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._liveness import live_channels
-from jaxprune.channels._masks import channel_masks, is_by_name, removed_atoms
+from jaxprune.channels._masks import is_by_name, read_masks, removed_atoms
 from jaxprune.channels._trace import abstract, trace
 from jaxprune.channels._trees import shrink
 
@@ -81,7 +81,7 @@ def compact(
 ) -> Compacted:
     """Remove channels from functions and trees; see `ChannelGraph.compact`."""
     _check_removable("compact", graph, masks)
-    read = channel_masks(graph, masks)
+    read = read_masks("graph.compact", graph, masks)
     if not unread and not is_by_name(graph, masks):
         _check_silent(graph, masks, read)
     kept = _kept_leaves(graph, read)
@@ -111,7 +111,7 @@ def masked(
             f"that was traced, one of {list(graph.functions)}."
         )
     _check_removable("masked", graph, masks)
-    kept = _kept_leaves(graph, channel_masks(graph, masks))
+    kept = _kept_leaves(graph, read_masks("graph.masked", graph, masks))
     return _runner(graph, name, kept, small=False)
 
 
@@ -159,7 +159,7 @@ def _check_nothing_empty(graph, kept):
         for axis, left in enumerate(indices):
             if left is not None and len(left) == 0:
                 raise ValueError(
-                    f"`compact`: the masks leave nothing of leaf {name!r}, axis "
+                    f"`graph.compact(masks)`: nothing is left of leaf {name!r}, axis "
                     f"{axis}, which several groups share. Keep one channel there."
                 )
 
@@ -229,8 +229,9 @@ def _check_shapes(graph, kept, params):
     given = jtree.named_leaves(params)
     if list(given) != list(graph.leaves):
         raise ValueError(
-            "the compact function takes the leaves that were traced: "
-            f"{list(graph.leaves)}, got {list(given)}."
+            "`apply_fn(params, ...)` of a compact or masked network: the parameters "
+            f"must have the leaves that were traced, {list(graph.leaves)}, got "
+            f"{list(given)}."
         )
     for name, leaf in graph.leaves.items():
         left = kept.get(name, (None,) * len(leaf.shape))
@@ -240,6 +241,7 @@ def _check_shapes(graph, kept, params):
         )
         if tuple(given[name].shape) != shape:
             raise ValueError(
-                f"leaf {name!r} must have shape {shape}, got {given[name].shape}: the "
-                "masks and the trees must come from the same call of `compact`."
+                "`apply_fn(params, ...)` of a compact or masked network: leaf "
+                f"{name!r} must have shape {shape}, got {given[name].shape}. Pass the "
+                "`trees` of the same call of `compact`."
             )

@@ -22,8 +22,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._checks import check_key
 from jaxprune.channels._flow.checks import leaves_of
-from jaxprune.channels._graph import ChannelGraph, Group
+from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 from jaxprune.masks._counts import exact_count, keep_count
 from jaxprune.tree._names import matched, near
 
@@ -35,7 +36,8 @@ Fixed = Mapping[str, float]
 
 
 def check_groups(call: str, graph: ChannelGraph) -> None:
-    """Refuse a graph of which nothing can be removed."""
+    """Refuse a graph of which nothing can be removed, and what is no graph."""
+    check_graph(call, graph)
     if not graph.groups:
         raise ValueError(
             f"`{call}(graph)`: the graph must have a group of channels, and has none. "
@@ -248,9 +250,10 @@ def random_channel_masks(
       4
     """
     counts = counts_of("random_channel_masks", graph, keep_ratio, multiple_of, fixed)
+    check_key("random_channel_masks", key)
     # One draw for all groups: the draw is compiled once, not for every size.
     ends = np.cumsum([group.size for group in graph.groups.values()])
-    drawn = np.split(np.asarray(jax.random.bits(key, (ends[-1],))), ends[:-1])
+    drawn = np.split(np.asarray(_bits(key, (int(ends[-1]),))), ends[:-1])
     ranks = (np.argsort(np.argsort(bits, kind="stable")) for bits in drawn)
     return {n: rank < counts[n] for n, rank in zip(graph.groups, ranks, strict=True)}
 
@@ -397,3 +400,6 @@ def _squares(group: Group, leaves: Mapping[str, Any]) -> np.ndarray:
         ],
         axis=0,
     )
+
+
+_bits = jax.jit(jax.random.bits, static_argnums=1)

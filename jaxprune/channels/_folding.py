@@ -26,7 +26,7 @@ from jaxprune import tree as jtree
 from jaxprune.channels import _constants as constants
 from jaxprune.channels._constants import Read
 from jaxprune.channels._flow.checks import leaves_of
-from jaxprune.channels._graph import ChannelGraph, Group
+from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 from jaxprune.channels._liveness import meets_activations
 
 
@@ -70,6 +70,7 @@ def fold_constants(graph: ChannelGraph, params: Any) -> Any:
     >>> folded["b2"].tolist(), folded["w2"].tolist()
     ([6.5], [[1.0], [0.0]])
     """
+    check_graph("fold_constants", graph)
     traced = graph._traced
     named = leaves_of(graph, params, "fold_constants(graph, params)")
     leaves = [

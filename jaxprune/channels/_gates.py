@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks, Params
-from jaxprune.channels._graph import ChannelGraph
+from jaxprune.channels._graph import ChannelGraph, check_graph
 
 
 class GatePlan(NamedTuple):
@@ -64,6 +64,7 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
       >>> plan.sizes, [(leaf, places[0][0]) for leaf, places in plan.places.items()]
       ({'w1:1': 2}, [('w2', 0)])
     """
+    check_graph("plan_gates", graph)
     flow = graph._traced.program.flow
     names = list(graph.groups if groups is None else groups)
     unknown = sorted(set(names) - graph.groups.keys())

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._checks import check_callable
 from jaxprune.base._sharding import replicated
 from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
@@ -384,6 +385,20 @@ def trace_channels(
     return _graph_of(functions, traced)
 
 
+def check_graph(call: str, graph: Any) -> None:
+    """Refuse what is no channel graph.
+
+    Raises:
+      TypeError: `graph` is none.
+    """
+    if not isinstance(graph, ChannelGraph):
+        raise TypeError(
+            f"`{call}(graph)`: must be a `ChannelGraph`, got a "
+            f"{type(graph).__name__}. Pass what `trace_channels(apply_fn, params, "
+            "inputs)` returned."
+        )
+
+
 def _functions(apply_fn, inputs) -> dict[str, Function]:
     """Return the functions to trace, by name, with abstract inputs."""
     if not isinstance(apply_fn, Mapping):
@@ -393,6 +408,10 @@ def _functions(apply_fn, inputs) -> dict[str, Function]:
             "`trace_channels(apply_fn={})`: must hold at least one function. Pass "
             "`{'train': train_fn, 'eval': eval_fn}`, or one function alone."
         )
+    for one in apply_fn.values():
+        one = one.apply_fn if isinstance(one, Function) else one
+        example = "`lambda params, x: model.apply(params, x)`, for instance"
+        check_callable("trace_channels", "apply_fn", one, example)
     return {
         name: one if isinstance(one, Function) else Function(one, inputs)
         for name, one in apply_fn.items()

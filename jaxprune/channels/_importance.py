@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Params
 from jaxprune.channels._gates import apply_gates, plan_gates
-from jaxprune.channels._graph import ChannelGraph, Group
+from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 
 Importance = Callable[[Params], dict[str, jax.Array]]
 
@@ -66,6 +66,7 @@ def norm_scales(
       >>> norm_scales(graph)(params)["w1:1"].tolist()
       [1.0, 2.0]
     """
+    check_graph("norm_scales", graph)
     firsts = {}
     for group in graph.groups.values():
         scales = [m for m in group.members if m.leaf.split("/")[-1] == name]
@@ -80,7 +81,7 @@ def norm_scales(
         firsts[group.name] = scales[0]
 
     def importance(params):
-        leaves = _leaves(params, graph)
+        leaves = _leaves("norm_scales", params, graph)
         scales = {
             group: member.sums(jnp.abs(leaves[member.leaf].astype(jnp.float32)))
             for group, member in firsts.items()
@@ -118,11 +119,12 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
       >>> filter_norms(graph)(params)["w1:1"].tolist()
       [1.0, 3.0]
     """
+    check_graph("filter_norms", graph)
     if order not in (1, 2):
         raise ValueError(f"`filter_norms(order={order})`: must be 1 or 2.")
 
     def importance(params):
-        leaves = _leaves(params, graph)
+        leaves = _leaves("filter_norms", params, graph)
         return {
             name: _mean_power(group, leaves, order) ** (1 / order)
             for name, group in graph.groups.items()
@@ -162,6 +164,7 @@ def filter_norms_and_scales(graph: ChannelGraph, *, name: str = "scale") -> Impo
       >>> filter_norms_and_scales(graph)(params)["w1:1"].tolist()
       [1.0, 6.0]
     """
+    check_graph("filter_norms_and_scales", graph)
     filters, scales = filter_norms(graph), norm_scales(graph, name=name)
 
     def importance(params):
@@ -198,6 +201,7 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
       >>> [round(x, 3) for x in taylor(graph, loss)(params)["w1:1"].tolist()]
       [1.523, 0.995]
     """
+    check_graph("taylor", graph)
     plan = plan_gates(graph)
 
     def importance(params):
@@ -208,12 +212,27 @@ def taylor(graph: ChannelGraph, loss: Callable[[Params], jax.Array]) -> Importan
     return importance
 
 
-def _leaves(params, graph) -> Mapping[str, Any]:
+def _leaves(call: str, params, graph) -> Mapping[str, Any]:
     """Return leaves by their names in the graph, of the tree or its part `params`."""
     leaves = jtree.named_leaves(params)
-    if leaves.keys() & graph.leaves.keys():
-        return leaves
-    return {f"params/{name}": leaf for name, leaf in leaves.items()}
+    if not leaves.keys() & graph.leaves.keys():
+        leaves = {f"params/{name}": leaf for name, leaf in leaves.items()}
+    needed: dict[str, None] = {}
+    for group in graph.groups.values():
+        # Groups without a producer are judged by all members, of which statistics may
+        # lie outside of `params`.
+        made = [m.leaf for m in group.makers if m.role != "member" or m.leaf in leaves]
+        needed.update(dict.fromkeys(made or [group.makers[0].leaf]))
+    for name in needed:
+        shape = tuple(graph.leaves[name].shape)
+        if name not in leaves or jnp.shape(leaves[name]) != shape:
+            got = jnp.shape(leaves[name]) if name in leaves else "none of that name"
+            raise ValueError(
+                f"`{call}(graph)(params)`: leaf {name!r} must have the shape that was "
+                f"traced, {shape}; got {got}. Pass the tree that was traced, or its "
+                "part `params`."
+            )
+    return leaves
 
 
 def _mean_power(group: Group, leaves, order: int) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxprune.channels._flow.checks import leaves_of
-from jaxprune.channels._graph import ChannelGraph, Group
+from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 
 
 def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
@@ -37,6 +37,7 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     Raises:
       ValueError: if names or shapes are not those that were traced.
     """
+    check_graph("live_channels", graph)
     named = leaves_of(graph, params, "live_channels(graph, params)")
     weights = {name: np.array(leaf) for name, leaf in named.items()}
     flow = graph._traced.program.flow

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxprune import tree as jtree
+from jaxprune.base._checks import check_concrete
 from jaxprune.base._protocols import Masks
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._gates import gate_masks, plan_gates
-from jaxprune.channels._graph import ChannelGraph, Group
+from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 
 
 def channel_masks(
@@ -48,15 +49,26 @@ def channel_masks(
       >>> channel_masks(graph, {"w1": left, "w2": np.True_})["w1:1"].tolist()
       [True, False]
     """
+    return read_masks("channel_masks", graph, masks)
+
+
+def read_masks(
+    call: str, graph: ChannelGraph, masks: Mapping[str, Any] | Masks
+) -> dict[str, np.ndarray]:
+    """As `channel_masks`, with messages that begin with the function called."""
+    check_graph(call, graph)
+    check_concrete(f"{call}(masks)", masks)
     by_name = is_by_name(graph, masks)
     if not by_name and isinstance(masks, Mapping) and not _is_tree(graph, masks):
         unknown = sorted(set(map(str, masks)) - set(graph.groups))
         raise ValueError(
-            f"channel masks: {unknown} is neither a group nor the tree of parameters. "
-            f"Groups: {list(graph.groups)}."
+            f"`{call}(masks)`: must be channel masks by group name, or the tree of "
+            f"parameters; {unknown} is neither. Groups: {list(graph.groups)}."
         )
-    read = dict(masks) if by_name else _from_tree(graph, masks)
-    return {name: _checked(graph.groups[name], mask) for name, mask in read.items()}
+    read = dict(masks) if by_name else _from_tree(call, graph, masks)
+    return {
+        name: _checked(call, graph.groups[name], mask) for name, mask in read.items()
+    }
 
 
 def is_by_name(graph: ChannelGraph, masks: Any) -> bool:
@@ -68,57 +80,57 @@ def _is_tree(graph, masks) -> bool:
     return jtree.named_leaves(masks).keys() == graph.leaves.keys()
 
 
-def _checked(group: Group, mask) -> np.ndarray:
+def _checked(call: str, group: Group, mask) -> np.ndarray:
     mask = np.asarray(mask)
     first = group.members[0]
-    place = f"group {group.name!r} (leaf {first.leaf!r}, axis {first.axis})"
+    place = f"the mask of group {group.name!r} ({first.leaf!r}, axis {first.axis})"
     if mask.dtype != np.bool_:
         raise TypeError(
-            f"channel mask of {place}: must be boolean, True for kept, got "
-            f"{mask.dtype}. Compare with zero, as in `mask != 0`."
+            f"`{call}(masks)`: {place} must be boolean, True for kept, "
+            f"got {mask.dtype}. Compare with zero, as in `mask != 0`."
         )
     if mask.shape != (group.size,):
         raise ValueError(
-            f"channel mask of {place}: must have shape {(group.size,)}, one entry for "
-            f"each channel, got {mask.shape}."
+            f"`{call}(masks)`: {place} must have shape {(group.size,)}, one "
+            f"entry for each channel, got {mask.shape}."
         )
     if not mask.any():
         raise ValueError(
-            f"channel mask of {place}: removes the whole group, and nothing would be "
-            "left to compute with. Keep at least one channel."
+            f"`{call}(masks)`: {place} removes all of it, and nothing would "
+            "be left to compute with. Keep at least one channel."
         )
     return mask
 
 
-def _from_tree(graph, masks) -> dict[str, np.ndarray]:
+def _from_tree(call: str, graph, masks) -> dict[str, np.ndarray]:
     leaves = jtree.named_leaves(masks)
     if leaves.keys() != graph.leaves.keys():
         raise ValueError(
-            f"masks must have the leaves that were traced, {list(graph.leaves)}, got "
-            f"{list(leaves)}."
+            f"`{call}(masks)`: must have the leaves that were traced, "
+            f"{list(graph.leaves)}, got {list(leaves)}."
         )
-    gone = {name: _gone(graph, name, mask) for name, mask in leaves.items()}
+    gone = {name: _gone(call, graph, name, mask) for name, mask in leaves.items()}
     for pin in graph.pinned:
-        _check_pinned(pin, gone[pin.leaf][pin.axis])
-    removed = {name: _vote(group, gone) for name, group in graph.groups.items()}
-    _check_whole(graph, gone, removed)
+        _check_pinned(call, pin, gone[pin.leaf][pin.axis])
+    removed = {name: _vote(call, group, gone) for name, group in graph.groups.items()}
+    _check_whole(call, graph, gone, removed)
     return {name: ~lost for name, lost in removed.items()}
 
 
-def _gone(graph, name, mask) -> list[np.ndarray]:
+def _gone(call: str, graph, name, mask) -> list[np.ndarray]:
     """Return for every axis of a leaf the indices at which everything is masked."""
     shape, mask = graph.leaves[name].shape, np.asarray(mask)
     if mask.dtype != np.bool_:
         raise TypeError(
-            f"mask of leaf {name!r}: must be boolean, True for kept, got {mask.dtype}. "
-            "Compare with zero, as in `mask != 0`."
+            f"`{call}(masks)`: the mask of leaf {name!r} must be boolean, True for "
+            f"kept, got {mask.dtype}. Compare with zero, as in `mask != 0`."
         )
     if mask.ndim not in (0, len(shape)) or any(
         m not in (1, n) for m, n in zip(mask.shape, shape, strict=False)
     ):
         raise ValueError(
-            f"mask of leaf {name!r}: must have shape {shape}, one that broadcasts to "
-            f"it, or (), got {mask.shape}."
+            f"`{call}(masks)`: the mask of leaf {name!r} must have shape {shape}, one "
+            f"that broadcasts to it, or (), got {mask.shape}."
         )
     full = np.broadcast_to(mask, shape)
     axes = range(len(shape))
@@ -127,15 +139,15 @@ def _gone(graph, name, mask) -> list[np.ndarray]:
     ]
 
 
-def _check_pinned(pin, gone):
+def _check_pinned(call: str, pin, gone):
     if len(gone) > 1 and gone[pin.indices].any() and not gone.all():
         raise ValueError(
-            f"mask of leaf {pin.leaf!r}, axis {pin.axis}: removes "
+            f"`{call}(masks)`: the mask of leaf {pin.leaf!r}, axis {pin.axis}, removes "
             f"{np.flatnonzero(gone).tolist()}, which must stay: {pin.reason}."
         )
 
 
-def _vote(group: Group, gone) -> np.ndarray:
+def _vote(call: str, group: Group, gone) -> np.ndarray:
     """Return the channels that the members remove; those that do must agree."""
     said: tuple[Any, np.ndarray] | None = None
     for member in group.members:
@@ -149,9 +161,9 @@ def _vote(group: Group, gone) -> np.ndarray:
             continue
         if said is not None and (removed != said[1]).any():
             raise ValueError(
-                f"masks split group {group.name!r}: {_say(member, removed)}, "
-                f"{_say(*said)}. The program couples them, so the same channels must "
-                "go everywhere."
+                f"`{call}(masks)`: group {group.name!r} must stay together, but "
+                f"{_say(member, removed)}, and {_say(*said)}. The program couples "
+                "them, so the same channels must go everywhere."
             )
         said = member, removed
     return np.zeros(group.size, bool) if said is None else said[1]
@@ -162,7 +174,7 @@ def _say(member, removed) -> str:
     return f"leaf {member.leaf!r}, axis {member.axis}, removes channels {channels}"
 
 
-def _check_whole(graph, gone, removed) -> None:
+def _check_whole(call: str, graph, gone, removed) -> None:
     """Check that what the leaves remove is removed channels, and nothing else."""
     lost: dict[tuple[str, int], np.ndarray] = {}
     for name, group in graph.groups.items():
@@ -178,9 +190,10 @@ def _check_whole(graph, gone, removed) -> None:
             wrong = here & ~lost[place]
             if wrong.any():
                 raise ValueError(
-                    f"masks split group {name!r}: leaf {place[0]!r}, axis {place[1]}, "
-                    f"removes indices {np.flatnonzero(wrong).tolist()} without the "
-                    "others of their channels. The program couples them, so all must "
+                    f"`{call}(masks)`: group {name!r} must stay together, but leaf "
+                    f"{place[0]!r}, axis {place[1]}, removes indices "
+                    f"{np.flatnonzero(wrong).tolist()} without the others of their "
+                    "channels. The program couples them, so all must "
                     "go together."
                 )
 
@@ -232,5 +245,6 @@ def consumer_masks(
       [[True], [False]]
     """
     leaves_of(graph, params, "consumer_masks(graph, params, masks)")
-    gates = {n: m for n, m in channel_masks(graph, masks).items() if not m.all()}
+    read = read_masks("consumer_masks", graph, masks)
+    gates = {name: mask for name, mask in read.items() if not mask.all()}
     return gate_masks(plan_gates(graph, gates), params, gates)

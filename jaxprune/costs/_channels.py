@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from jaxprune.channels._flow.atoms import Axis, Fixed
-from jaxprune.channels._graph import ChannelGraph
+from jaxprune.channels._graph import ChannelGraph, check_graph
 from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 
 
@@ -64,6 +64,7 @@ def parameters(graph: ChannelGraph) -> PolynomialCost:
       >>> cost.dense, float(cost({"w1:1": jnp.float32(0.5)}))
       (40, 0.5)
     """
+    check_graph("parameters", graph)
     traced = graph._traced
     pieces = (
         (math.prod(leaf.shape), tuple(zip(value.axes, leaf.shape, strict=True)))
@@ -89,6 +90,7 @@ def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
     Raises:
       ValueError: if `without` names no leaf.
     """
+    check_graph("macs", graph)
     traced = graph._traced
     unknown = set(without) - set(traced.names)
     if unknown:
@@ -127,6 +129,7 @@ def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
       >>> bytes_moved(trace_channels(mlp, params, jnp.ones((1, 3)))).dense
       244
     """
+    check_graph("bytes_moved", graph)
     pieces = (
         (
             work.trips * width * math.prod(sizes),

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.channels._counts import channel_counts, largest_channels
-from jaxprune.channels._graph import ChannelGraph
+from jaxprune.channels._graph import ChannelGraph, check_graph
 from jaxprune.costs import _channels as costs
 from jaxprune.costs._polynomial import PolynomialCost
 
@@ -125,6 +125,7 @@ def random_keep_ratios(
     Raises:
       ValueError: if `number` or `min_keep_ratio` is out of range.
     """
+    check_graph("random_keep_ratios", graph)
     if number < 1 or not 0 < min_keep_ratio <= 1:
         raise ValueError(
             f"`random_keep_ratios(number={number}, "
@@ -181,6 +182,7 @@ def measure(
     Returns:
       What was measured, with the keep ratios after rounding.
     """
+    check_graph("measure", graph)
     functions, rounded = [], []
     for ratios in keep_ratios:
         masks = largest_channels(graph, params, ratios, multiple_of=multiple_of)
@@ -219,6 +221,7 @@ def fit(graph: ChannelGraph, measured: Sequence[Measurement]) -> LatencyCost:
     >>> round(cost.dense, 9), round(float(cost({"w1:1": jnp.float32(0.75)})), 4)
     (6e-06, 0.8333)
     """
+    check_graph("fit", graph)
     seconds = np.array([m.seconds for m in measured])
     if len(seconds) < 3 or not (np.isfinite(seconds) & (seconds > 0)).all():
         raise ValueError(

@@ -29,6 +29,7 @@ import numpy as np
 from jax import export as jax_export
 
 from jaxprune import tree as jtree
+from jaxprune.base._checks import check_callable
 
 Path = str | pathlib.Path
 
@@ -80,6 +81,7 @@ def export_program(
       >>> jax_export.deserialize(program).call(jnp.ones((5, 3))).shape
       (5, 2)
     """
+    check_callable("export_program", "apply_fn", apply_fn, "`small.apply_fn`")
     (examples,) = jax_export.symbolic_shape("examples")
 
     def specify(path, x):

@@ -37,12 +37,14 @@ def keep_count(keep_ratio: float, size: int) -> int:
       A Python int.
 
     Raises:
-      ValueError: `keep_ratio` is not in (0, 1].
+      ValueError: `keep_ratio` is not in (0, 1], or `size` is negative.
 
     Examples:
       >>> keep_count(0.29, 100)
       29
     """
+    if size < 0:
+        raise ValueError(f"`keep_count(size={size})`: must be at least 0.")
     return exact_count("keep_count", keep_ratio, size)
 
 
@@ -63,7 +65,7 @@ def keep_ratio_of(sparsity: float) -> float:
       sparsity: the fraction of zeros, in [0, 1).
 
     Returns:
-      A Python float.
+      A Python float; a `Fraction` of a `Fraction`.
 
     Raises:
       ValueError: `sparsity` is outside [0, 1).
@@ -75,13 +77,15 @@ def keep_ratio_of(sparsity: float) -> float:
     return exact_keep_ratio("keep_ratio_of", sparsity)
 
 
-def exact_keep_ratio(call: str, sparsity: float) -> float:
+def exact_keep_ratio(call: str, sparsity: Any) -> Any:
     """Return `keep_ratio_of`, with messages that begin with the function called."""
     if not is_one_number(sparsity) or not 0 <= sparsity < 1:
         raise ValueError(
             f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, "
             "1). For 95 % zeros pass 0.95."
         )
+    if isinstance(sparsity, Fraction):
+        return 1 - sparsity
     return float(1 - Fraction(str(sparsity)))
 
 

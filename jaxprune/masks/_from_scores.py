@@ -4,6 +4,7 @@ Counts are exact: ties are settled by position, first come, first kept.
 """
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,11 +55,13 @@ def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
     """
     leaves, treedef = jax.tree.flatten(scores)
     size = sum(math.prod(leaf.shape) for leaf in leaves)
-    if isinstance(keep, int) and not 0 <= keep <= size:
-        raise ValueError(
-            f"`top_k_masks(keep={keep})`: `keep` must be from 0 to the number of "
-            f"entries, {size}."
-        )
+    if not isinstance(keep, jax.Array | Count):
+        whole = isinstance(keep, numbers.Integral) and not isinstance(keep, bool)
+        if not whole or not 0 <= keep <= size:
+            raise ValueError(
+                f"`top_k_masks(keep={keep!r})`: must be a whole number from 0 to the "
+                f"number of entries, {size}."
+            )
     refuse_nan(f"top_k_masks(keep={keep})", dict(enumerate(leaves)))
     return jax.tree.unflatten(treedef, largest(leaves, keep))
 

@@ -96,5 +96,9 @@ def soft_prune(
         jnp.broadcast_to(jnp.asarray(x, jnp.float32), threshold.shape)
         for x in (temperature, scale)
     )
-    # Recomputed from its arguments on the way back: a gate is as large as the weights.
-    return jax.checkpoint(_soft_prune)(weights, threshold, temperature, scale)
+    return _gated(weights, threshold, temperature, scale)
+
+
+# Recomputed from its arguments on the way back: a gate is as large as the weights. One
+# program and one trace serve all leaves of a shape.
+_gated = jax.jit(jax.checkpoint(_soft_prune))

@@ -115,6 +115,7 @@ def _probabilities(keep_ratio, scores, valid, floor):
     return _forward(keep_ratio, scores, valid, floor)[0]
 
 
+@jax.jit
 def _forward(keep_ratio, scores, valid, floor):
     # With r certain channels and the others at the floor the mean would be asked for;
     # the root lies within reach of the score at that rank. Scores are measured from

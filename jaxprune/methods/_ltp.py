@@ -189,7 +189,7 @@ def _ltp(
 
     def apply(params, variables, /, *, key=None, step=None):
         del key, step
-        net = network(call, params, where)
+        net = network(call, params, where, variables)
         floors, pruned, keep_ratios = net.floors(min_keep_ratio), {}, {}
         for name, leaf in net.leaves.items():
             threshold, scale = scaled(leaf, variables[name])
@@ -207,7 +207,7 @@ def _ltp(
         return Pruned(tree.replace(net.params, pruned), keep_ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
-        net = network(call, params, where)
+        net = network(call, params, where, variables)
         kept, scores = {}, {}
         for name, leaf in net.leaves.items():
             threshold, scale = scaled(leaf, variables[name])
@@ -225,7 +225,7 @@ def _ltp(
         # target, keeps the value of the training. An open gate would give outputs to a
         # layer whose outputs were trained to zero, and a normalisation behind it would
         # divide them by a variance near zero.
-        net, final = network(call, params, where), {}
+        net, final = network(call, params, where, variables), {}
         for name, leaf in net.leaves.items():
             threshold, scale = scaled(leaf, variables[name])
             soft, _ = gates.soft_prune(leaf.array, threshold, temperature, scale)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_callable
 from jaxprune.base._protocols import Params, Pruned, Pruner
 from jaxprune.masks._distributions import Distribution
 from jaxprune.methods._weights import (
@@ -86,6 +87,7 @@ def prune_by_loss(
       loss_fn: see `LossFn`.
       **options: see `prune_once`.
     """
+    check_callable(call, "loss_fn", loss_fn, "`lambda params: loss(params, batch)`")
     run = compiled(scores, loss_fn)
     return prune_once(call, lambda net: run(net.params, net.arrays), **options)
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from jaxprune import tree
+from jaxprune.base._checks import check_key
 from jaxprune.base._protocols import Pruner
 from jaxprune.masks._distributions import Distribution, erk
 from jaxprune.methods._one_shot import prune_once
@@ -53,6 +54,7 @@ def random_erk(
     References:
       [ERK] Sec. 3, "Sparsity distribution".
     """
+    check_key("random_erk", key)
 
     def scores(net):
         return {

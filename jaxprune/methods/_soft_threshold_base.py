@@ -54,7 +54,7 @@ def soft_thresholds(
 
     def apply(params, variables, /, *, key=None, step=None):
         del key, step
-        net = network(call, params, where)
+        net = network(call, params, where, variables)
         pruned = shrunk(net, variables)
         floors = net.floors(min_keep_ratio)
         total = sum(leaf.array.size for leaf in net.leaves.values())
@@ -67,7 +67,7 @@ def soft_thresholds(
         return Pruned(tree.replace(net.params, pruned), ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
-        net = network(call, params, where)
+        net = network(call, params, where, variables)
         scores = {n: rule.score(leaf, variables[n]) for n, leaf in net.leaves.items()}
         if keep_ratio is not None:
             return net.scored(scores, keep_ratio, min_keep_ratio)
@@ -75,7 +75,7 @@ def soft_thresholds(
         return net.above_threshold(kept, scores, min_keep_ratio)
 
     def final_weights(params, variables, kept, /):
-        net = network(call, params, where)
+        net = network(call, params, where, variables)
         return apply_masks(tree.replace(net.params, shrunk(net, variables)), kept)
 
     return Pruner(

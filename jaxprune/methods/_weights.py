@@ -118,18 +118,27 @@ class Network(NamedTuple):
         return fill(self.params, found, self.where)
 
 
-def network(call: str, params: Params, where: tree.Where) -> Network:
+def network(
+    call: str,
+    params: Params,
+    where: tree.Where,
+    variables: Mapping[str, jax.Array] | None = None,
+) -> Network:
     """Return the network with what its selection says.
 
     Args:
       call: the public function that made the method.
       params: a pytree of arrays, possibly abstract.
       where: see `jaxprune.tree`.
+      variables: of a method that has one for each layer, to be checked.
 
     Raises:
-      ValueError, TypeError: see `jaxprune.tree.select` and `jaxprune.selection`.
+      ValueError: the variables are not those of these weights. See also
+        `jaxprune.tree.select` and `jaxprune.selection`, as for TypeError.
     """
     leaves = weights(params, where, call=f"{call}(where=...)")
+    if variables is not None:
+        _check_variables(call, leaves, variables)
     held = held_masks(params, where)
     if held:
         known = tree.named_leaves(params)
@@ -143,6 +152,18 @@ def network(call: str, params: Params, where: tree.Where) -> Network:
             for name, leaf in leaves.items()
         }
     return Network(call, params, where, leaves)
+
+
+def _check_variables(call: str, leaves, variables) -> None:
+    for name, leaf in leaves.items():
+        shape = () if leaf.layers is None else (leaf.layers,)
+        got = jnp.shape(variables[name]) if name in variables else "none"
+        if got != shape:
+            raise ValueError(
+                f"`{call}(...)`: the variables must have one of shape {shape} for leaf "
+                f"{name!r}, got {got}. Pass what `init(params)` of this pruner "
+                "returned, trained."
+            )
 
 
 def check_min_keep_ratio(call: str, min_keep_ratio: Any) -> None:

@@ -60,6 +60,7 @@ from jaxprune.training._finalize import (
     report_on,
     under_masks,
 )
+from jaxprune.transforms._arguments import with_extra_args
 
 PARTS = ("params", "variables", "budget")
 _EPSILON = 2.0**-20
@@ -174,6 +175,9 @@ class Pruning:
           A transformation with state `PruningState`. Gradient accumulation, clipping
           and loss scaling may be placed around it.
 
+        Raises:
+          TypeError: `weights` or `variables` is no transformation.
+
         Examples:
           >>> import jax, jax.numpy as jnp, optax, jaxprune
           >>> pruning = jaxprune.pruning(
@@ -190,13 +194,17 @@ class Pruning:
         """
         moved = self.pruner.optimizer if variables is None else variables
         inner = {
-            "params": optax.with_extra_args_support(weights),
-            "variables": optax.with_extra_args_support(moved),
+            "params": with_extra_args("pruning.optimizer", weights),
+            "variables": with_extra_args("pruning.optimizer", moved),
         }
 
         def init(params):
-            given = {name: _part_or_placeholder(params, name) for name in inner}
-            return PruningState(**{n: t.init(given[n]) for n, t in inner.items()})
+            if not jax.tree.leaves(params):  # by which optax finds parameters
+                parts: dict[str, Any] = dict.fromkeys(PARTS, params)
+            else:
+                found = _parts("pruning.optimizer(...).init(params)", params)
+                parts = dict(zip(PARTS, found, strict=True))
+            return PruningState(**{n: t.init(parts[n]) for n, t in inner.items()})
 
         def update(updates, state, params=None, **extra_args):
             grads: dict[str, Any] = dict(
@@ -535,14 +543,6 @@ def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
             f"{type(trainable).__name__}. Pass what `pruning.init(params)` returned, "
             "trained."
         ) from error
-
-
-def _part_or_placeholder(trainable: Any, name: str) -> Any:
-    """Return a part; of the placeholder by which optax finds parameters, all."""
-    try:
-        return trainable[name]
-    except (KeyError, TypeError, IndexError):
-        return trainable
 
 
 def _like(example: Any, parts: dict[str, Any]) -> Any:

@@ -94,9 +94,9 @@ def with_extra_args(call: str, optimizer: Any) -> optax.GradientTransformationEx
     """Return `optimizer` taking any extra arguments, refusing what is none."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
-            f"`{call}(optimizer, ...)` must be given an"
-            f" `optax.GradientTransformation`, got {optimizer!r} of type"
-            f" {type(optimizer).__name__}. Pass e.g. `optax.sgd(0.1)`."
+            f"`{call}(optimizer={optimizer!r})`: must be an"
+            f" `optax.GradientTransformation`, got a {type(optimizer).__name__}. Pass"
+            " e.g. `optax.sgd(0.1)`."
         )
     return optax.with_extra_args_support(optimizer)
 

@@ -294,6 +294,11 @@ def _check_thresholds(
     """
     names = list(tree.named_leaves(variables))
     expected = list(jax.eval_shape(pruner.init, params))
+    if not expected:
+        raise ValueError(
+            f"`{call}(optimizer, pruner, ...)`: the pruner must have thresholds, and"
+            " has no variables. Pass `jaxprune.soft_thresholding()`, for instance."
+        )
     if sorted(names) != sorted(expected):
         raise ValueError(
             f"`{call}(optimizer, pruner, ...)`: the variables must be those of"

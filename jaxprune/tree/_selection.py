@@ -147,6 +147,12 @@ def by_name(*patterns: str) -> Selection:
     """
     if not patterns:
         raise ValueError("`by_name()`: at least one pattern is needed, got none.")
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"`by_name({pattern!r})`: must be a shell pattern, got a "
+                f"{type(pattern).__name__}. Pass e.g. `'*/kernel'`."
+            )
     return Selection(where=patterns)
 
 

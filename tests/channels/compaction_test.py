@@ -192,7 +192,7 @@ def test_gradients_are_those_of_the_masked_network(name):
     got = quick_jit(differentiate(loss_of(small.apply_fn)))(small.trees[0])
     want = quick_jit(differentiate(loss_of(run)))(variables)
     want = cut(want, small.kept)
-    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
+    largest = max(np.abs(g).max() for g in jax.tree.leaves(want))
     assert largest > 1e-4
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * largest)
@@ -274,7 +274,8 @@ def test_variables_of_methods_pass():
 def test_channels_that_nobody_reads_are_removed_exactly(name):
     (function, variables, inputs), graph = traced(name)
     masks = random_channel_masks(jax.random.key(5), graph, 0.6)
-    pruned = apply_masks(variables, consumer_masks(graph, variables, masks))
+    prune = jax.jit(lambda v: apply_masks(v, consumer_masks(graph, v, masks)))
+    pruned = prune(variables)
     live = live_channels(graph, pruned)
     assert any((~mask).any() for mask in live.values())
     small = graph.compact(live, pruned)
@@ -359,7 +360,7 @@ def test_masks_that_split_a_group_are_refused():
     tree = jax.tree.map(lambda x: np.ones(x.shape, bool), variables)
     tree["params"]["conv"][..., 1] = False
     tree["params"]["scale"][2] = False
-    with pytest.raises(ValueError, match=r"split group 'params/conv:3'.*axis 3"):
+    with pytest.raises(ValueError, match=r"'params/conv:3' must stay.*axis 3"):
         graph.compact(tree, variables)
 
 
@@ -373,7 +374,7 @@ def test_a_mask_that_splits_one_channel_is_refused():
 
 def test_a_mask_that_removes_a_whole_group_is_refused():
     variables, _, graph, _ = small_case()
-    with pytest.raises(ValueError, match=r"'params/conv', axis 3.*whole group"):
+    with pytest.raises(ValueError, match=r"'params/conv', axis 3.*removes all"):
         graph.compact({"params/conv:3": np.zeros(6, bool)}, variables)
 
 

@@ -41,7 +41,7 @@ def draw(shapes: Any, seed: int = 0) -> Any:
         else:
             fan_in = np.prod(leaf.shape[:-1])
             value = rng.standard_normal(leaf.shape) * np.sqrt(1.5 / fan_in)
-        return jnp.asarray(np.asarray(value, np.float32))
+        return jax.device_put(np.asarray(value, np.float32))
 
     return jax.tree_util.tree_map_with_path(one, shapes)
 

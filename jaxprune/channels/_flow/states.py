@@ -68,6 +68,11 @@ def replaced(
         a tuple, or a collection in it, of which every array has the name and the shape
         of a leaf.
     """
+    if updated is not None and not isinstance(updated, Mapping):
+        raise TypeError(
+            f"`trace_channels(updated={updated!r})`: must be a dictionary from names "
+            "of outputs to those of leaves, as in `{'1': 'batch_stats'}`, or None."
+        )
     if updated is None:
         names = [_below_item(output.path) for output in found]
     else:
