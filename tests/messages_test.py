@@ -5,15 +5,18 @@ graph, a mask of another size, variables of another pruner.
 """
 
 import fractions
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import jaxprune
 from jaxprune import channels, costs, io, masks, transforms
+from jaxprune.base import Final
 
 PARAMS = {
     "a": {"bias": np.ones((1, 8), np.float32), "kernel": np.ones((4, 8), np.float32)},
@@ -30,9 +33,14 @@ def apply_fn(params, x):
     return hidden @ params["b"]["kernel"]
 
 
+@functools.cache
+def _graph():
+    return jaxprune.trace_channels(apply_fn, PARAMS, X)
+
+
 @pytest.fixture(scope="module")
 def graph():
-    return jaxprune.trace_channels(apply_fn, PARAMS, X)
+    return _graph()
 
 
 def _group(mask):
@@ -42,6 +50,14 @@ def _group(mask):
 def _pruning():
     limit = jaxprune.at_most(jaxprune.density, 0.5)
     return jaxprune.pruning(jaxprune.ltp(), limit)
+
+
+def _half_the_macs():
+    return jaxprune.at_most(costs.macs(_graph()), 0.5)
+
+
+def _module():
+    return jaxprune.nnx_module(_pruning(), nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
 
 
 # What the message begins with, and a call that takes a graph.
@@ -60,6 +76,9 @@ GRAPHS = {
     ],
     "apply_fn(params, ...)": [
         lambda g: g.compact(_group(HALF), PARAMS).apply_fn(PARAMS, X)
+    ],
+    "graph.compact(masks)`: must be masks, got a `Final`": [
+        lambda g: g.compact(Final(PARAMS, _group(HALF), None), PARAMS)
     ],
     "random_channel_masks(key=3)": [lambda g: channels.random_channel_masks(3, g, 0.5)],
     "random_channel_masks(key=None)": [
@@ -107,6 +126,20 @@ OTHERS = {
     "pruning.optimizer(optimizer=3)": [lambda: _pruning().optimizer(3)],
     "pruning.optimizer(...).init(params)": [
         lambda: _pruning().optimizer(SGD).init(PARAMS)
+    ],
+    "pruning.init(params)": [
+        lambda: _pruning().init(_pruning().init(PARAMS)),
+        lambda: jaxprune.pruning(jaxprune.ltp(), _half_the_macs()).init(PARAMS),
+    ],
+    "pruning(pruner=<function dsa": [lambda: jaxprune.pruning(jaxprune.dsa)],
+    "pruning(pruner, Limit(": [
+        lambda: jaxprune.pruning(
+            jaxprune.dsa(_graph()), jaxprune.at_most(jaxprune.density, 0.5)
+        )
+    ],
+    "nnx_module(pruning, model)": [
+        lambda: jaxprune.nnx_module(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), _pruning()),
+        lambda: jaxprune.nnx_module(_pruning(), _module()),
     ],
     "follow_threshold(": [
         lambda: transforms.follow_threshold(

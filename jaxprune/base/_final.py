@@ -62,8 +62,8 @@ class Final(NamedTuple):
 
     Attributes:
       params: the weights that the final network computes with. A method that shrinks
-        weights (soft thresholds) gives them shrunk; a `ChannelPruner` leaves them as
-        they are, for `graph.compact`.
+        weights (soft thresholds) gives them shrunk; a `ChannelPruner` gives them of
+        their shapes, with zeros where a removed channel would be read.
       masks: a tree like the parameters, True where a weight is kept, for
         `freeze_pruned`; of a `ChannelPruner` masks of channels by group, for
         `graph.compact`.

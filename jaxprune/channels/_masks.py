@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune.base._checks import check_concrete
+from jaxprune.base._final import Final
 from jaxprune.base._protocols import Masks
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._gates import gate_masks, plan_gates
@@ -57,6 +58,10 @@ def read_masks(
 ) -> dict[str, np.ndarray]:
     """As `channel_masks`, with messages that begin with the function called."""
     check_graph(call, graph)
+    if isinstance(masks, Final):
+        raise TypeError(
+            f"`{call}(masks)`: must be masks, got a `Final`. Pass its `masks`."
+        )
     check_concrete(f"{call}(masks)", masks)
     by_name = is_by_name(graph, masks)
     if not by_name and isinstance(masks, Mapping) and not _is_tree(graph, masks):

@@ -204,8 +204,9 @@ def under_masks(pruner: Any, decision: _Decision) -> Params:
     """Return the weights of the final network at full size."""
     if not isinstance(pruner, ChannelPruner):
         return decision.params
-    gates = {n: np.asarray(m, np.float32) for n, m in decision.masks.items()}
-    return apply_gates(plan_gates(pruner.graph), decision.params, gates)
+    masks = {n: np.asarray(mask) for n, mask in decision.masks.items()}
+    gates = {n: m.astype(np.float32) for n, m in masks.items() if not m.all()}
+    return apply_gates(plan_gates(pruner.graph, gates), decision.params, gates)
 
 
 def report_on(
@@ -230,28 +231,37 @@ def report_on(
     return report
 
 
-def check_trained(params: Params, variables: Any, step: int) -> None:
-    """Refuse a network that diverged, or whose penalty was not part of the loss.
+def check_trained(call: str, params: Params, variables: Any, step: float) -> None:
+    """Refuse a network that diverged, or that was not trained by its own optimizer.
 
     Args:
+      call: the function called, as the user wrote it: `"finalize(trainable)"`.
       params: the trained weights, concrete.
       variables: the trained variables, concrete.
-      step: the number of steps that were counted.
+      step: the number of steps that were counted, as it is stored.
     """
     for part, values in (("weights", params), ("variables", variables)):
         for name, finite in _finite(values).items():
             if not finite:
                 raise ValueError(
-                    f"`finalize(trainable)`: the {part} must be finite, {name!r} is "
-                    "not. The training diverged: lower the learning rate and finalize "
-                    "an earlier state."
+                    f"`{call}`: the {part} must be finite, {name!r} is not. The "
+                    "training diverged: lower the learning rate and finalize an "
+                    "earlier state."
                 )
+    if step != round(step):
+        # Moved by anything else, the count takes steps of a learning rate.
+        raise ValueError(
+            f"`{call}`: the number of steps must be whole, {step:.6g} were counted: "
+            "the budget was moved by another optimizer. Train with "
+            "`pruning.optimizer(optimizer)` in the place of `optimizer`."
+        )
     if step == 0:
         raise ValueError(
-            "`finalize(trainable)`: no step was counted. Add the penalty to "
-            "the loss: `params, penalty = pruning(trainable)`, `loss + penalty`, and "
-            "train with `pruning.optimizer(...)`. To prune once, "
-            "without training, use `pruner.masks`."
+            f"`{call}`: no step was counted. Add the penalty to the loss: `params, "
+            "penalty = pruning(trainable)` (of an NNX module, `network, penalty = "
+            "module.pruned()`), `loss + penalty`, and train with "
+            "`pruning.optimizer(...)`. To prune once, without training, use "
+            "`pruner.masks`."
         )
 
 

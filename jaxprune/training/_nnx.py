@@ -36,6 +36,8 @@ def nnx_module(pruning: Pruning, model: Any) -> Any:
 
     Raises:
       ImportError: if Flax is not installed.
+      TypeError: if `pruning` or `model` is of another kind.
+      ValueError: if `model` is a module of a pruning already; or as `Pruning.init`.
 
     Examples:
       >>> import jax.numpy as jnp, optax, jaxprune
@@ -52,6 +54,17 @@ def nnx_module(pruning: Pruning, model: Any) -> Any:
     """
     from flax import nnx
 
+    if not isinstance(pruning, Pruning) or not isinstance(model, nnx.Module):
+        raise TypeError(
+            "`nnx_module(pruning, model)`: must be a `Pruning` and an `nnx.Module`, "
+            f"got a {type(pruning).__name__} and a {type(model).__name__}. Pass what "
+            "`jaxprune.pruning(...)` returned, and the model itself."
+        )
+    if isinstance(model, _module_class()):
+        raise ValueError(
+            "`nnx_module(pruning, model)`: the model must be dense, and is the module "
+            "of a pruning already. Pass its attribute `params`."
+        )
     trainable = pruning.init(nnx.state(model, nnx.Param))
     held = jax.tree.map(
         nnx.Param, {"variables": trainable["variables"], "budget": trainable["budget"]}
@@ -97,8 +110,9 @@ def _module_class() -> type:
             return self.params, final
 
         def compact(self, **options):
-            rest = nnx.state(self.params, nnx.Not(nnx.Param))
-            trainable = nnx.state(self, nnx.Param)
-            return self.pruning.compact(trainable, rest=rest, **options)
+            traced = self.pruning.pruner.graph.leaves
+            if any(name.startswith("rest/") for name in traced):
+                options["rest"] = nnx.state(self.params, nnx.Not(nnx.Param))
+            return self.pruning.compact(nnx.state(self, nnx.Param), **options)
 
     return PrunedModule

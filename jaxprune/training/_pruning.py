@@ -34,7 +34,7 @@ global norms, and is exact in floating point.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,10 +111,17 @@ class Pruning:
           `params` are float32.
 
         Raises:
-          ValueError: if the method finds nothing to prune or a limit cannot be met.
+          ValueError: if the method finds nothing to prune, a limit cannot be met or is
+            of other sites than the method's, or `params` is what `init` returns.
         """
+        if isinstance(params, Mapping) and set(params) == set(PARTS):
+            raise ValueError(
+                "`pruning.init(params)`: must be the dense weights, got what `init` "
+                "returns. Pass its part `params`, or go on with it as it is."
+            )
         variables = self.pruner.init(params)
         keep_ratios = self._keep_ratios(params, variables)
+        self._check_sites(keep_ratios)
         state = self._budget(params, keep_ratios).init(keep_ratios)
         # Copies, so that a step may donate every leaf.
         self._check_limits(params, keep_ratios)
@@ -295,21 +302,28 @@ class Pruning:
             report has it before and after the decision.
 
         Returns:
-          A `Final`: weights, masks and a report.
+          A `Final`: weights, masks and a report. Of a method that removes channels
+          the weights have their shapes still, and compute without what is removed.
 
         Raises:
           ValueError: if a weight is not finite, the penalty was not part of the loss,
-            or the limits cannot be met.
+            the budget was moved by another optimizer, or the limits cannot be met.
 
         Warns:
           PruningWarning: if the method's own rule keeps more than 1.5 times as much as
             the final network, or less than 1 / 1.5 of it; if the multiplier of the
             budget is at its bound; if a leaf is emptied.
         """
-        check_concrete("finalize(trainable)", trainable)
-        params, variables, _ = self._read("finalize(trainable)", trainable)
-        step = self.step(trainable)
-        check_trained(params, variables, int(step))
+        return self._final(
+            "finalize(trainable)", trainable, keep_ratio, multiple_of, evaluate
+        )
+
+    def _final(self, call, trainable, keep_ratio, multiple_of, evaluate) -> Final:
+        """As `finalize`, with messages that begin with the function called."""
+        check_concrete(call, trainable)
+        params, variables, budget = self._read(call, trainable)
+        step = _step(budget)
+        check_trained(call, params, variables, float(budget["step"]))
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
         decision = decide(
@@ -323,12 +337,11 @@ class Pruning:
         )
         state = self.budget_state(trainable)
         result = Result(int(state.result)) if hasattr(state, "result") else None
-        scores = (None, None)
+        scores, final = (None, None), under_masks(self.pruner, decision)
         if evaluate is not None:
-            final = under_masks(self.pruner, decision)
             scores = float(evaluate(pruned.params)), float(evaluate(final))
         report = report_on(decision, limits, result, scores)
-        return Final(decision.params, decision.masks, report)
+        return Final(final, decision.masks, report)
 
     def compact(
         self, trainable: Any, *, multiple_of: int = 1, **collections: Any
@@ -350,7 +363,8 @@ class Pruning:
 
         Raises:
           TypeError: if the method prunes single weights.
-          ValueError: as `finalize` and `ChannelGraph.compact`.
+          ValueError: as `finalize` and `ChannelGraph.compact`; or if a collection that
+            was traced is missing, or one was not traced.
         """
         if not isinstance(self.pruner, ChannelPruner):
             raise TypeError(
@@ -358,9 +372,11 @@ class Pruning:
                 "shapes as they are. Use `finalize`; `jaxprune.live_channels` finds "
                 "the channels that its zeros leave without a reader."
             )
-        final = self.finalize(trainable, multiple_of=multiple_of)
-        tree = {"params": final.params, **collections} if collections else final.params
-        return self.pruner.graph.compact(final.masks, tree), final
+        graph = self.pruner.graph
+        _check_collections(graph, _parts("compact(trainable)", trainable), collections)
+        final = self._final("compact(trainable)", trainable, None, multiple_of, None)
+        whole = {"params": final.params, **collections} if collections else final.params
+        return graph.compact(final.masks, whole), final
 
     def _key(self, step: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.seed), step)
@@ -378,6 +394,17 @@ class Pruning:
         """Return the parts; variables and budget in plain containers."""
         params, variables, budget = _parts(call, trainable)
         return params, tree.named_leaves(variables), _plain(budget)
+
+    def _check_sites(self, keep_ratios) -> None:
+        """Refuse limits on what the method does not prune."""
+        for limit in self.limits:
+            sites = getattr(limit.cost, "sites", ())
+            if sites and not set(sites) & set(keep_ratios):
+                raise ValueError(
+                    f"`pruning.init(params)`: the limit on {limit.name!r} is of "
+                    f"{list(sites)}, but the method prunes {list(keep_ratios)}. Limit "
+                    "`density` for single weights, a cost of the graph for channels."
+                )
 
     def _check_limits(self, params, keep_ratios) -> None:
         """Refuse limits that no network of this method meets."""
@@ -432,9 +459,10 @@ def pruning(
     """
     channels = isinstance(pruner, ChannelPruner)
     if not channels and not isinstance(pruner, Pruner):
+        factory = getattr(pruner, "__name__", "ltp")
         raise TypeError(
             f"`pruning(pruner={pruner!r})`: must be a `Pruner` or a `ChannelPruner`. "
-            "Call the factory: `jaxprune.ltp()`. Optimizer forms such as "
+            f"Call the factory: `{factory}(...)`. Optimizer forms such as "
             "`jaxprune.lats(optimizer, ...)` are complete without `pruning`."
         )
     for limit in limits:
@@ -442,6 +470,12 @@ def pruning(
             raise TypeError(
                 f"`pruning(pruner, {limit!r})`: limits must be `Limit` values. Call "
                 "`jaxprune.at_most(cost, limit)`."
+            )
+        if channels and limit.cost is density:
+            raise ValueError(
+                f"`pruning(pruner, {limit!r})`: `density` counts single weights, and "
+                "the method removes channels. Limit a cost of the graph, such as "
+                "`costs.parameters(graph)`."
             )
     if solver is None:
         solver = _default_solver(pruner, channels) if limits else _no_limits
@@ -540,9 +574,36 @@ def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
-            f"{type(trainable).__name__}. Pass what `pruning.init(params)` returned, "
-            "trained."
+            f"{_kind(trainable)}. Pass what `pruning.init(params)` returned, of a "
+            "`TrainState` its `params`."
         ) from error
+
+
+def _kind(trainable: Any) -> str:
+    """Say what was passed, with its first keys if it has some."""
+    kind = f"a {type(trainable).__name__}"
+    if isinstance(trainable, Mapping):
+        kind += f" with the keys {list(map(str, trainable))[:6]}"
+    return kind
+
+
+def _check_collections(graph: Any, parts: Any, collections: Mapping[str, Any]) -> None:
+    """Refuse collections that are not those beside which parameters were traced."""
+    traced = dict.fromkeys(name.partition("/")[0] for name in graph.leaves)
+    if tree.named_leaves(parts[0]).keys() == graph.leaves.keys():
+        traced = {}  # The parameters are all that was traced.
+    missing = [n for n in traced if n not in {"params", *collections}]
+    if "params" in traced and missing:
+        raise ValueError(
+            f"`compact(trainable)`: {', '.join(missing)} was traced beside `params`, "
+            f"and must be given. Pass `{missing[0]}=...`."
+        )
+    unknown = [n for n in collections if n not in traced]
+    if unknown:
+        raise ValueError(
+            f"`compact(trainable, {unknown[0]}=...)`: must have been traced beside "
+            f"`params`; the graph is that of {list(traced) or 'the parameters alone'}."
+        )
 
 
 def _like(example: Any, parts: dict[str, Any]) -> Any:

@@ -277,10 +277,12 @@ def test_channels_meet_a_limit_and_compact():
     small, final = _quietly(pruning.compact, trainable)
     assert small.trees[0]["a"]["kernel"].shape == (30, 10)
     assert final.report.costs["macs"] <= 0.5
-    kept = pruning.finalize
-    report = _quietly(kept, trainable, evaluate=lambda p: apply_fn(p, x).sum()).report
+    score = lambda params: apply_fn(params, x).sum()
+    final = _quietly(pruning.finalize, trainable, evaluate=score)
     masked = graph.masked(final.masks)(trainable["params"], x)
-    assert report.score == pytest.approx(float(masked.sum()), rel=1e-4)
+    assert final.report.score == pytest.approx(float(masked.sum()), rel=1e-4)
+    # The final weights compute without the removed channels, in their dense shapes.
+    np.testing.assert_allclose(apply_fn(final.params, x), masked, rtol=1e-5)
     eight, _ = _quietly(pruning.compact, trainable, multiple_of=8)
     assert eight.trees[0]["a"]["kernel"].shape == (30, 8)
     np.testing.assert_allclose(
@@ -288,6 +290,46 @@ def test_channels_meet_a_limit_and_compact():
     )
     with pytest.raises(ValueError, match="counts single weights"):
         pruning.finalize(trainable, keep_ratio=0.5)
+    with pytest.raises(ValueError, match=r"batch_stats=...\)`: must have been traced"):
+        pruning.compact(trainable, batch_stats={})
     weights = jaxprune.pruning(jaxprune.ltp())
     with pytest.raises(TypeError, match="leaves shapes as they are"):
         weights.compact(_trained(weights))
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-2), optax.sgd(0.1)])
+def test_a_budget_that_another_optimizer_moved_is_refused(optimizer):
+    """The user forgot `pruning.optimizer`: multipliers and ramp moved wrongly."""
+    limit = jaxprune.at_most(jaxprune.density, 0.5, ramp=(0, 10))
+    pruning = jaxprune.pruning(jaxprune.ltp(), limit)
+    trainable = pruning.init(_params())
+    state = optimizer.init(trainable)
+
+    @jax.jit
+    def step(carry, _):
+        trainable, state = carry
+        grads = jax.grad(lambda t: pruning(t)[1])(trainable)
+        updates, state = optimizer.update(grads, state, trainable)
+        return (optax.apply_updates(trainable, updates), state), None
+
+    (trainable, _), _ = jax.lax.scan(step, (trainable, state), length=100)
+    with pytest.raises(ValueError, match=r"`finalize\(trainable\)`: the number of st"):
+        pruning.finalize(trainable)
+
+
+def test_collections_that_were_traced_beside_the_parameters_must_be_given():
+    def apply_fn(variables, x):
+        hidden = jnp.tanh(x @ variables["params"]["a"]) * variables["stats"][None]
+        return hidden @ variables["params"]["b"]
+
+    params, stats = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 2))}, jnp.ones(8)
+    variables = {"params": params, "stats": stats}
+    graph = jaxprune.trace_channels(apply_fn, variables, jnp.ones((1, 3)))
+    limit = jaxprune.at_most(costs.macs(graph), 0.5)
+    pruning = jaxprune.pruning(jaxprune.dsa(graph), limit)
+    trainable = pruning.init(params)
+    trainable["budget"]["step"] = jnp.float32(1)
+    with pytest.raises(ValueError, match=r"`compact\(trainable\)`: stats was traced"):
+        pruning.compact(trainable)
+    small, _ = _quietly(pruning.compact, trainable, stats=stats)
+    assert small.trees[0]["stats"].shape == (4,)
