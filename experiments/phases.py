@@ -41,7 +41,7 @@ def begin(setting, phase, previous: TrainState | None, record) -> TrainState:
         if previous is None or setting.config.rewind:
             params = jaxprune.apply_masks(params, masks)
         else:
-            params = _harden(setting, previous, masks)
+            params = _final_weights(setting, previous, masks)
     return init_state(setting.plan(phase, masks), params, batch_stats, phase.begin)
 
 
@@ -72,7 +72,7 @@ def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
     return nonzero_masks(params)
 
 
-def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
+def _final_weights(setting: Setting, state: TrainState, masks: Any) -> Any:
     """What is left of the network when the pruning phase ends in these masks."""
     for phase in setting.phases:
         if phase.name == "prune":

@@ -40,7 +40,7 @@ class Setting:
       evaluator: `model -> evaluate`.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       task: what a method is told, but for the length of its phase.
-      keep_ratio: the keep ratio to finalize to, or None where a price decides.
+      keep_ratio: the keep ratio to finalize to, or None where a penalty weight decides.
       phases: the phases that are not empty.
     """
 
@@ -167,7 +167,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
             channels=_traced(config, workdir, unmapped, blank, image_shape),
             judge=evaluator(unmapped, judging, judged.train_size),
         ),
-        keep_ratio=plans.asked_keep_ratio(config),
+        keep_ratio=plans.target_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
     )
     _check_budget(config, setting)

@@ -94,8 +94,8 @@ def plan_runs(
       rather than everything of few methods.
 
     Raises:
-      ValueError: if there is no such config, a config is led by a price and so takes
-        no sparsity, or a sparsity is not in (0, 1).
+      ValueError: if there is no such config, a config has a fixed penalty weight, which
+        takes no sparsity, or a sparsity is not in (0, 1).
     """
     for sparsity in sparsities:
         if not 0 < sparsity < 1:
@@ -226,10 +226,10 @@ def _points(
     budgets: Sequence[str],
 ) -> list[tuple[float | None, str | None]]:
     """The sparsities or budgets at which a config runs, each once."""
-    if fields.price is not None:
+    if fields.penalty_weight is not None:
         raise ValueError(
-            f"`--configs={config}`: its size is decided by `config.price`, not by a "
-            "sparsity, so it cannot be swept over sparsities."
+            f"`--configs={config}`: `config.penalty_weight` decides its "
+            "size, so it cannot be swept over sparsities."
         )
     if not fields.prune_epochs:
         return [(None, None)]

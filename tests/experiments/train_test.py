@@ -176,8 +176,8 @@ def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
 
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
-def test_a_fixed_price_decides_the_size(data_dir, tmp_path):
-    config = _config(data_dir, price=30.0, threshold_learning_rate=0.5)
+def test_a_fixed_penalty_weight_decides_the_size(data_dir, tmp_path):
+    config = _config(data_dir, penalty_weight=30.0, threshold_learning_rate=0.5)
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["budget"] is None
     assert summary["final"]["keep_ratio"] < 0.5
@@ -233,7 +233,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
 
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
-@pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"price": 0.5}])
+@pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"penalty_weight": 0.5}])
 def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     changes, data_dir, tmp_path
 ):
@@ -273,8 +273,8 @@ def test_learned_and_soft_thresholds_are_driven_by_either_solver(
             {"plan": plans.lats, "solver": "admm", "final_threshold": 0.1},
             "both say what moves the threshold",
         ),
-        ({"plan": plans.pgh, "solver": "admm"}, "schedule, which a price would"),
-        ({"plan": plans.s_lats, "price": 0.5}, "schedule, which a price would"),
+        ({"plan": plans.pgh, "solver": "admm"}, "which a penalty weight would"),
+        ({"plan": plans.s_lats, "penalty_weight": 0.5}, "a penalty weight would"),
     ],
 )
 def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_path):
