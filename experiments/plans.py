@@ -202,30 +202,17 @@ def lats(config: Config, task: Task) -> Plan:
 
 def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
-    _check_no_penalty_weight(config)
     rate = pruning_learning_rate(config, task)
     return _soft_thresholding(config, task, rate, schedules.s_lats(1.0, task.steps))
 
 
 def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
-    _check_no_penalty_weight(config)
     rate = pruning_learning_rate(config, task)
     shape = schedules.pgh_from_learning_rate(
         rate, 1.0, task.steps, beta=config.homotopy_beta
     )
     return _soft_thresholding(config, task, rate, shape)
-
-
-def _check_no_penalty_weight(config: Config) -> None:
-    """Refuses what would replace the schedule of a method."""
-    for field in ("penalty_weight", "solver"):
-        if config[field]:
-            raise ValueError(
-                f"`config.{field}={config[field]!r}`: `{config.plan.__name__}` moves "
-                "its threshold along a schedule, which a penalty weight would "
-                "replace. Use `plans.lats`, or leave it out."
-            )
 
 
 def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 import jaxprune
-from experiments import latencies, phases, plans, regrowth, trail
+from experiments import config_check, latencies, phases, plans, regrowth, trail
 from experiments.closing import summarize
 from experiments.metrics import MetricsWriter
 from experiments.setting import Phase, Setting, prepare
@@ -57,6 +57,7 @@ def train_and_evaluate(
       OSError: if the disk is full or read-only. The last checkpoint stays.
     """
     workdir = Path(workdir)
+    config_check.check(config)
     setting = prepare(config, workdir)
     claim(workdir, config)
     latencies.save(setting.task.channels, workdir)
