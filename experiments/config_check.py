@@ -104,11 +104,7 @@ def check(config: Any) -> None:
     """
     fields, known = dict(_leaves(config)), dict(_leaves(default.get_config()))
     for name, value in fields.items():
-        if name not in known:
-            raise ValueError(
-                f"`config.{name}={value!r}`: there is no such field."
-                f"{near(name, known)} The fields are in {_FILE}."
-            )
+        check_name(name)
         if name in _RULES and value is not None:
             _check_value(name, value, *_RULES[name])
     for name in ("penalty_weight", "final_threshold"):
@@ -139,10 +135,20 @@ def reads(plan: str, field: str) -> bool:
     return not known or plan not in _READS or top in _READS[plan]
 
 
-def near(name: str, known: Mapping[str, Any]) -> str:
-    """Return a question with the names that are near to one that does not exist."""
-    found = difflib.get_close_matches(name, list(known), n=3)
-    return f" Did you mean {', '.join(map(repr, found))}?" if found else ""
+def check_name(name: str) -> None:
+    """Refuse a name, such as `budget.macs`, that no field has.
+
+    Raises:
+      ValueError: with the names that are near.
+    """
+    known = [name for name, _ in _leaves(default.get_config())]
+    if name in known:
+        return
+    found = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {', '.join(map(repr, found))}?" if found else ""
+    raise ValueError(
+        f"`config.{name}`: there is no such field.{hint} The fields are in {_FILE}."
+    )
 
 
 def _readers(field: str) -> str:

@@ -36,8 +36,8 @@ def test_every_plan_declares_what_it_reads(module):
 
 
 WRONG = [
-    ({"epochs": 3}, r"config.epochs=3`: there is no such field.*'prune_epochs'"),
-    ({"budget.flops": 0.5}, "budget.flops=0.5`: there is no such field"),
+    ({"epochs": 3}, r"config.epochs`: there is no such field.*'prune_epochs'"),
+    ({"budget.flops": 0.5}, "budget.flops`: there is no such field"),
     ({"budget.macs": 0.5}, "macs=0.5`: `config.plan=ltp` does not read it.*dsa"),
     ({"budget.macs": 50}, r"must be in \(0, 1\].*For 50.0 %, pass 0.5"),
     ({"sparsity": 95.0}, r"must be in \[0, 1\)\. For 95.0 %, pass 0.95"),
