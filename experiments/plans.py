@@ -194,8 +194,19 @@ def _magnitude(method, config: Config, task: Task) -> Plan:
 
 
 def lats(config: Config, task: Task) -> Plan:
-    """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
+    """Soft thresholds; the L1 coefficient is constant, whatever the learning rate.
+
+    Or they are learned, under a `penalty_weight` or by a `solver`.
+    """
+    given = [f for f in ("penalty_weight", "final_threshold", "solver") if config[f]]
+    if len(given) > 1:
+        raise ValueError(
+            f"`config.{given[0]}` and `config.{given[1]}` both say what moves the "
+            "threshold. Leave one out."
+        )
     rate = pruning_learning_rate(config, task)
+    if config.penalty_weight is not None or config.solver:
+        return _learned_soft_thresholds(config, task, rate)
     shape = schedules.from_learning_rate(rate, 1.0, task.steps)
     return _soft_thresholding(config, task, rate, shape)
 
@@ -215,25 +226,23 @@ def pgh(config: Config, task: Task) -> Plan:
     return _soft_thresholding(config, task, rate, shape)
 
 
+def _learned_soft_thresholds(config: Config, task: Task, rate) -> Plan:
+    pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
+    budget = _size_budget(config, task, config.solver)
+    # At the rate of the weights a penalty weight is an L1 coefficient. The dual
+    # variables of ADMM are none, and differ by orders of magnitude between layers.
+    thresholds = optax.sgd(rate)
+    if config.solver == "admm":
+        thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)
+    thresholds = optax.chain(thresholds, optax.keep_params_nonnegative())
+    weights = weights_optimizer(config, rate)
+    return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
+
+
 def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
-    """To `sparsity`, a `final_threshold`, or under an L1 coefficient."""
-    given = [f for f in ("penalty_weight", "final_threshold", "solver") if config[f]]
-    if len(given) > 1:
-        raise ValueError(
-            f"`config.{given[0]}` and `config.{given[1]}` both say what moves the "
-            "threshold. Leave one out."
-        )
+    """To `sparsity` or a `final_threshold`."""
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
-    if config.penalty_weight is not None or config.solver:
-        budget = _size_budget(config, task, config.solver)
-        # At the rate of the weights a penalty weight is an L1 coefficient. The dual
-        # variables of ADMM are none, and differ by orders of magnitude between layers.
-        thresholds = optax.sgd(rate)
-        if config.solver == "admm":
-            thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)
-        thresholds = optax.chain(thresholds, optax.keep_params_nonnegative())
-        return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
     if config.final_threshold is not None:
         optimizer = jaxprune.follow_threshold(
             weights, pruner, threshold=lambda step: config.final_threshold * shape(step)
