@@ -8,7 +8,6 @@ and started again ends, on a CPU, with the same bits.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import signal
 import time
@@ -113,10 +112,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
                 continue
             setting = phases.compacted(setting, phase, record)
             if found is not None and phase.begin <= first:
-                like = jax.eval_shape(
-                    functools.partial(phases.blank_state, setting, phase)
-                )
-                state = io.load(found, like)
+                state = io.load(found, phases.blank_state(setting, phase))
                 found = None
             else:
                 state = phases.begin(setting, phase, state, record)

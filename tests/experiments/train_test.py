@@ -427,12 +427,37 @@ _TRACED = (
 )
 
 
-@pytest.mark.usefixtures("one_device", "no_pictures")
+# Networks with one layer or block of each kind, as wide as those of the names.
+_BASIC = functools.partial(
+    models.ImageNetResNet, block=models.Basic, blocks=(1, 1, 1, 1)
+)
+_SHALLOW = {
+    "resnet20": functools.partial(models.ResNet, blocks_per_stage=1),
+    "resnet56": functools.partial(models.ResNet, blocks_per_stage=1),
+    "resnet18": _BASIC,
+    "resnet18_cifar": functools.partial(_BASIC, small_images=True),
+    "resnet50": functools.partial(
+        models.ImageNetResNet, block=models.Bottleneck, blocks=(2, 1, 1, 1)
+    ),
+    "vgg16": functools.partial(
+        models.VGG16, stages=tuple((filters, 1) for filters, _ in models.VGG16.stages)
+    ),
+    "mobilenetv1": functools.partial(
+        models.MobileNetV1, blocks=tuple((64 * 2**i, 1 + (i > 0)) for i in range(5))
+    ),
+}
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Networks with fewer layers of the same kinds and widths."""
+    for name, model in _SHALLOW.items():
+        monkeypatch.setitem(models.MODELS, name, model)
+
+
+@pytest.mark.usefixtures("one_device", "no_pictures", "shallow")
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in _TRACED])
 def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
-    """Of a network with fewer layers of the same kinds."""
-    small = functools.partial(models.ResNet, blocks_per_stage=1)
-    monkeypatch.setitem(models.MODELS, "resnet20", small)
     config = _two_steps(name, data_dir, monkeypatch)
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["final"]["step"] == 2
@@ -451,7 +476,7 @@ def test_every_config_runs_two_steps_of_its_own_network(
     assert _meets_what_was_asked(config, summary)
 
 
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("one_device", "shallow")
 @pytest.mark.parametrize("name", _TRACED)
 def test_the_steps_of_other_configs_trace_and_their_widths_meet_the_budget(
     name, data_dir, monkeypatch
@@ -521,7 +546,7 @@ def _traced_two_steps(config):
     else:
         cost = traced.costs["parameters"]
     step = Step(setting.model, plan, cost, seed=config.seed)
-    state = jax.eval_shape(lambda: phases.blank_state(setting, phase))
+    state = phases.blank_state(setting, phase)
     shapes = lambda batch: jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     )
@@ -609,7 +634,7 @@ def _start(data_dir, workdir, name="ltp_digits", **changes):
         "model": "cnn",
         **SHORT,
         "data_dir": data_dir,
-        "checkpoint_every": 2,
+        "checkpoint_every": 3,
         "log_every": 1,
         "trail_every": 1,
         "threshold_learning_rate": 0.5,
@@ -753,6 +778,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert io.latest(tmp_path / "checkpoints").step == 4
 
 
+def _defined_here(config, task):
+    return plans.magnitude(config, task)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -770,8 +799,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         ({"dataset": "digit"}, "digits"),
         ({"budget": {"macs": 0.5}}, r"budget.macs=0\.5.*plan=ltp.*not read it.*dsa"),
         (
-            {"budget": {"macs": 0.5}, "prune_epochs": 0.0},
-            r"budget.macs=0\.5.*plan=ltp.*not read it.*dsa",
+            {"budget": {"macs": 0.5}, "plan": _defined_here},
+            r"budget.macs=0\.5.*plan=_defined_here.*single weights",
+        ),
+        (
+            {"budget": {"macs": 0.5}, "plan": channel_plans.uniform}
+            | {"prune_epochs": 0.01, "trail_every": 5},
+            r"budget.macs=0\.5.*prune_epochs=0\.01. leaves the pruning out",
         ),
     ],
 )
@@ -794,7 +828,7 @@ def test_a_workdir_that_cannot_be_made_is_refused(data_dir, tmp_path):
     ("changes", "message"),
     [
         ({"sparsity": 1.5}, "sparsity=1.5"),
-        ({"sparsty": 0.9}, 'Did you mean "sparsity"'),
+        ({"sparsty": 0.9}, "Did you mean 'sparsity'"),
     ],
 )
 def test_the_command_says_what_is_wrong_without_a_traceback(
