@@ -13,6 +13,7 @@ where it was stopped.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files import write_atomically
-from experiments.sweep_plan import Run, plan_runs, summary_of
+from experiments.sweep_plan import Run, check_run, plan_runs, summary_of
 from experiments.sweep_processes import LOG_FILE, run_all
 
 TRIALS_FILE = "trials.json"
@@ -99,9 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tolerance", default=0.03, type=float)
     parsed, overrides = parser.parse_known_args(arguments)
     seeds = [int(seed) for seed in parsed.seeds.split(",")]
-    runs = plan_runs(
-        [parsed.config], [], seeds, parsed.workdir, overrides, [parsed.budget]
-    )
+    try:
+        runs = plan_runs(
+            [parsed.config], [], seeds, parsed.workdir, overrides, [parsed.budget]
+        )
+        penalty = f"--config.channel_penalty={_RANGE[0]}"
+        check_run(dataclasses.replace(runs[0], overrides=(*overrides, penalty)))
+    except ValueError as error:
+        parser.error(str(error))
     failed = 0
     for run in runs:
         found = search(run, most=parsed.trials, tolerance=parsed.tolerance)

@@ -124,13 +124,14 @@ def _allocated(
 def uniform(config: Config, task: Task) -> Plan:
     """The same keep ratio in every group; filters with the largest norm stay."""
     known = _channels(config, task)
+    norms_of = jax.jit(channels.filter_norms(known.graph))
 
     def allocate(state: TrainState) -> Masks:
         ratio = channels.uniform_ratio(
             known.graph, known.limits(channel_budget(config))
         )
         counts = _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
-        scores = channels.filter_norms(known.graph)(state.params)
+        scores = norms_of(state.params)
         return channels.important_channels(known.graph, scores, counts)
 
     return _trained_already(allocate)
@@ -157,6 +158,8 @@ def norm_scale(config: Config, task: Task) -> Plan:
 
 
 def _ranked(config: Config, task: Task, scores_of: channels.Importance) -> Plan:
+    scores_of = jax.jit(scores_of)
+
     def allocate(state: TrainState) -> Masks:
         scores = {n: np.asarray(x) for n, x in scores_of(state.params).items()}
         everything = np.sort(np.concatenate(list(scores.values())))
@@ -218,7 +221,7 @@ def _penalised(
     known = _channels(config, task)
     rate = pruning_learning_rate(config, task)
     strengths = {n: config.channel_penalty * weight for n, weight in weights.items()}
-    norms_of = channel_norms(known.graph, scales_only=scales_only)
+    norms_of = jax.jit(channel_norms(known.graph, scales_only=scales_only))
     optimizer = optax.chain(
         weights_optimizer(config, rate),
         optax.masked(
@@ -260,10 +263,11 @@ def evolution(config: Config, task: Task) -> Plan:
     known = _channels(config, task)
     plan = channels.plan_gates(known.graph)
     gated = jax.jit(functools.partial(channels.apply_gates, plan))
+    norms_of = jax.jit(channels.filter_norms(known.graph))
 
     def allocate(state: TrainState) -> Masks:
         rng = np.random.default_rng(config.seed)
-        scores = channels.filter_norms(known.graph)(state.params)
+        scores = norms_of(state.params)
         limits = known.limits(channel_budget(config))
         names = list(known.graph.groups)
 

@@ -71,7 +71,7 @@ class Channels:
     def compact(self, masks: Masks) -> "CompactModel":
         """The small network, called as a model is."""
         dense = {"params": self.blank[0], "batch_stats": self.blank[1]}
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dense)
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dense)
         small = self.graph.compact(masks, blank)
         return CompactModel(
             small.functions["train"],

@@ -47,7 +47,7 @@ def summarize(
         "command": list(command),
         "seconds": record.seconds,
         "dense_accuracy": record.dense_accuracy,
-        "budget": _asked(setting),
+        "budget": _targets(setting),
         "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},
         "keep_ratios": {name: layer["keep_ratio"] for name, layer in layers.items()},
         "result": record.result,
@@ -61,9 +61,9 @@ def summarize(
     return summary
 
 
-def _asked(setting: Setting) -> dict[str, float] | None:
-    """The limits asked for, as fractions of the dense network; None without any."""
-    asked = plans.channel_budget(setting.config)
-    if not asked and setting.keep_ratio is not None:
-        asked = {"weights": setting.keep_ratio}
-    return asked or None
+def _targets(setting: Setting) -> dict[str, float] | None:
+    """The limits, as fractions of the dense network; None without any."""
+    targets = plans.channel_budget(setting.config)
+    if not targets and setting.keep_ratio is not None:
+        targets = {"weights": setting.keep_ratio}
+    return targets or None

@@ -20,7 +20,7 @@ from jaxprune import costs
 
 LATENCY_FILE = "latency.json"
 
-_PRICES = ("constant", "per_mac", "per_byte")
+_SLOPES = ("constant", "per_mac", "per_byte")
 
 
 def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
@@ -45,20 +45,20 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
     images = jax.ShapeDtypeStruct(shape, traced.example.dtype)
     tree = {"params": traced.blank[0], "batch_stats": traced.blank[1]}
     graph = trace_both(traced.model, tree, images)
-    found = np.zeros(len(_PRICES))
+    found = np.zeros(len(_SLOPES))
     if jax.process_index() == 0:
         path = workdir / LATENCY_FILE
         if path.exists():
-            prices = json.loads(path.read_text())
-            found = np.array([prices[name] for name in _PRICES])
+            slopes = json.loads(path.read_text())
+            found = np.array([slopes[name] for name in _SLOPES])
         else:
             cost = _measure(traced, graph, images, config)
-            found = np.array([getattr(cost, name) for name in _PRICES])
+            found = np.array([getattr(cost, name) for name in _SLOPES])
     if jax.process_count() > 1:
         # In nanoseconds: they travel in single precision.
         found = np.asarray(multihost_utils.broadcast_one_to_all(found * 1e9)) / 1e9
     cost = costs.LatencyCost(
-        **dict(zip(_PRICES, found.astype(float).tolist(), strict=True)),
+        **dict(zip(_SLOPES, found.astype(float).tolist(), strict=True)),
         macs=costs.macs(graph),
         bytes_moved=costs.bytes_moved(graph),
     )
@@ -70,8 +70,8 @@ def save(traced: Channels | None, workdir: Path) -> None:
     cost = None if traced is None else traced.costs.get("latency")
     if jax.process_index() or not isinstance(cost, costs.LatencyCost):
         return
-    prices = {name: getattr(cost, name) for name in _PRICES}
-    found = {**prices, "dense": cost.dense, "unit": "seconds"}
+    slopes = {name: getattr(cost, name) for name in _SLOPES}
+    found = {**slopes, "dense": cost.dense, "unit": "seconds"}
     write_atomically(workdir / LATENCY_FILE, json.dumps(found, indent=2) + "\n")
 
 

@@ -9,7 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import trail_table
+from experiments import config_check, trail_table
 from experiments.train import NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file to run.")
@@ -43,14 +43,15 @@ def main(argv: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags; an unknown field of the config ends the command."""
-    try:
-        return app.parse_flags_with_usage(arguments)
-    except AttributeError as error:
-        message = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'")
-        sys.exit(
-            f"`--config.field=value`: the config has no such field: '{message} The "
-            "fields are in experiments/configs/default.py."
-        )
+    for argument in arguments[1:]:
+        if argument.startswith("--config."):
+            try:
+                config_check.check_name(
+                    argument.removeprefix("--config.").split("=")[0]
+                )
+            except ValueError as error:
+                sys.exit(str(error))
+    return app.parse_flags_with_usage(arguments)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tensorboardX.proto import event_pb2 as _event_pb2
 from tensorboardX.proto import summary_pb2 as _summary_pb2
 
 from experiments.files import naming
-from experiments.formatting import percent
+from experiments.formatting import cost_name, percent
 from experiments.metrics_file import METRICS_FILE, append, forget_after
 from experiments.progress import Bar, Lines
 
@@ -165,6 +165,7 @@ class MetricsWriter:
         step: int,
         *,
         keep_ratio: SupportsFloat | None = None,
+        costs: Mapping[str, SupportsFloat] | None = None,
         accuracy: SupportsFloat | None = None,
         loss: SupportsFloat | None = None,
         **others: SupportsFloat,
@@ -177,20 +178,23 @@ class MetricsWriter:
         Args:
           step: Steps done so far.
           keep_ratio: Fraction of the weights kept, in [0, 1].
-          accuracy: Fraction of right answers, in [0, 1].
+          costs: Fractions of the dense costs, in [0, 1], by name.
+          accuracy: Fraction of right answers in the training batch, in [0, 1].
           loss: Training loss.
-          **others: Further numbers, shown under their name.
+          **others: Further numbers, under their name.
         """
         if self._display is None or not self._display.due(step):
             return
-        shown = []
+        parts = []
         if keep_ratio is not None:
-            shown.append(f"keep {percent(keep_ratio)}")
+            parts.append(f"weights kept {percent(keep_ratio)}")
+        for name, cost in (costs or {}).items():
+            parts.append(f"{cost_name(name)} {percent(cost)}")
         if accuracy is not None:
-            shown.append(f"accuracy {100 * float(accuracy):.2f}%")
+            parts.append(f"batch accuracy {100 * float(accuracy):.2f}%")
         numbers = ({} if loss is None else {"loss": loss}) | others
-        shown.extend(f"{name} {float(number):.4g}" for name, number in numbers.items())
-        self._display.show(step, ", ".join(shown))
+        parts.extend(f"{name} {float(number):.4g}" for name, number in numbers.items())
+        self._display.show(step, ", ".join(parts))
 
     def flush(self) -> None:
         """Bring everything written so far to the disk itself.

@@ -1,6 +1,7 @@
 """The phases of a run: what trains in each, how it begins and what it leaves."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from jaxprune.budgets import Result
 
 
 def blank_state(setting: Setting, phase: Phase) -> TrainState:
-    """A state of the shapes that a phase has."""
-    return init_state(setting.plan(phase), *setting.blank, phase.begin)
+    """The state of a phase, as shapes alone."""
+    begin = functools.partial(init_state, setting.plan(phase), step=phase.begin)
+    return jax.eval_shape(begin, *setting.blank)
 
 
 def begin(setting, phase, previous: TrainState | None, record) -> TrainState:
@@ -41,8 +43,23 @@ def begin(setting, phase, previous: TrainState | None, record) -> TrainState:
         if previous is None or setting.config.rewind:
             params = jaxprune.apply_masks(params, masks)
         else:
-            params = _harden(setting, previous, masks)
-    return init_state(setting.plan(phase, masks), params, batch_stats, phase.begin)
+            params = _final_weights(setting, previous, masks)
+    return _first_state(setting, phase, params, batch_stats, masks)
+
+
+def _first_state(setting, phase, params, batch_stats, masks) -> TrainState:
+    """Begins with these weights, by one program for all leaves.
+
+    Masks are an argument of it: as constants they would be compiled into it.
+    """
+    plan = setting.plan(phase) if masks is None else None
+
+    @jax.jit
+    def first(params, batch_stats, masks):
+        chosen = plan or setting.plan(phase, masks)
+        return init_state(chosen, params, batch_stats, phase.begin)
+
+    return first(params, batch_stats, masks)
 
 
 def _initial_network(setting: Setting, record: trail.Record) -> tuple[Any, Any]:
@@ -72,12 +89,13 @@ def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
     return nonzero_masks(params)
 
 
-def _harden(setting: Setting, state: TrainState, masks: Any) -> Any:
+def _final_weights(setting: Setting, state: TrainState, masks: Any) -> Any:
     """What is left of the network when the pruning phase ends in these masks."""
     for phase in setting.phases:
         if phase.name == "prune":
             pruner: Any = setting.plan(phase).pruner
-            return pruner.final_weights(state.params, state.variables, masks)
+            final_weights = jax.jit(pruner.final_weights)
+            return final_weights(state.params, state.variables, masks)
     return jaxprune.apply_masks(state.params, masks)
 
 
@@ -129,7 +147,7 @@ def add_point(
     """
     pruner: Any = plan.pruner
     masks = pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
-    hard = pruner.final_weights(state.params, state.variables, masks)
+    hard = jax.jit(pruner.final_weights)(state.params, state.variables, masks)
     point = trail.point_of(
         state.params,
         masks,

@@ -117,7 +117,7 @@ def finetune(config: Config, task: Task, masks) -> Plan:
 
 
 def keep_ratio_ramp(config: Config, steps: int) -> optax.Schedule:
-    """The keep ratio asked for over the pruning phase: a cubic ramp down from 1."""
+    """The target keep ratio over the pruning phase: a cubic ramp down from 1."""
     return jaxprune.schedules.cubic_ramp(
         1.0,
         jaxprune.masks.keep_ratio_of(config.sparsity),
@@ -127,7 +127,7 @@ def keep_ratio_ramp(config: Config, steps: int) -> optax.Schedule:
 
 
 def ltp(config: Config, task: Task) -> Plan:
-    """Learned threshold pruning, to a size (`sparsity`) or for a fixed `price`."""
+    """Learned threshold pruning, to `sparsity` or under a `penalty_weight`."""
     pruner = jaxprune.ltp(
         temperature=config.temperature,
         init_threshold=config.init_threshold,
@@ -137,7 +137,7 @@ def ltp(config: Config, task: Task) -> Plan:
 
 
 def soft_threshold_reparameterization(config: Config, task: Task) -> Plan:
-    """A trainable soft threshold for every layer, to a size or for a fixed `price`."""
+    """A soft threshold learned per layer, to a size or under a `penalty_weight`."""
     pruner = jaxprune.soft_threshold_reparameterization(
         init_value=config.init_threshold_logit,
         temperature=config.temperature,
@@ -147,7 +147,7 @@ def soft_threshold_reparameterization(config: Config, task: Task) -> Plan:
 
 
 def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
-    """Thresholds trained by Adam beside the weights, against the price of a budget."""
+    """Thresholds trained by Adam beside the weights, under the penalty of a budget."""
     budget = _size_budget(config, task, config.solver or "dual_ascent")
     weights = weights_optimizer(config, pruning_learning_rate(config, task))
     thresholds = optax.adam(config.threshold_learning_rate)
@@ -155,13 +155,13 @@ def _learned_thresholds(pruner, config: Config, task: Task) -> Plan:
 
 
 def _size_budget(config: Config, task: Task, solver: str) -> jaxprune.Budget:
-    """A fixed `price`, or the limit on the weights, along its ramp, by a solver."""
+    """A `penalty_weight`, or the limit on the weights along its ramp, by a solver."""
     cost = jaxprune.density(task.params)
-    if config.price is not None:
-        return jaxprune.weighted(cost, config.price)
+    if config.penalty_weight is not None:
+        return jaxprune.weighted(cost, config.penalty_weight)
     limit = jaxprune.at_most(cost, keep_ratio_ramp(config, task.steps))
     if solver == "dual_ascent":
-        return jaxprune.dual_ascent(limit, rate=config.price_rate)
+        return jaxprune.dual_ascent(limit, rate=config.multiplier_rate)
     if solver == "admm":
         return jaxprune.admm(limit, min_keep_ratio=max(config.min_keep_ratio, 1e-6))
     raise AssertionError(solver)  # `check_feasible` has looked at it.
@@ -194,22 +194,31 @@ def _magnitude(method, config: Config, task: Task) -> Plan:
 
 
 def lats(config: Config, task: Task) -> Plan:
-    """Soft thresholds; the L1 coefficient is constant, whatever the learning rate."""
+    """Soft thresholds; the L1 coefficient is constant, whatever the learning rate.
+
+    Or they are learned, under a `penalty_weight` or by a `solver`.
+    """
+    given = [f for f in ("penalty_weight", "final_threshold", "solver") if config[f]]
+    if len(given) > 1:
+        raise ValueError(
+            f"`config.{given[0]}` and `config.{given[1]}` both say what moves the "
+            "threshold. Leave one out."
+        )
     rate = pruning_learning_rate(config, task)
+    if config.penalty_weight is not None or config.solver:
+        return _learned_soft_thresholds(config, task, rate)
     shape = schedules.from_learning_rate(rate, 1.0, task.steps)
     return _soft_thresholding(config, task, rate, shape)
 
 
 def s_lats(config: Config, task: Task) -> Plan:
     """Soft thresholds along the published closed form, that of a bare cosine."""
-    _check_no_price(config)
     rate = pruning_learning_rate(config, task)
     return _soft_thresholding(config, task, rate, schedules.s_lats(1.0, task.steps))
 
 
 def pgh(config: Config, task: Task) -> Plan:
     """Soft thresholds; the L1 coefficient fades to `homotopy_beta` of itself."""
-    _check_no_price(config)
     rate = pruning_learning_rate(config, task)
     shape = schedules.pgh_from_learning_rate(
         rate, 1.0, task.steps, beta=config.homotopy_beta
@@ -217,36 +226,23 @@ def pgh(config: Config, task: Task) -> Plan:
     return _soft_thresholding(config, task, rate, shape)
 
 
-def _check_no_price(config: Config) -> None:
-    """Refuses what would put a price in the place of the schedule of a method."""
-    for field in ("price", "solver"):
-        if config[field]:
-            raise ValueError(
-                f"`config.{field}={config[field]!r}`: `{config.plan.__name__}` moves "
-                "its threshold along a schedule, which a price would replace. Use "
-                "`plans.lats`, or leave it out."
-            )
+def _learned_soft_thresholds(config: Config, task: Task, rate) -> Plan:
+    pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
+    budget = _size_budget(config, task, config.solver)
+    # At the rate of the weights a penalty weight is an L1 coefficient. The dual
+    # variables of ADMM are none, and differ by orders of magnitude between layers.
+    thresholds = optax.sgd(rate)
+    if config.solver == "admm":
+        thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)
+    thresholds = optax.chain(thresholds, optax.keep_params_nonnegative())
+    weights = weights_optimizer(config, rate)
+    return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
 
 
 def _soft_thresholding(config: Config, task: Task, rate, shape) -> Plan:
-    """A size (`sparsity`), an L1 coefficient (`price`) or a `final_threshold`."""
-    given = [f for f in ("price", "final_threshold", "solver") if config[f]]
-    if len(given) > 1:
-        raise ValueError(
-            f"`config.{given[0]}` and `config.{given[1]}` both say what moves the "
-            "threshold. Leave one out."
-        )
+    """To `sparsity` or a `final_threshold`."""
     pruner = jaxprune.soft_thresholding(min_keep_ratio=config.min_keep_ratio)
     weights = weights_optimizer(config, rate)
-    if config.price is not None or config.solver:
-        budget = _size_budget(config, task, config.solver)
-        # At the rate of the weights a price is an L1 coefficient. The dual variables of
-        # ADMM are none, and differ by orders of magnitude between layers.
-        thresholds = optax.sgd(rate)
-        if config.solver == "admm":
-            thresholds = optax.adam(lambda step: 0.1 * rate(step), b2=0.99)
-        thresholds = optax.chain(thresholds, optax.keep_params_nonnegative())
-        return Plan(pruner, budget, _weights_and_thresholds(weights, thresholds))
     if config.final_threshold is not None:
         optimizer = jaxprune.follow_threshold(
             weights, pruner, threshold=lambda step: config.final_threshold * shape(step)
@@ -285,9 +281,9 @@ def _prune_once(pruner) -> Plan:
     return Plan(pruner, jaxprune.unlimited(), optax.set_to_zero())
 
 
-def asked_keep_ratio(config: Config) -> float | None:
-    """The keep ratio to finalize to, or None where a fixed price decides the size."""
-    if config.price is not None or config.final_threshold is not None:
+def target_keep_ratio(config: Config) -> float | None:
+    """The keep ratio to finalize to, or None where none is the target."""
+    if config.penalty_weight is not None or config.final_threshold is not None:
         return None
     if channel_budget(config):
         return None
@@ -311,13 +307,13 @@ def channel_budget(config: Config) -> dict[str, float]:
 
 
 def check_feasible(config: Config, params) -> None:
-    """Raises ValueError, before any training, if what is asked for cannot be met."""
+    """Raises ValueError, before any training, if a target cannot be met."""
     if config.solver not in ("", "dual_ascent", "admm"):
         raise ValueError(
             f"`config.solver={config.solver!r}` must be 'dual_ascent', 'admm', or '' "
             "for the method's own."
         )
-    keep_ratio = asked_keep_ratio(config)
+    keep_ratio = target_keep_ratio(config)
     if keep_ratio is not None:
         jax.eval_shape(
             lambda p: jaxprune.global_magnitude(

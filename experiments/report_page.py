@@ -61,7 +61,7 @@ _CAPTIONS = {
     "keep_ratio": "Fraction of the weights kept, on a logarithmic scale.",
     "budget": (
         "What the learned keep ratios cost, the limit that they are held to, and the"
-        " price that does it. The point is the cost of the whole channels that stay."
+        " multiplier. The point is the cost of the channels that are kept."
     ),
     "group_ratios": (
         "The learned keep ratio of each group of channels that are removed together;"
@@ -149,11 +149,11 @@ def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
         first = [_limit_card(n, costs.get(n), x, room=1.0) for n, x in limits.items()]
         cards = [*first, last[0], ("Channels kept", kept, f"of {size}", ""), last[1]]
         return cards[:4]  # A row of them; with several limits the last are left out.
-    asked = (summary.get("budget") or {}).get("weights")
+    target = (summary.get("budget") or {}).get("weights")
     reached = costs.get("weights")
     kept = reached if is_number(reached) else final.get("keep_ratio")
     # Methods with thresholds of their own come close; 2 % more is no longer close.
-    _, _, note, kind = _limit_card("weights", kept, asked, room=1.02)
+    _, _, note, kind = _limit_card("weights", kept, target, room=1.02)
     return [
         ("Keep ratio", fraction(kept), note, kind),
         ("Compression", times(final.get("compression")), "all / kept weights", ""),
@@ -163,15 +163,20 @@ def _cards(summary: Mapping[str, Any]) -> list[page.Card]:
 
 def _limit_card(name: str, reached: Any, limit: Any, *, room: float) -> page.Card:
     """Show a cost beside its limit, which it may exceed by a factor `room`."""
-    note, kind = "no budget asked", ""
+    note, kind = "no target", ""
     if is_number(limit):
-        note = f"asked {percent(limit)}"
+        note = f"{_bound(name)} {percent(limit)}"
         if is_number(reached):
             held = reached <= room * limit
-            note += ", reached" if held else ", missed"
+            note += ", met" if held else ", missed"
             kind = "good" if held else "warn"
     shown = cost_name(name)
     return shown[0].upper() + shown[1:], score(reached), note, kind
+
+
+def _bound(name: str) -> str:
+    """Channels are held to limits; the fraction of the weights is a target."""
+    return "target" if name == "weights" else "limit"
 
 
 def _stopped() -> str:

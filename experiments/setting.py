@@ -40,7 +40,7 @@ class Setting:
       evaluator: `model -> evaluate`.
       evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
       task: what a method is told, but for the length of its phase.
-      keep_ratio: the keep ratio to finalize to, or None where a price decides.
+      keep_ratio: the keep ratio to finalize to, or None where a penalty weight decides.
       phases: the phases that are not empty.
     """
 
@@ -73,7 +73,7 @@ class Setting:
         if phase.name == "prune":
             return config.plan(config, task)
         if masks is None:  # The state holds the masks.
-            masks = nonzero_masks(params)
+            masks = _zeros(jax.eval_shape(nonzero_masks, params))
         return plans.finetune(config, task, masks)
 
 
@@ -117,7 +117,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
 
         return evaluate
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init))
+    zeros = _zeros(jax.eval_shape(init))
     blank = (zeros["params"], zeros.get("batch_stats", {}))
     plans.check_feasible(config, blank[0])
     training, held_out = _held_out(config, dataset)
@@ -167,7 +167,7 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
             channels=_traced(config, workdir, unmapped, blank, image_shape),
             judge=evaluator(unmapped, judging, judged.train_size),
         ),
-        keep_ratio=plans.asked_keep_ratio(config),
+        keep_ratio=plans.target_keep_ratio(config),
         phases=_phases(config, len(dataset.train) // config.batch_size),
     )
     _check_budget(config, setting)
@@ -175,7 +175,10 @@ def prepare(config: plans.Config, workdir: Path) -> Setting:
 
 
 def _check_budget(config: plans.Config, setting: Setting) -> None:
-    """Refuse a plan that does not fit, and limits that no phase would hold."""
+    """Refuse limits that no phase would hold, which `config_check` cannot know.
+
+    It does not know plans that are defined elsewhere, nor the steps of an epoch.
+    """
     pruning = [setting.plan(p) for p in setting.phases if p.name == "prune"]
     limits = plans.channel_budget(config)
     if not limits or any(plan.allocate is not None for plan in pruning):
@@ -192,6 +195,12 @@ def _check_budget(config: plans.Config, setting: Setting) -> None:
     raise ValueError(f"`config.budget.{name}={limits[name]}`: {reason}")
 
 
+def _zeros(shapes: Any) -> Any:
+    """Zeros on the host, which need no program for each shape."""
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+@jax.jit
 def nonzero_masks(params: Any) -> Any:
     """What is left of the prunable leaves; a bias that is zero is not pruned."""
     return jaxprune.nonzero_masks(params)

@@ -134,7 +134,7 @@ def _row(summary: dict[str, Any], folder: Path) -> Row:
     if pruned and summary["budget"] is None:
         raise ValueError(
             f"`read_runs(...)` compares at asked sparsities; the run in {folder} was "
-            "led by a price."
+            "decided by a penalty weight."
         )
     return Row(
         config=folder.parent.parent.name,

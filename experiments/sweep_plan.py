@@ -1,5 +1,6 @@
 """Which runs a sweep has, where they go, and which of them have finished."""
 
+import ast
 import dataclasses
 import difflib
 import importlib
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import config_check
 from experiments.summary import SUMMARY_FILE
 
 DENSE = "dense"
@@ -94,8 +96,8 @@ def plan_runs(
       rather than everything of few methods.
 
     Raises:
-      ValueError: if there is no such config, a config is led by a price and so takes
-        no sparsity, or a sparsity is not in (0, 1).
+      ValueError: if there is no such config, a config has a fixed penalty weight, which
+        takes no sparsity, or a sparsity is not in (0, 1).
     """
     for sparsity in sparsities:
         if not 0 < sparsity < 1:
@@ -117,7 +119,7 @@ def plan_runs(
         for override in overrides:
             _check_override(override, config, fields)
         points[config] = _points(config, fields, sparsities, budgets)
-    return [
+    runs = [
         Run(
             config=config,
             sparsity=sparsity,
@@ -130,6 +132,42 @@ def plan_runs(
         for config in points
         for sparsity, budget in points[config]
     ]
+    for run in runs:
+        if run.seed == runs[0].seed:
+            check_run(run)
+    return runs
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run whose config, with its overrides, `experiments.main` would refuse.
+
+    Args:
+      run: the run.
+
+    Raises:
+      ValueError: naming the run and the field.
+    """
+    config = _fields(run.config)
+    try:
+        for argument in run.flags[1:]:
+            _apply(config, *argument.removeprefix(OVERRIDE).split("=", 1))
+        config_check.check(config)
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"The run {run} cannot start. {error}") from error
+
+
+def _apply(config: Any, name: str, text: str) -> None:
+    """Set a field as an argument of the command line does."""
+    *folders, last = name.split(".")
+    for folder in folders:
+        config = config[folder]
+    kind = config.get_type(last)
+    if kind is bool:
+        config[last] = text.lower() in ("true", "1")
+    elif kind in (int, float, str):
+        config[last] = kind(text)
+    else:
+        config[last] = ast.literal_eval(text)
 
 
 def summary_of(run: Run) -> dict[str, Any] | None:
@@ -226,10 +264,10 @@ def _points(
     budgets: Sequence[str],
 ) -> list[tuple[float | None, str | None]]:
     """The sparsities or budgets at which a config runs, each once."""
-    if fields.price is not None:
+    if fields.penalty_weight is not None:
         raise ValueError(
-            f"`--configs={config}`: its size is decided by `config.price`, not by a "
-            "sparsity, so it cannot be swept over sparsities."
+            f"`--configs={config}`: `config.penalty_weight` decides its "
+            "size, so it cannot be swept over sparsities."
         )
     if not fields.prune_epochs:
         return [(None, None)]

@@ -8,7 +8,6 @@ and started again ends, on a CPU, with the same bits.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import signal
 import time
@@ -21,7 +20,7 @@ import numpy as np
 from absl import logging
 
 import jaxprune
-from experiments import latencies, phases, plans, regrowth, trail
+from experiments import config_check, latencies, phases, plans, regrowth, trail
 from experiments.closing import summarize
 from experiments.metrics import MetricsWriter
 from experiments.setting import Phase, Setting, prepare
@@ -57,6 +56,7 @@ def train_and_evaluate(
       OSError: if the disk is full or read-only. The last checkpoint stays.
     """
     workdir = Path(workdir)
+    config_check.check(config)
     setting = prepare(config, workdir)
     claim(workdir, config)
     latencies.save(setting.task.channels, workdir)
@@ -112,10 +112,7 @@ def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
                 continue
             setting = phases.compacted(setting, phase, record)
             if found is not None and phase.begin <= first:
-                like = jax.eval_shape(
-                    functools.partial(phases.blank_state, setting, phase)
-                )
-                state = io.load(found, like)
+                state = io.load(found, phases.blank_state(setting, phase))
                 found = None
             else:
                 state = phases.begin(setting, phase, state, record)
@@ -237,14 +234,26 @@ def _write(setting, phase, record, writer, step: int, metrics) -> bool:
     config = setting.config
     if phase.name == "finetune" and record.points:
         metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
-    shown = ("keep_ratio", "accuracy", "loss")
-    writer.progress(step, **{name: metrics[name] for name in shown})
+    size = _sizes(setting, phase, record, metrics)
+    writer.progress(step, **size, accuracy=metrics["accuracy"], loss=metrics["loss"])
     if _is_logged(config, phase, step):
         # A variable may be a vector, one entry for each stacked layer.
         numbers = {name: np.mean(value) for name, value in metrics.items()}
         writer.write(step, {**numbers, "phase": phase.name})
         return bool(np.isfinite(numbers["loss"]))
     return True  # Not looked at: the state remembers the first step that was not.
+
+
+def _sizes(setting: Setting, phase: Phase, record, metrics) -> dict[str, Any]:
+    """What the progress says of the size: the costs under a limit, or the weights."""
+    names = plans.channel_budget(setting.config)
+    if not names:
+        return {"keep_ratio": metrics["keep_ratio"]}
+    if phase.name == "finetune" and record.points:
+        return {"costs": {name: record.points[-1]["costs"][name] for name in names}}
+    # Methods without a search decide about channels when the phase ends.
+    found = {name: metrics.get(f"budget/cost/{j}") for j, name in enumerate(names)}
+    return {"costs": {name: cost for name, cost in found.items() if cost is not None}}
 
 
 def _check_finite(setting: Setting, state: TrainState) -> None:

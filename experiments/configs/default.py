@@ -41,15 +41,15 @@ def get_config() -> plans.Config:
     config.decay_everything = False  # or on everything.
     config.label_smoothing = 0.1
 
-    # Pruning. `sparsity` is the fraction of zeros to end with; if `price` is a number
-    # it is ignored, and the loss plus price times keep ratio decides the size.
+    # Pruning. `sparsity` is the fraction of zeros to end with. If `penalty_weight` is
+    # a number, the loss plus it times the keep ratio decides the size instead.
     config.plan = plans.ltp
     config.sparsity = 0.95
-    config.price = config_dict.placeholder(float)
+    config.penalty_weight = config_dict.placeholder(float)
     config.solver = (
         ""  # Or "dual_ascent", "admm": how LTP, STR and LATS find `sparsity`.
     )
-    config.min_keep_ratio = 1e-3  # What every layer keeps at the least.
+    config.min_keep_ratio = 1e-3  # What every layer keeps at minimum.
     config.ramp_begin = 0.0  # Of the cubic ramp of the keep ratio, as a fraction
     config.ramp_end = 0.7  # of the pruning phase.
 
@@ -99,9 +99,9 @@ def get_config() -> plans.Config:
     config.init_threshold = 0.05
     config.init_threshold_logit = -5.0  # Of STR.
     config.threshold_learning_rate = 0.05
-    config.price_rate = 0.1
+    config.multiplier_rate = 0.1
 
-    # The trail. `lowest_rung` is the last keep ratio of the ladder under a price.
+    # The trail. `lowest_rung` is the last keep ratio of the ladder without a target.
     config.trail_every = 5  # Steps between looks at the keep ratio.
     config.lowest_rung = 1 / 1024
 

@@ -75,13 +75,13 @@ def learning_curves(records: Sequence[Record]) -> Figure:
 
 @drawing.style
 def keep_ratio_over_time(
-    records: Sequence[Record], *, asked: float | None = None
+    records: Sequence[Record], *, target: float | None = None
 ) -> Figure:
     """Draw the keep ratio, and the one aimed at, against the step.
 
     Args:
       records: Lines with `keep_ratio` and perhaps `target_keep_ratio`.
-      asked: The keep ratio that the budget asks for, drawn as a line across.
+      target: The keep ratio of the budget, drawn as a line across.
 
     Returns:
       The figure.
@@ -98,16 +98,16 @@ def keep_ratio_over_time(
         if len(steps):
             axes.plot(steps, values, color=colour, linestyle=line, label=label)
             lowest = min(lowest, values.min())
-    if is_positive(asked):
+    if is_positive(target):
         axes.axhline(
-            asked,
+            target,
             color=drawing.MUTED,
             linewidth=1.3,
             linestyle=(0, (1, 2)),
             zorder=1.5,
-            label=f"asked {percent(asked)}",
+            label=f"target {percent(target)}",
         )
-        lowest = min(lowest, float(asked))
+        lowest = min(lowest, float(target))
     axes.set_yscale("log")
     low = min(lowest * 0.8, 0.5)
     axes.set_ylim(low, 1.12)

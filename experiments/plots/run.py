@@ -67,8 +67,8 @@ def figures(summary: Mapping[str, Any], records: Sequence[Record]) -> dict[str, 
         return drawn | _channel_figures(records, layers, budget, summary.get("costs"))
     kept = [r["keep_ratio"] for r in records if is_positive(r.get("keep_ratio"))]
     if min(kept, default=1.0) < 1.0:  # a dense run keeps all of it all the time
-        asked = budget.get("weights")
-        drawn["keep_ratio"] = keep_ratio_over_time(records, asked=asked)
+        target = budget.get("weights")
+        drawn["keep_ratio"] = keep_ratio_over_time(records, target=target)
     if layers:
         drawn["layers"] = layer_keep_ratios(layers)
     if recorded_keys(records, THRESHOLD):

@@ -222,7 +222,7 @@ def test_progress_in_a_log_is_a_line_per_tenth(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert lines[0].startswith(
-        "step 600/1000 (60%), keep 1.95%, accuracy 99.12%, loss 0.5, 00:0"
+        "step 600/1000 (60%), weights kept 1.95%, batch accuracy 99.12%, loss 0.5, 00:0"
     )
     assert lines[-1].startswith("step 1000/1000 (100%)")
     assert lines[-1].endswith("00:00 left")
@@ -233,10 +233,10 @@ def test_progress_in_a_terminal_is_a_live_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with MetricsWriter(tmp_path, 100, resume_step=10) as metrics:
         for step in range(11, 101):
-            metrics.progress(step, keep_ratio=step / 100, accuracy=0.5, price=2.0)
+            metrics.progress(step, keep_ratio=step / 100, accuracy=0.5, rate=2.0)
     last = terminal.getvalue().split("\r")[-1]
     assert "100%|" in last
-    assert "keep 100%, accuracy 50.00%, price 2" in last
+    assert "weights kept 100%, batch accuracy 50.00%, rate 2" in last
     assert last.count("\n") == 1
 
 
@@ -275,3 +275,13 @@ def test_files_are_replaced_whole(tmp_path):
 )
 def test_percent_shows_three_digits(fraction, text):
     assert percent(fraction) == text
+
+
+def test_progress_gives_the_costs_that_are_limited(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with MetricsWriter(tmp_path, 1) as metrics:
+        metrics.progress(1, costs={"macs": 0.625}, accuracy=1.0)
+    last = terminal.getvalue().split("\r")[-1]
+    assert "MACs 62.5%, batch accuracy 100.00%" in last
+    assert "weights" not in last

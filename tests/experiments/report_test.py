@@ -110,7 +110,7 @@ def test_the_page_holds_the_headline_numbers(page):
     text = " ".join(page.text)
     for shown in (
         "1.89%",
-        "asked 2%, reached",
+        "target 2%, met",
         "53.0×",
         "99.12%",
         "before pruning 99.31%, −0.19 points since",
@@ -221,14 +221,14 @@ def test_a_stopped_run_says_so(tmp_path):
 def test_a_missed_budget_says_so(tmp_path):
     summary = summary_of(budget={"weights": 0.01})
     text = write_report(run_of(tmp_path, summary, [])).read_text()
-    assert '<dd class="note warn">asked 1%, missed</dd>' in text
+    assert '<dd class="note warn">target 1%, missed</dd>' in text
 
 
 def test_a_run_that_prunes_channels_shows_its_limits_and_groups(tmp_path):
     page = Page(write_report(run_of(tmp_path, channel_summary(), [])).read_text())
     text = " ".join(" ".join(page.text).split())
     assert "Differentiable sparsity allocation" in text
-    assert "MACs 49.97% asked 50%, reached" in text
+    assert "MACs 49.97% limit 50%, met" in text
     assert "Channels kept 14 of 32" in text
     assert ["params/block1/conv1/kernel:3", "16", "2", "12.5%"] in page.rows
     header, *rows = trail_table.lay_out(channel_summary())[1]

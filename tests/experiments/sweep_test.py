@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data, sparsity_table, sweep, sweep_processes
+from experiments import bisect, data, sparsity_table, sweep, sweep_processes
 from experiments.sweep_plan import plan_runs, summary_of
 from experiments.sweep_processes import run_all
 
@@ -83,6 +83,8 @@ def test_a_sweep_that_cannot_run_is_refused_at_once(arguments, message):
         (["--config.epochs=3"], "no field 'epochs'. Did you mean 'prune_epochs'?"),
         (["--config.model.width=3"], "no field 'model.width'"),
         (["--config.batch_size=all"], "a value of type int, got 'all'"),
+        (["--config.importance=a"], "ltp_digits 0.9 seed 0 cannot start. `config.imp"),
+        (["--config.trail_every=0"], "trail_every=0` must be at least 1"),
         (["--jobs=0"], "at least 1, got 0"),
         (["--seeds=a"], "invalid list of int value: 'a'"),
     ],
@@ -189,3 +191,13 @@ def test_a_sweep_that_is_stopped_saves_its_run_and_starts_no_other(data_dir, tmp
     assert summary["status"] == "stopped"
     assert list((runs[0].workdir / "checkpoints").iterdir())
     assert not runs[1].workdir.exists()
+
+
+def test_a_search_of_a_penalty_that_the_plan_does_not_read_is_refused(capsys):
+    arguments = ["--config=dsa_digits", "--budget=macs:0.5", "--workdir=unused"]
+    with pytest.raises(SystemExit):
+        bisect.main(arguments)
+    error = capsys.readouterr().err
+    assert "`config.plan=dsa` does not read it" in error
+    assert "group_lasso, morphnet" in error
+    assert not Path("unused").exists()

@@ -177,9 +177,9 @@ def test_runs_that_do_not_compare_are_refused(workdir, tmp_path):
     put(workdir, "str_digits", 0.9, 0, 0.9, model="mlp")
     with pytest.raises(ValueError, match="got cnn on digits, mlp on digits"):
         read_runs(workdir)
-    put(tmp_path / "price", "ltp_digits", 0.9, 0, 0.9, budget=None)
-    with pytest.raises(ValueError, match="led by a price"):
-        read_runs(tmp_path / "price")
+    put(tmp_path / "fixed", "ltp_digits", 0.9, 0, 0.9, budget=None)
+    with pytest.raises(ValueError, match="decided by a penalty weight"):
+        read_runs(tmp_path / "fixed")
 
 
 def test_only_what_is_between_the_markers_changes_and_only_once():
