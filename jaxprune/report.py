@@ -1,6 +1,7 @@
 """What is left of a network: counts by leaf, as data and as a table."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -167,27 +168,38 @@ def summarize(
 
 def _counts(leaves, masks, chosen) -> dict[str, tuple[int, int]]:
     """Return for every leaf how many entries are kept, and how many wrongly."""
-    pairs = {}
+    counts = {}
     for name, leaf in leaves.items():
-        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
-        if abstract and masks[name] is None and name in chosen:
+        mask, abstract = masks[name], isinstance(leaf, jax.ShapeDtypeStruct)
+        if abstract and mask is None and name in chosen:
             raise ValueError(
                 f"`summarize(params)`: leaf {name!r} is abstract and has no values to "
                 "count. Pass masks, or the parameters themselves."
             )
-        pairs[name] = _pair(leaf, masks[name], abstract, name in chosen)
-    sums = jax.device_get(
-        [[jnp.sum(x, dtype=jnp.uint32) for x in pair] for pair in pairs.values()]
-    )
-    return {name: (int(a), int(b)) for name, (a, b) in zip(pairs, sums, strict=True)}
+        floating = not abstract and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        counted = name in chosen if mask is None else floating
+        counts[name] = _pair(leaf if counted else None, mask, np.shape(leaf))
+    counts = jax.device_get(counts)
+    return {name: (int(kept), int(wrong)) for name, (kept, wrong) in counts.items()}
 
 
-def _pair(leaf, mask, abstract: bool, prunable: bool):
-    """Return what is kept of a leaf, and what of that its mask prunes."""
-    shape = np.shape(leaf)
-    floating = not abstract and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-    kept = jnp.broadcast_to(True if mask is None else mask, shape)
+@functools.partial(jax.jit, static_argnums=2)
+def _pair(leaf, mask, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Return the number kept of a leaf, and of those that its mask prunes, uint32.
+
+    Args:
+      leaf: its values, None where they do not count.
+      mask: what is kept by the mask, None for all.
+      shape: that of the leaf.
+    """
+
+    def count(flags):
+        return jnp.sum(jnp.broadcast_to(flags, shape), dtype=jnp.uint32)
+
+    none = jnp.uint32(0)
+    if leaf is None:
+        return count(True if mask is None else mask), none
+    kept = leaf != 0
     if mask is None:
-        return (jnp.asarray(leaf) != 0 if prunable else kept), jnp.zeros(shape, bool)
-    wrong = ~kept & (jnp.asarray(leaf) != 0) if floating else jnp.zeros(shape, bool)
-    return kept | wrong, wrong
+        return count(kept), none
+    return count(mask | kept), count(~mask & kept)
