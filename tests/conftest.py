@@ -30,7 +30,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # atomically, and gone with it, so that no test sees what another version compiled.
 _COMPILED = tempfile.TemporaryDirectory(prefix="jaxprune-tests-")
 jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Tests that take long, longest first: run last, they would leave other workers idle.
 _LONG = (

@@ -231,14 +231,17 @@ def report_on(
     return report
 
 
-def check_trained(call: str, params: Params, variables: Any, step: float) -> None:
+def check_trained(
+    call: str, params: Params, variables: Any, counts: tuple[float, float]
+) -> None:
     """Refuse a network that diverged, or that was not trained by its own optimizer.
 
     Args:
       call: the function called, as the user wrote it: `"finalize(trainable)"`.
       params: the trained weights, concrete.
       variables: the trained variables, concrete.
-      step: the number of steps that were counted, as it is stored.
+      counts: the number of steps, and twice it, as the optimizer has moved them; of
+        averaged states, averages.
     """
     for part, values in (("weights", params), ("variables", variables)):
         for name, finite in _finite(values).items():
@@ -248,14 +251,15 @@ def check_trained(call: str, params: Params, variables: Any, step: float) -> Non
                     "training diverged: lower the learning rate and finalize an "
                     "earlier state."
                 )
-    if step != round(step):
-        # Moved by anything else, the count takes steps of a learning rate.
+    step, twice = counts
+    if abs(twice - 2 * step) > 1e-3 * abs(step):
+        # Other optimizers scale each leaf on its own.
         raise ValueError(
-            f"`{call}`: the number of steps must be whole, {step:.6g} were counted: "
-            "the budget was moved by another optimizer. Train with "
-            "`pruning.optimizer(optimizer)` in the place of `optimizer`."
+            f"`{call}`: the budget must be moved by `pruning.optimizer`, and counts "
+            f"{step:.6g} steps, and {twice:.6g} where twice as many are due. Train "
+            "with `pruning.optimizer(optimizer)` in the place of `optimizer`."
         )
-    if step == 0:
+    if step < 0.5:
         raise ValueError(
             f"`{call}`: no step was counted. Add the penalty to the loss: `params, "
             "penalty = pruning(trainable)` (of an NNX module, `network, penalty = "

@@ -126,7 +126,8 @@ class Pruning:
         # Copies, so that a step may donate every leaf.
         self._check_limits(params, keep_ratios)
         floats = [jnp.array(leaf, copy=True) for leaf in _floats(state)]
-        budget = {"step": jnp.zeros([], jnp.float32), "state": floats}
+        zero = jnp.zeros([], jnp.float32)
+        budget = {"step": zero, "twice": jnp.copy(zero), "state": floats}
         return {"params": params, "variables": variables, "budget": budget}
 
     def __call__(
@@ -159,6 +160,7 @@ class Pruning:
         new = held.update(jax.lax.stop_gradient(pruned.keep_ratios), state)
         change = {
             "step": jnp.float32(-1),
+            "twice": jnp.float32(-2),  # by which another optimizer is found out
             "state": jax.tree.map(_finite_difference, floats, _floats(new)),
         }
         return pruned.params, penalty + _observe(budget, change)
@@ -323,7 +325,8 @@ class Pruning:
         check_concrete(call, trainable)
         params, variables, budget = self._read(call, trainable)
         step = _step(budget)
-        check_trained(call, params, variables, float(budget["step"]))
+        counts = float(budget["step"]), float(budget["twice"])
+        check_trained(call, params, variables, counts)
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
         decision = decide(
@@ -559,8 +562,8 @@ def _unfloats(floats: list[jax.Array], like: Any) -> Any:
 
 def _plain(budget: Any) -> dict[str, Any]:
     """Return the part `budget` in plain containers, whatever holds its arrays."""
-    (step,) = jax.tree.leaves(budget["step"])
-    return {"step": step, "state": jax.tree.leaves(budget["state"])}
+    (step,), (twice,) = (jax.tree.leaves(budget[n]) for n in ("step", "twice"))
+    return {"step": step, "twice": twice, "state": jax.tree.leaves(budget["state"])}
 
 
 def _named(keep_ratios) -> Callable[[Params], Any]:

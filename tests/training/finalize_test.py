@@ -27,8 +27,8 @@ def _params():
 def _trained(pruning, steps=1):
     """A state whose budget has counted steps, the weights as they were."""
     trainable = pruning.init(_params())
-    budget = {**trainable["budget"], "step": jnp.float32(steps)}
-    return {**trainable, "budget": budget}
+    counts = {"step": jnp.float32(steps), "twice": jnp.float32(2 * steps)}
+    return {**trainable, "budget": {**trainable["budget"], **counts}}
 
 
 def _at_threshold(trainable, value):
@@ -297,8 +297,15 @@ def test_channels_meet_a_limit_and_compact():
         weights.compact(_trained(weights))
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(1e-2), optax.sgd(0.1)])
-def test_a_budget_that_another_optimizer_moved_is_refused(optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (optax.adam(1e-2), "the budget must be moved"),
+        (optax.lion(1e-2), "the budget must be moved"),
+        (optax.sgd(0.1), "no step was counted"),
+    ],
+)
+def test_a_budget_that_another_optimizer_moved_is_refused(optimizer, message):
     """The user forgot `pruning.optimizer`: multipliers and ramp moved wrongly."""
     limit = jaxprune.at_most(jaxprune.density, 0.5, ramp=(0, 10))
     pruning = jaxprune.pruning(jaxprune.ltp(), limit)
@@ -313,8 +320,32 @@ def test_a_budget_that_another_optimizer_moved_is_refused(optimizer):
         return (optax.apply_updates(trainable, updates), state), None
 
     (trainable, _), _ = jax.lax.scan(step, (trainable, state), length=100)
-    with pytest.raises(ValueError, match=r"`finalize\(trainable\)`: the number of st"):
+    with pytest.raises(ValueError, match=rf"`finalize\(trainable\)`: {message}"):
         pruning.finalize(trainable)
+
+
+def test_averages_of_what_was_trained_may_be_finalized():
+    """Whatever scales the gradients, as clipping does, and averages the states."""
+    pruning = jaxprune.pruning(
+        jaxprune.ltp(), jaxprune.at_most(jaxprune.density, 0.5, ramp=(0, 10))
+    )
+    inner = pruning.optimizer(optax.adam(1e-2))
+    tx = optax.chain(optax.scale(1 / 3), optax.clip_by_global_norm(1e-3), inner)
+    trainable = average = pruning.init(_params())
+    state = tx.init(trainable)
+
+    @jax.jit
+    def step(carry, _):
+        trainable, average, state = carry
+        grads = jax.grad(lambda t: pruning(t)[1])(trainable)
+        updates, state = tx.update(grads, state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        average = optax.incremental_update(trainable, average, 0.1)
+        return (trainable, average, state), None
+
+    carry, _ = jax.lax.scan(step, (trainable, average, state), length=50)
+    for one in carry[:2]:
+        assert _quietly(pruning.finalize, one).report.keep_ratio == 0.5
 
 
 def test_collections_that_were_traced_beside_the_parameters_must_be_given():
@@ -328,7 +359,7 @@ def test_collections_that_were_traced_beside_the_parameters_must_be_given():
     limit = jaxprune.at_most(costs.macs(graph), 0.5)
     pruning = jaxprune.pruning(jaxprune.dsa(graph), limit)
     trainable = pruning.init(params)
-    trainable["budget"]["step"] = jnp.float32(1)
+    trainable["budget"] |= {"step": jnp.float32(1), "twice": jnp.float32(2)}
     with pytest.raises(ValueError, match=r"`compact\(trainable\)`: stats was traced"):
         pruning.compact(trainable)
     small, _ = _quietly(pruning.compact, trainable, stats=stats)
