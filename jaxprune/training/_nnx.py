@@ -110,9 +110,10 @@ def _module_class() -> type:
             return self.params, final
 
         def compact(self, **options):
+            rest = nnx.state(self.params, nnx.Not(nnx.Param))
             traced = self.pruning.pruner.graph.leaves
-            if any(name.startswith("rest/") for name in traced):
-                options["rest"] = nnx.state(self.params, nnx.Not(nnx.Param))
+            if any(n.startswith("rest/") for n in traced) or not jax.tree.leaves(rest):
+                options["rest"] = rest
             return self.pruning.compact(nnx.state(self, nnx.Param), **options)
 
     return PrunedModule

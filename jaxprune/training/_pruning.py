@@ -357,12 +357,13 @@ class Pruning:
           trainable: as it was trained, with concrete arrays.
           multiple_of: see `finalize`.
           **collections: what was traced beside `params`, such as `batch_stats=...`: the
-            graph is that of `{"params": params, **collections}`; without any, that of
-            the parameters alone.
+            graph is that of `{"params": params, **collections}`, or of the parameters
+            alone.
 
         Returns:
-          The compact functions and trees, of which `trees[0]` is the whole of
-          `{"params": ..., **collections}`, and the `Final` with its report.
+          The compact functions and trees, of which `trees[0]` is what was traced,
+          `{"params": ..., **collections}` for instance, and the `Final` with its
+          report.
 
         Raises:
           TypeError: if the method prunes single weights.
@@ -375,10 +376,13 @@ class Pruning:
                 "shapes as they are. Use `finalize`; `jaxprune.live_channels` finds "
                 "the channels that its zeros leave without a reader."
             )
-        graph = self.pruner.graph
-        _check_collections(graph, _parts("compact(trainable)", trainable), collections)
-        final = self._final("compact(trainable)", trainable, None, multiple_of, None)
-        whole = {"params": final.params, **collections} if collections else final.params
+        call, graph = "compact(trainable)", self.pruner.graph
+        folders = _folders_beside(graph, _parts(call, trainable)[0])
+        _check_collections(folders, collections)
+        final = self._final(call, trainable, None, multiple_of, None)
+        whole: Any = final.params
+        if folders:
+            whole = {"params": whole, **collections}
         return graph.compact(final.masks, whole), final
 
     def _key(self, step: jax.Array) -> jax.Array:
@@ -590,22 +594,30 @@ def _kind(trainable: Any) -> str:
     return kind
 
 
-def _check_collections(graph: Any, parts: Any, collections: Mapping[str, Any]) -> None:
+def _folders_beside(graph: Any, params: Params) -> list[str]:
+    """Return the folders that were traced; none where parameters alone were."""
+    folders = list(dict.fromkeys(name.partition("/")[0] for name in graph.leaves))
+    alone = tree.named_leaves(params).keys() == graph.leaves.keys()
+    return [] if alone or "params" not in folders else folders
+
+
+def _check_collections(folders: list[str], collections: Mapping[str, Any]) -> None:
     """Refuse collections that are not those beside which parameters were traced."""
-    traced = dict.fromkeys(name.partition("/")[0] for name in graph.leaves)
-    if tree.named_leaves(parts[0]).keys() == graph.leaves.keys():
-        traced = {}  # The parameters are all that was traced.
-    missing = [n for n in traced if n not in {"params", *collections}]
-    if "params" in traced and missing:
+    missing = [name for name in folders if name not in {"params", *collections}]
+    if missing:
         raise ValueError(
             f"`compact(trainable)`: {', '.join(missing)} was traced beside `params`, "
             f"and must be given. Pass `{missing[0]}=...`."
         )
-    unknown = [n for n in collections if n not in traced]
+    unknown = [
+        name
+        for name, collection in collections.items()
+        if name not in folders and jax.tree.leaves(collection)
+    ]
     if unknown:
         raise ValueError(
             f"`compact(trainable, {unknown[0]}=...)`: must have been traced beside "
-            f"`params`; the graph is that of {list(traced) or 'the parameters alone'}."
+            f"`params`; the graph is that of {folders or 'the parameters alone'}."
         )
 
 

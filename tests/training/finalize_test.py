@@ -291,7 +291,7 @@ def test_channels_meet_a_limit_and_compact():
     with pytest.raises(ValueError, match="counts single weights"):
         pruning.finalize(trainable, keep_ratio=0.5)
     with pytest.raises(ValueError, match=r"batch_stats=...\)`: must have been traced"):
-        pruning.compact(trainable, batch_stats={})
+        pruning.compact(trainable, batch_stats={"mean": jnp.ones(20)})
     weights = jaxprune.pruning(jaxprune.ltp())
     with pytest.raises(TypeError, match="leaves shapes as they are"):
         weights.compact(_trained(weights))
@@ -364,3 +364,19 @@ def test_collections_that_were_traced_beside_the_parameters_must_be_given():
         pruning.compact(trainable)
     small, _ = _quietly(pruning.compact, trainable, stats=stats)
     assert small.trees[0]["stats"].shape == (4,)
+
+
+def test_a_folder_of_parameters_alone_is_compacted_as_it_was_traced():
+    def apply_fn(variables, x):
+        return jnp.tanh(x @ variables["params"]["a"]) @ variables["params"]["b"]
+
+    params, x = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 2))}, jnp.ones((1, 3))
+    graph = jaxprune.trace_channels(apply_fn, {"params": params}, x)
+    limit = jaxprune.at_most(costs.macs(graph), 0.5)
+    pruning = jaxprune.pruning(jaxprune.dsa(graph), limit)
+    trainable = pruning.init(params)
+    trainable["budget"] |= {"step": jnp.float32(1), "twice": jnp.float32(2)}
+    small, _ = _quietly(pruning.compact, trainable, batch_stats={})
+    assert small.trees[0]["batch_stats"] == {}
+    assert small.trees[0]["params"]["a"].shape == (3, 4)
+    assert small.apply_fn(small.trees[0], x).shape == (1, 2)
