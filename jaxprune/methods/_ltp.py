@@ -34,6 +34,7 @@ from jaxprune.base._protocols import Pruned, Pruner
 from jaxprune.masks._apply import apply_masks
 from jaxprune.methods import _gates as gates
 from jaxprune.methods._weights import (
+    Weights,
     check_min_keep_ratio,
     minimum_of,
     network,
@@ -197,10 +198,7 @@ def _ltp(
                 leaf.array, threshold, temperature, scale
             )
             if leaf.mask is not None:
-                # Weights that are already pruned are zeros, whose gates do not count.
-                axes = tuple(range(threshold.ndim and 1, leaf.array.ndim))
-                gone = jnp.sum(~leaf.mask, axis=axes, keepdims=threshold.ndim > 0)
-                count -= gone * jax.nn.sigmoid(-threshold / temperature)
+                count -= _count_of_pruned(leaf, threshold, temperature)
             # Floats: a layer may have more than 2**31 weights.
             ratio = jnp.maximum(count, float(floors[name])) / float(leaf.layer_size)
             keep_ratios[name] = ratio.reshape(variables[name].shape)
@@ -221,16 +219,11 @@ def _ltp(
         return net.scored(scores, keep_ratio, min_keep_ratio)
 
     def final_weights(params, variables, kept, /):
-        # A weight that is kept below the threshold, because of a minimum or of a
-        # target, keeps the value of the training. An open gate would give outputs to a
-        # layer whose outputs were trained to zero, and a normalisation behind it would
-        # divide them by a variance near zero.
         net, final = network(call, params, where, variables), {}
         for name, leaf in net.leaves.items():
-            threshold, scale = scaled(leaf, variables[name])
-            soft, _ = gates.soft_prune(leaf.array, threshold, temperature, scale)
-            above = jnp.square(leaf.array.astype(jnp.float32) / scale) > threshold
-            final[name] = jnp.where(above, leaf.array, soft)
+            final[name] = _final(
+                leaf.array, *scaled(leaf, variables[name]), temperature
+            )
         return apply_masks(tree.replace(net.params, final), kept)
 
     init = variables_like(call, where, init_threshold)
@@ -242,3 +235,24 @@ def _ltp(
         optimizer=optimizer,
         minimum=minimum_of(call, where, min_keep_ratio),
     )
+
+
+def _count_of_pruned(leaf: Weights, threshold: jax.Array, temperature: Any):
+    """Return the soft count of weights that are already pruned, and must not count."""
+    axes = tuple(range(threshold.ndim and 1, leaf.array.ndim))
+    gone = jnp.sum(~leaf.mask, axis=axes, keepdims=threshold.ndim > 0)
+    return gone * jax.nn.sigmoid(-threshold / temperature)
+
+
+def _final(
+    weights: jax.Array, threshold: jax.Array, scale: jax.Array, temperature: Any
+) -> jax.Array:
+    """Return weights above the threshold as they are, others as in the training.
+
+    Weights may be kept below the threshold because of a minimum or of a target. An open
+    gate would give outputs to a layer whose outputs were trained to zero, and a
+    normalisation behind it would divide them by a variance near zero.
+    """
+    soft, _ = gates.soft_prune(weights, threshold, temperature, scale)
+    above = jnp.square(weights.astype(jnp.float32) / scale) > threshold
+    return jnp.where(above, weights, soft)

@@ -127,20 +127,10 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
 
     def keep_ratios(step):
-        found = {}
-        for pattern, value in by_pattern.items():
-            if pattern in fixed:
-                found[pattern] = fixed[pattern]
-            elif not callable(value):
-                found[pattern] = Scheduled(1 - jnp.asarray(value, jnp.float32))
-            elif step is None:
-                raise ValueError(
-                    f"`{call}(sparsity=schedule).apply(params, variables)`: a "
-                    "schedule needs the step. Call `apply(..., step=step)`."
-                )
-            else:
-                found[pattern] = Scheduled(1 - jnp.asarray(value(step), jnp.float32))
-        return found
+        return {
+            name: fixed[name] if name in fixed else _keep_ratio_at(call, value, step)
+            for name, value in by_pattern.items()
+        }
 
     def apply(params, variables, /, *, key=None, step=None):
         del variables, key
@@ -171,3 +161,15 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         has_own_size=not scheduled,
         minimum=minimum_of(call, where, min_keep_ratio),
     )
+
+
+def _keep_ratio_at(call: str, sparsity: Any, step: Any) -> Scheduled:
+    """Return the keep ratio of a traced sparsity, or of a schedule at a step."""
+    if callable(sparsity):
+        if step is None:
+            raise ValueError(
+                f"`{call}(sparsity=schedule).apply(params, variables)`: a schedule "
+                "needs the step. Call `apply(..., step=step)`."
+            )
+        sparsity = sparsity(step)
+    return Scheduled(1 - jnp.asarray(sparsity, jnp.float32))
