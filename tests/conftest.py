@@ -14,9 +14,14 @@ import pytest
 # compiled program itself is compiled as users do, by the fixture below.
 _FAST = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 jax.config.update("jax_disable_most_optimizations", _FAST)
+# Programs need not say from which line each operation comes: a tenth of the time.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+jax.config.update("jax_traceback_in_locations_limit", 0)
 # Eight devices on a few busy cores may wait for each other longer than the 40 seconds
 # after which XLA aborts the process.
 _FLAGS = ["--xla_cpu_collective_call_terminate_timeout_seconds=600"]
+# Tests run side by side already: one thread compiles a program.
+_FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 if _FAST and jax.__version_info__ < (0, 11):
     # MLIR emitters take more than half of a small program's time. Newer releases of
     # XLA have no others, and stop at a flag that they do not know.

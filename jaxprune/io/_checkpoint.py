@@ -140,15 +140,18 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
       ...     [entry.step for entry in entries(directory)]
       [3, 20]
     """
+    return tuple(_entry(path, step) for step, path in _folders(directory).items())
+
+
+def _folders(directory: str | Path) -> dict[int, Path]:
+    """Return the folders of the finished checkpoints of a directory, by step."""
     directory = Path(directory).resolve()
     if not directory.is_dir():
-        return ()
+        return {}
     names = (p.name.removesuffix(_REPLACING) for p in directory.iterdir())
     steps = sorted({int(name) for name in names if name.isdecimal()})
-    paths = (_readable(directory / str(step)) for step in steps)
-    return tuple(
-        _entry(path, step) for path, step in zip(paths, steps, strict=True) if path
-    )
+    found = {step: _readable(directory / str(step)) for step in steps}
+    return {step: path for step, path in found.items() if path is not None}
 
 
 def _readable(path: Path) -> Path | None:
@@ -185,8 +188,11 @@ def latest(directory: str | Path) -> Entry | None:
       >>> latest("no such directory") is None
       True
     """
-    found = entries(directory)
-    return found[-1] if found else None
+    found = _folders(directory)
+    if not found:
+        return None
+    step = max(found)
+    return _entry(found[step], step)
 
 
 def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
@@ -255,7 +261,7 @@ def _finished(call: str, checkpoint: Entry | str | Path | None) -> tuple[Path, P
     path = path.resolve()
     found = _readable(path)
     if found is None:
-        siblings = [entry.step for entry in entries(path.parent)]
+        siblings = list(_folders(path.parent))
         raise FileNotFoundError(
             f"`{call}({str(path)!r})`: no finished checkpoint there. Steps beside it: "
             f"{siblings}."
@@ -354,12 +360,10 @@ def tidy(
         if final.exists():
             discard(final)
         path.rename(final)
-    found = entries(directory)
-    if up_to is not None:
-        for entry in found:
-            if entry.step > up_to:
-                discard(entry.path)
-        found = tuple(entry for entry in found if entry.step <= up_to)
+    found = _folders(directory)
+    unwanted = [step for step in found if up_to is not None and step > up_to]
     if keep_last is not None:
-        for entry in found[: max(len(found) - keep_last, 0)]:
-            discard(entry.path)
+        kept = [step for step in found if step not in unwanted]
+        unwanted += kept[: max(len(kept) - keep_last, 0)]
+    for step in unwanted:
+        discard(found[step])

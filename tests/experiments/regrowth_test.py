@@ -15,12 +15,9 @@ from experiments.plots.run import figures
 from experiments.setting import prepare
 from jaxprune import io
 
+pytestmark = pytest.mark.usefixtures("digits_in_memory")
+
 WEIGHTS = 50_200
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
 
 
 def soft_run(data_dir, workdir, **changes):

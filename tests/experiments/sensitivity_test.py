@@ -39,11 +39,11 @@ def summary_of(data_dir, **changes):
 
 
 @pytest.fixture
-def workdir(tmp_path, network):
+def workdir(tmp_path, network, data_dir):
     trail.save_network(tmp_path, DENSE, network, {}, {"step": DENSE})
     # Networks of later phases are of other shapes, and none of them is taken.
     trail.save_network(tmp_path, PRUNED, {"small": np.zeros(1)}, {}, {"step": PRUNED})
-    (tmp_path / "summary.json").write_text(json.dumps(summary_of(tmp_path)))
+    (tmp_path / "summary.json").write_text(json.dumps(summary_of(data_dir)))
     return tmp_path
 
 
@@ -61,16 +61,18 @@ def judged(params, data_dir):
     return loss.mean(), np.mean(logits.argmax(-1) == batch["label"])
 
 
-def test_losses_are_those_of_the_network_without_the_smaller_half(workdir, network):
+def test_losses_are_those_of_the_network_without_the_smaller_half(
+    workdir, network, data_dir
+):
     found = sensitivity.measure(workdir)
-    loss, accuracy = judged(network, workdir)
+    loss, accuracy = judged(network, data_dir)
     assert found["step"] == DENSE
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
     assert found["accuracy"] == pytest.approx(accuracy, abs=1e-9)
     small = jax.tree.map(np.copy, network)
     size = np.abs(small["dense1"]["kernel"]).mean(0)
     small["dense2"]["kernel"][np.argsort(-size)[150:]] = 0
-    loss_of_half, accuracy_of_half = judged(small, workdir)
+    loss_of_half, accuracy_of_half = judged(small, data_dir)
     first, second = (found["groups"][name] for name in GROUPS)
     assert abs(first["loss_rise"]) > 0.05
     assert first["loss_rise"] == pytest.approx(loss_of_half - loss, rel=1e-4)
@@ -107,8 +109,10 @@ def test_the_command_writes_numbers_picture_and_section(workdir, capsys):
         ({"points": [{"step": DENSE}]}, "`config.dense_epochs` must not be 0"),
     ],
 )
-def test_runs_without_what_is_needed_are_refused(workdir, changes, error, capsys):
-    text = json.dumps(summary_of(workdir, **changes))
+def test_runs_without_what_is_needed_are_refused(
+    workdir, data_dir, changes, error, capsys
+):
+    text = json.dumps(summary_of(data_dir, **changes))
     (workdir / "summary.json").write_text(text)
     assert sensitivity.main([f"--workdir={workdir}"]) == 1
     assert error in capsys.readouterr().err

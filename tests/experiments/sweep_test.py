@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import bisect, data, sparsity_table, sweep, sweep_processes
+from experiments import bisect, sparsity_table, sweep, sweep_processes
 from experiments.sweep_plan import plan_runs, summary_of
 from experiments.sweep_processes import run_all
 
@@ -17,13 +17,6 @@ SHORT = (
     "--config.prune_epochs=0.2",
     "--config.finetune_epochs=0.1",
 )
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    data.load("digits", data_dir=folder)
-    return folder
 
 
 def _names(runs):
