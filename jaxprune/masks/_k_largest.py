@@ -123,26 +123,38 @@ def _vector(k: Any) -> Count:
 @functools.partial(jax.jit, static_argnames="segments")
 def _largest(scores, k, forced, alive, *, segments: Segments):
     packing = _packing(scores, segments)
-    codes = _codes(scores, forced, alive, packing)
-    limits, ends = _cut(codes, k, packing.segments, packing.order)
-    at = zip(
-        codes,
-        _per_array(limits, packing.segments),
-        _per_array(ends, packing.segments, None),
-        packing.segments.layers,
-        strict=True,
-    )
-    masks = _unpack([_reached(*each) for each in at], scores, packing)
-    if alive is not None:
-        masks = [m if a is None else m & a for m, a in zip(masks, alive, strict=True)]
-    return masks
+    found = _cut(_packed_codes(scores, forced, alive, packing), k, packing)
+    limits = found.kth[np.asarray(segments.groups)]
+    ends = _ends(found.ends, packing)
+    wide = jnp.result_type(*scores)
+    return [
+        _mask(score.astype(wide), force, live, limits, ends, first, layers=layers)
+        for score, force, live, first, layers in zip(
+            scores,
+            forced or [None] * len(scores),
+            alive or [None] * len(scores),
+            _first_segments(segments, found.step),
+            segments.layers,
+            strict=True,
+        )
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _mask(score, forced, alive, limits, ends, first, *, layers) -> jax.Array:
+    """Return the mask of one array, whose segments begin with `first`."""
+    length = 1 if layers is None else layers
+    limit, end = (jax.lax.dynamic_slice(x, (first,), (length,)) for x in (limits, ends))
+    if layers is None:
+        limit, end = limit[0], end[0]
+    mask = _reached(_code(score, forced, alive), limit, end, layers)
+    return mask if alive is None else mask & alive
 
 
 @jax.jit
 def _kth_largest(scores, k):
     packing = _packing(scores, together(scores))
-    codes = _codes(scores, None, None, packing)
-    kth = _cut(codes, k, packing.segments, packing.order)[0][0]
+    kth = _cut(_packed_codes(scores, None, None, packing), k, packing).kth[0]
     top = _top_bit(kth.dtype)
     bits = jnp.where(kth >= top, kth & ~top, ~kth)  # the inverse of `_ordered`
     value = jax.lax.bitcast_convert_type(bits, jnp.result_type(*scores))
@@ -155,35 +167,46 @@ def _top_bit(unsigned: Any) -> jax.Array:
 
 def _ordered(scores: jax.Array) -> jax.Array:
     """Map floats to unsigned integers of the same order, NaN the highest but one."""
-    unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[scores.dtype.itemsize]
+    size = scores.dtype.itemsize
+    signed, unsigned = {
+        2: (jnp.int16, jnp.uint16),
+        4: (jnp.int32, jnp.uint32),
+        8: (jnp.int64, jnp.uint64),
+    }[size]
     nan = jnp.isnan(scores)
     scores = jnp.where(scores == 0, jnp.zeros_like(scores), scores)
-    bits = jax.lax.bitcast_convert_type(scores, unsigned)
-    top = _top_bit(unsigned)
-    codes = jnp.where(bits >= top, ~bits, bits | top)
+    bits = jax.lax.bitcast_convert_type(scores, signed)
+    # All bits of a negative number are inverted, of another the sign alone.
+    inverted = (bits >> (8 * size - 1)) | jnp.iinfo(signed).min
+    codes = jax.lax.bitcast_convert_type(bits ^ inverted, unsigned)
     return jnp.where(nan, jnp.asarray(jnp.iinfo(unsigned).max - 1, unsigned), codes)
 
 
-def _codes(scores, forced, alive, packing) -> list[jax.Array]:
-    wide = jnp.result_type(*scores)
-    if wide.itemsize == 1:  # eight-bit floats
-        wide = jnp.dtype(jnp.float32)
-    scores = [x if x.dtype == wide else x.astype(wide) for x in scores]
-    codes = [_ordered(score) for score in _pack(scores, packing)]
+def _code(score, forced, alive) -> jax.Array:
+    """Return unsigned integers of the order of the scores."""
+    if score.dtype.itemsize == 1:  # eight-bit floats
+        score = score.astype(jnp.float32)
+    code = _ordered(score)
     if forced is not None:
-        highest = jnp.asarray(jnp.iinfo(codes[0].dtype).max, codes[0].dtype)
-        packed = _pack(forced, packing)
-        codes = [jnp.where(f, highest, c) for f, c in zip(packed, codes, strict=True)]
-    if alive is not None and any(a is not None for a in alive):
+        highest = jnp.asarray(jnp.iinfo(code.dtype).max, code.dtype)
+        code = jnp.where(forced, highest, code)
+    return code if alive is None else jnp.where(alive, code, jnp.zeros_like(code))
+
+
+def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
+    """Return the codes of the packed arrays; padding has the lowest of all."""
+    wide = jnp.result_type(*scores)
+    scores = [x if x.dtype == wide else x.astype(wide) for x in scores]
+    if alive is not None:
+        some = any(a is not None for a in alive)
         alive = [
             jnp.ones(x.shape, bool) if a is None else a
             for a, x in zip(alive, scores, strict=True)
         ]
-        packed = _pack(alive, packing)
-        codes = [
-            jnp.where(a, c, jnp.zeros_like(c))
-            for a, c in zip(packed, codes, strict=True)
-        ]
+        alive = _pack(alive, packing) if some else None
+    scores = _pack(scores, packing)
+    forced = [None] * len(scores) if forced is None else _pack(forced, packing)
+    codes = map(_code, scores, forced, alive or [None] * len(scores))
     return [
         code if ends is None else _without_padding(code, ends)
         for code, ends in zip(codes, packing.ends, strict=True)
@@ -226,12 +249,8 @@ def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
     )
 
 
-def _per_array(
-    values: jax.Array, segments: Segments, groups: Any = "groups"
-) -> list[jax.Array]:
-    """Return the values of each array's segments, those of groups if they are."""
-    if groups is not None:
-        values = values[np.asarray(segments.groups)]
+def _per_array(values: jax.Array, segments: Segments) -> list[jax.Array]:
+    """Return the values of each array's segments."""
     found, start = [], 0
     for layers in segments.layers:
         stop = start + (layers or 1)
@@ -240,14 +259,38 @@ def _per_array(
     return found
 
 
+def _ends(ends: jax.Array, packing: "_Packing") -> jax.Array:
+    """Return for every given segment the position where its ties end."""
+    every = np.uint32(2**32 - 1)
+    starts = np.asarray(packing.starts, np.uint32)
+    ends = jnp.where(ends == every, every, ends + starts)
+    # The first of its rows that does not keep all ties says where they end.
+    owners = np.asarray(packing.owners)
+    return jnp.full(owners.max() + 1, every).at[owners].min(ends)
+
+
+def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
+    """Return for each array the number of its first segment, not known to XLA.
+
+    XLA compiles equal kernels once. Those that choose the masks are equal for arrays of
+    equal shape if they read this number, and all differ if it is a constant in them:
+    a thousand arrays then take a minute.
+    """
+    never = (step < 0).astype(jnp.uint32)
+    starts = np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1]
+    pairs = [jnp.asarray(np.array([start, 0], np.uint32)) for start in starts]
+    return [jax.lax.dynamic_slice(x, (never,), (1,))[0] for x in pairs]
+
+
 @functools.partial(jax.jit, static_argnums=3)
 def _reached(code, limit, end, layers) -> jax.Array:
     """Return what is above the limit, or equal to it before a position."""
     shape = code.shape if layers is None else code.shape[1:]
-    position = jnp.zeros((), jnp.uint32)
+    position = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
-        stride = np.uint32(math.prod(shape[axis + 1 :]))
-        position += stride * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        stride = math.prod(shape[axis + 1 :])
+        index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        position = position + (index if stride == 1 else index * np.uint32(stride))
     if layers is not None:
         limit, end = (x.reshape(-1, *(1,) * len(shape)) for x in (limit, end))
         position = jnp.broadcast_to(position, (1, *shape))
@@ -272,22 +315,22 @@ class _Search(NamedTuple):
     ends: jax.Array
 
 
-def _cut(codes, k: Count, segments: Segments, places: tuple[int, ...]):
-    """Return the k-th largest code of each group, and where its ties end.
+def _cut(codes, k: Count, packing: "_Packing") -> _Search:
+    """Find the k-th largest code of each group, and where its ties end.
 
     One loop makes all passes, because each pass names every array and the size of the
     program is that of its loops: first the bits of the code; then how many entries are
     above it and how many reach it; then, if ties are left, the bits of the position.
 
     Args:
-      codes: unsigned integers.
+      codes: unsigned integers, packed.
       k: how many entries of each group are kept.
-      segments: see `Segments`.
-      places: for each segment its place in the order in which ties are settled.
+      packing: the packed segments, and the order in which ties are settled.
 
     Returns:
-      The codes, shape (groups,), and the positions, uint32 of shape (segments,).
+      The last state: `kth`, shape (groups,), and `ends`, uint32 of shape (segments,).
     """
+    segments, places = packing.segments, packing.order
     unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
     groups = np.asarray(segments.groups)
     longest = max(
@@ -342,8 +385,7 @@ def _cut(codes, k: Count, segments: Segments, places: tuple[int, ...]):
         reach=Count(empty, empty),
         ends=empty.astype(jnp.uint32),
     )
-    state = jax.lax.while_loop(unsettled, make_pass, start)
-    return state.kth, state.ends
+    return jax.lax.while_loop(unsettled, make_pass, start)
 
 
 def pick(first: jax.Array, a: Count, b: Count) -> Count:
@@ -367,8 +409,8 @@ def _counted(codes, limits, ends, segments: Segments) -> Count:
     found = []
     for code, limit, end, layers in zip(
         codes,
-        _per_array(limits, segments),
-        _per_array(ends, segments, None),
+        _per_array(limits[np.asarray(segments.groups)], segments),
+        _per_array(ends, segments),
         segments.layers,
         strict=True,
     ):
@@ -379,22 +421,25 @@ def _counted(codes, limits, ends, segments: Segments) -> Count:
     return counts.from_uint32(jnp.concatenate(found))
 
 
-# Packing of small arrays: -------------------------------------------------------------
+# Packing: ----------------------------------------------------------------------------
 
 
 class _Packing(NamedTuple):
-    """Where small arrays lie in the rows of a common one; static.
+    """Where many arrays lie in few; static.
 
     Attributes:
-      segments: those of the packed arrays: each row is a segment.
+      segments: those of the packed arrays.
       order: for each packed segment its place in the order of the given entries.
+      owners: for each packed segment the given one that it is a part of.
+      starts: for each packed segment the position in its owner at which it begins.
       members: for each packed array the given ones in it, (index, layers).
-      ends: for each packed array the used length of its rows, None if it is a given
-        one.
+      ends: for each packed array the used length of its rows, None if it has no rows.
     """
 
     segments: Segments
     order: tuple[int, ...]
+    owners: tuple[int, ...]
+    starts: tuple[int, ...]
     members: tuple[tuple[tuple[int, int], ...], ...]
     ends: tuple[tuple[int, ...] | None, ...]
 
@@ -410,36 +455,51 @@ def _is_small(array: jax.Array) -> bool:
 
 
 def _packing(arrays, segments: Segments) -> _Packing:
-    """Plan which arrays are copied into the rows of a common one.
+    """Plan which arrays are counted as one, because a program grows with their number.
 
-    The size of a program grows with the number of arrays in it, so many small arrays
-    are ranked as one.
+    Many small arrays are copied into the rows of a common one, and many arrays of one
+    shape are stacked.
     """
     small = tuple(i for i, array in enumerate(arrays) if _is_small(array))
     small = small if len(small) > _FEW else ()
-    packed = set(small)
-    members = [(i,) for i in range(len(arrays)) if i not in packed]
+    members = _stacks(arrays, segments, frozenset(small))
     members += [small] if small else []
     layers = [n or 1 for n in segments.layers]
-    starts = np.cumsum([0, *layers]).tolist()
-    stacks, groups, order, ends = [], [], [], []
+    first = np.cumsum([0, *layers]).tolist()
+    stacks, owners, starts, ends = [], [], [], []
     for array in members:
         used = []
         for i in array:
             size = arrays[i].size // layers[i]
-            rows = _rows(size) if i in packed else [size]
-            for place in range(starts[i], starts[i + 1]):
-                groups += [segments.groups[place]] * len(rows)
-                order += [place] * len(rows)
+            rows = _rows(size) if array is small else [size]
+            for owner in range(first[i], first[i + 1]):
+                owners += [owner] * len(rows)
+                starts += [_ROW * row for row in range(len(rows))]
                 used += rows
-        stacks.append(len(used) if array is small else segments.layers[array[0]])
+        one = array is not small and len(array) == 1
+        stacks.append(segments.layers[array[0]] if one else len(used))
         ends.append(tuple(used) if array is small else None)
+    order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
     return _Packing(
-        Segments(tuple(stacks), tuple(groups)),
-        tuple(np.argsort(np.argsort(order, kind="stable"), kind="stable").tolist()),
+        Segments(tuple(stacks), tuple(segments.groups[owner] for owner in owners)),
+        tuple(order.tolist()),
+        tuple(owners),
+        tuple(starts),
         tuple(tuple((i, layers[i]) for i in array) for array in members),
         tuple(ends),
     )
+
+
+def _stacks(arrays, segments: Segments, small: frozenset[int]) -> list[tuple[int, ...]]:
+    """Return the numbers of the arrays that are stacked, or alone."""
+    many = len(arrays) - len(small) > _FEW
+    alike: dict[Any, list[int]] = {}
+    for i, array in enumerate(arrays):
+        if i not in small:
+            alone = not many or segments.layers[i] is not None
+            kind = i if alone else (array.shape, jax.typeof(array).sharding)
+            alike.setdefault(kind, []).append(i)
+    return [tuple(numbers) for numbers in alike.values()]
 
 
 def _rows(size: int) -> list[int]:
@@ -450,37 +510,26 @@ def _rows(size: int) -> list[int]:
 def _pack(arrays, packing: _Packing) -> list[jax.Array]:
     packed = []
     for members, ends in zip(packing.members, packing.ends, strict=True):
-        if ends is None:
+        if ends is not None:
+            packed.append(_in_rows([(arrays[i], n) for i, n in members], len(ends)))
+        elif len(members) == 1:
             packed.append(arrays[members[0][0]])
-            continue
-        pieces = []
-        for i, n in members:
-            size = arrays[i].size // n
-            more = -size % _ROW
-            flat = jax.lax.reshape(arrays[i], (n, size))
-            if n > 1 and more:
-                zero = np.zeros((), flat.dtype)
-                flat = jax.lax.pad(flat, zero, [(0, 0, 0), (0, more, 0)])
-            pieces.append(jax.lax.reshape(flat, (flat.size,)))
-            if n == 1 and more:
-                pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
-        flat = jax.lax.concatenate(pieces, 0)
-        packed.append(jax.lax.reshape(flat, (len(ends), _ROW)))
+        else:
+            packed.append(jnp.stack([arrays[i] for i, _ in members]))
     return packed
 
 
-def _unpack(masks, arrays, packing: _Packing) -> list[jax.Array]:
-    found: list[Any] = [None] * len(arrays)
-    for mask, members, ends in zip(masks, packing.members, packing.ends, strict=True):
-        if ends is None:
-            found[members[0][0]] = mask
-            continue
-        flat, start = jax.lax.reshape(mask, (mask.size,)), 0
-        for i, n in members:
-            size = arrays[i].size // n
-            stride = size + -size % _ROW
-            own = jax.lax.slice(flat, (start,), (start + n * stride,))
-            own = jax.lax.slice(jax.lax.reshape(own, (n, stride)), (0, 0), (n, size))
-            found[i] = jax.lax.reshape(own, arrays[i].shape)
-            start += n * stride
-    return found
+def _in_rows(arrays: Sequence[tuple[jax.Array, int]], rows: int) -> jax.Array:
+    """Return arrays of so many layers each in the rows of one, filled up with zeros."""
+    pieces = []
+    for array, n in arrays:
+        size = array.size // n
+        more = -size % _ROW
+        flat = jax.lax.reshape(array, (n, size))
+        if n > 1 and more:
+            zero = np.zeros((), flat.dtype)
+            flat = jax.lax.pad(flat, zero, [(0, 0, 0), (0, more, 0)])
+        pieces.append(jax.lax.reshape(flat, (flat.size,)))
+        if n == 1 and more:
+            pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
+    return jax.lax.reshape(jax.lax.concatenate(pieces, 0), (rows, _ROW))

@@ -26,6 +26,23 @@ def test_the_program_grows_in_proportion_to_the_leaves():
     assert more - many < 2.2 * (many - few)
 
 
+def _kernels(leaves):
+    """The number of kernels that differ in more than names."""
+    scores = [jax.ShapeDtypeStruct((8, 9 + i % 3), jnp.float32) for i in range(leaves)]
+    keep = jax.ShapeDtypeStruct((), jnp.int32)
+    text = jax.jit(masks.top_k_masks).lower(scores, keep).compile().as_text()
+    kernels = re.findall(r"^%fused_computation.*?^}", text, re.DOTALL | re.MULTILINE)
+    names = re.compile(r"%[\w.-]+|parameter\(\d+\)|metadata={[^}]*}")
+    bodies = [names.sub("", kernel).splitlines()[1:] for kernel in kernels]
+    return len({tuple(sorted(body)) for body in bodies})
+
+
+@pytest.mark.usefixtures("compiles_as_users_do")
+def test_leaves_of_one_shape_share_their_kernels():
+    # Each kernel takes twenty milliseconds to compile, a thousand a minute.
+    assert _kernels(140) <= _kernels(70) + 5
+
+
 @pytest.mark.parametrize("count", [2, 6])
 def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
     dtype = jnp.float32 if count < 6 else jnp.bfloat16
