@@ -48,6 +48,8 @@ _FAR = 5.0  # in log k: nothing that far is worth telling from something further
 _SLACK = 1e-6
 _MARGIN = 1e-3  # the projection needs limits a little above the minimum costs
 _STEEPEST = 0.01  # keep ratios below have the derivative of this one
+_STILL = 1e-4  # relatively: a distance that falls by less does not fall
+_LOOSEST = 0.02  # -log of the limits above which all count as this one
 
 
 def admm(
@@ -69,12 +71,17 @@ def admm(
 
         z   <- the point nearest to y + u / rho with log F_j(exp z) <= log B_j
         u   <- u + dual_rate rho (y - z)
-        rho <- max(rho exp(rate clip(log(rms(y - z) / tolerance), -1/4, 1)), rms u)
+        rho <- max(rho exp(rate clip(log(rms(y - z) / t), -1/4, 1)), rms u)
 
-    In logarithms the costs are convex, so the projection is unique and exact. The
-    penalty parameter rho finds itself: it grows while the ratios are further from z
-    than the tolerance, falls while they are nearer, and stays while no limit binds; so
-    neither the scale of the loss nor that of the costs matters. The task decides which
+    with t = tolerance min(-log min_j B_j, 1), because under a limit near 1 all keep
+    ratios are near z. In logarithms the costs are convex, so the projection is unique
+    and exact. The penalty parameter rho finds itself: it grows while the ratios are
+    further from z than t, falls while they are nearer, and stays while no limit binds.
+    While they come nearer from further than t, u and rho stay: an optimizer with steps
+    of bounded length takes its time whatever the penalty, and would find them far too
+    large when it arrives. So neither the scale of the loss nor that of the costs
+    matters to an optimizer that normalises gradients, as Adam does; the rate of SGD
+    must suit the loss, and be below 2 / rho. The task decides which
     groups pay, because u settles where the loss's slope in log k_g is in proportion to
     the cost's slope, with one multiplier for all. Ratios below 1 % have the derivative
     of 1 %, so that an emptied site recovers, slowly.
@@ -84,7 +91,7 @@ def admm(
         the logarithm of a cost must be convex, as that of every polynomial with
         positive coefficients is: all costs of this library are.
       min_keep_ratio: what every site keeps at least, in (0, 1]; for all or by name.
-      tolerance: how far, relatively, keep ratios may be from z, positive.
+      tolerance: how far, relatively, keep ratios may be from z, positive; t above.
       rate: how fast rho adapts, positive.
       dual_rate: how fast u follows, positive. 1 is ADMM for convex problems that are
         solved exactly at each step; after a single step of a noisy optimizer it swings
@@ -148,13 +155,17 @@ def admm(
         target = jnp.clip(y + state.dual / state.rho, low - _FAR, _FAR)
         nearest = project(log_costs, raised, target, low)
         apart = y - nearest.point
-        dual = state.dual + dual_rate * state.rho * apart
+        tight = jnp.clip(-jnp.log(jnp.min(limit)), _LOOSEST, 1)
+        distance = rms(apart) / (tolerance * tight)
         slack = jnp.all(nearest.multipliers < _SLACK)
+        nearer = rms(apart) < (1 - _STILL) * state.primal_residual
+        coming = nearer & (distance > 1) & ~slack
+        dual = state.dual + jnp.where(coming, 0, dual_rate * state.rho * apart)
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             z=nearest.point,
             dual=dual,
-            rho=_next_rho(state.rho, rms(apart) / tolerance, rms(dual), slack, rate),
+            rho=_next_rho(state.rho, distance, rms(dual), slack | coming, rate),
             multipliers=state.rho * nearest.multipliers,
             cost=jnp.exp(log_costs(y)),
             limit=limit,
@@ -167,11 +178,14 @@ def admm(
     return Budget(init, penalty, update)
 
 
-def _next_rho(rho, distance, dual_size, slack, rate):
-    """Return rho for the next step; `distance` is in units of the tolerance."""
+def _next_rho(rho, distance, dual_size, held, rate):
+    """Return rho for the next step; `distance` is in units of the tolerance.
+
+    It is held while the limits are slack and the distance says nothing about it, and
+    while the ratios are on their way.
+    """
     grown = rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 1))
-    # While the limits are slack the distance says nothing about rho.
-    grown = jnp.where(slack, rho, grown)
+    grown = jnp.where(held, rho, grown)
     return jnp.clip(grown, jnp.maximum(dual_size, _RHO_RANGE[0]), _RHO_RANGE[1])
 
 

@@ -158,6 +158,55 @@ def test_the_scale_of_the_loss_does_not_matter(scale):
         assert found[name] == pytest.approx(value, rel=0.03)
 
 
+_COSTS, _GAINS = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.05, 0.4, 0.2])
+
+
+def _cheapest(limit):
+    """The ratios of least sum_i g_i / k_i with sum_i c_i k_i <= limit and k_i <= 1."""
+    at = lambda weight: np.minimum(np.sqrt(_GAINS / (weight * _COSTS)), 1)
+    excess = lambda weight: np.sum(_COSTS * at(weight)) - limit
+    return at(optimize.brentq(excess, 1e-6, 1e9, xtol=1e-12))
+
+
+@pytest.mark.parametrize("start", [-4.0, 3.0])
+def test_limits_of_every_size_are_spent_whatever_the_scale_of_the_loss(start):
+    names = ["a", "b", "c", "d"]
+    ratios = lambda logits: dict(zip(names, jax.nn.sigmoid(logits), strict=True))
+    weighted = lambda w, k: sum(x * k[n] for x, n in zip(w, names, strict=True))
+    optimizer = optax.adam(0.1, b2=0.99)
+
+    def solve(scale, limit):
+        budget = jaxprune.admm(_limit(lambda k: weighted(_COSTS, k), limit))
+
+        def step(carry, _):
+            logits, opt_state, state = carry
+
+            def objective(logits):
+                k = ratios(logits)
+                inverse = {name: 1 / value for name, value in k.items()}
+                return scale * weighted(_GAINS, inverse) + budget.penalty(k, state)
+
+            updates, opt_state = optimizer.update(
+                jax.grad(objective)(logits), opt_state
+            )
+            logits = optax.apply_updates(logits, updates)
+            return (logits, opt_state, budget.update(ratios(logits), state)), None
+
+        logits = jnp.full(4, start)
+        begin = logits, optimizer.init(logits), budget.init(ratios(jnp.zeros(4)))
+        return jax.nn.sigmoid(jax.lax.scan(step, begin, length=2000)[0][0])
+
+    scales, limits = [1e-2, 1.0, 1e4], [0.01, 0.5, 0.99]
+    if start > 0:
+        scales = [1e-4, *scales]
+    pairs = [(s, b) for s in scales for b in limits]
+    found = jax.jit(jax.vmap(solve))(*map(jnp.float32, zip(*pairs, strict=True)))
+    for (_, limit), k in zip(pairs, np.asarray(found, float), strict=True):
+        assert np.sum(_COSTS * k) == pytest.approx(limit, rel=0.01)
+        best = np.sum(_GAINS / _cheapest(limit))
+        assert np.sum(_GAINS / k) == pytest.approx(best, rel=0.01)
+
+
 def test_several_limits_are_met_at_once():
     budget = jaxprune.admm(
         [
