@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.benchmarks import compaction, latency, trace_channels
+from experiments.benchmarks import admm_limits, compaction, latency, trace_channels
 from jaxprune import costs
 from jaxprune.channels import channel_counts
 from tests.channels.show_test import resnet20
@@ -35,3 +35,13 @@ def test_equations_of_called_programs_count():
 def test_rank_correlation():
     assert latency.rank_correlation([1, 2, 3], [10, 40, 90]) == pytest.approx(1)
     assert latency.rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+
+
+def test_admm_is_near_the_optimum_that_scipy_finds():
+    gains, costs = admm_limits.problem(3, 2)
+    bounds = admm_limits.bounds_of(0.5, 2)
+    assert bounds == [0.5, 0.65]
+    k = admm_limits.solve(gains, costs, 1.0, 0.5, 3.0, 2000)
+    assert max(c(k) / b for c, b in zip(costs, bounds, strict=True)) < 1.01
+    best = admm_limits.optimum(gains, costs, bounds)
+    assert float((gains / k).sum()) == pytest.approx(best, rel=0.01)
