@@ -9,11 +9,15 @@ compact network that is fine-tuned. They differ in how the numbers are found:
 - `uniform`: the same keep ratio everywhere;
 - `filter_norm`, `norm_scale`: one ranking of all channels;
 - `group_lasso` (SSL), `morphnet`: what a penalty on whole channels leaves;
-- `evolution` (in the manner of AMC): trial and error on held-out data.
+- `evolution` (in the manner of AMC): trial and error on held-out data;
+- `given`: they are those of another run, or equal widths.
 """
 
 import functools
+import json
+import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -127,14 +131,79 @@ def uniform(config: Config, task: Task) -> Plan:
     norms_of = jax.jit(channels.filter_norms(known.graph))
 
     def allocate(state: TrainState) -> Masks:
-        ratio = channels.uniform_ratio(
-            known.graph, known.limits(channel_budget(config))
-        )
-        counts = _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
         scores = norms_of(state.params)
+        counts = _uniform_counts(config, task)
         return channels.important_channels(known.graph, scores, counts)
 
     return _trained_already(allocate)
+
+
+def given(config: Config, task: Task) -> Plan:
+    """Numbers of channels that are given; ranking and training are free.
+
+    It tells apart what a method gains by its numbers, by its ranking and by its
+    training. `allocation` is the folder of a finished run whose numbers are taken, or
+    empty for equal widths; `importance` ranks the channels of a group; with `gated` the
+    weights are trained under the gates of DSA at these keep ratios, else without.
+    """
+    known = _channels(config, task)
+    counts = _given_counts(config, task)
+    importance = _IMPORTANCES[config.importance](known.graph)
+    scores_of = jax.jit(importance)
+
+    def allocate(state: TrainState) -> Masks:
+        return channels.important_channels(known.graph, scores_of(state.params), counts)
+
+    pruner = jaxprune.identity()
+    if config.gated:
+        pruner = jaxprune.dsa(
+            known.graph,
+            importance=importance,
+            sharpness=_sharpness(config, task),
+            floor=config.keep_floor,
+        )
+        logits = {
+            name: np.float32(_logit(count / known.graph.groups[name].size))
+            for name, count in counts.items()
+        }
+        pruner = pruner._replace(init=lambda params: logits)
+    weights = weights_optimizer(config, pruning_learning_rate(config, task))
+    return Plan(
+        pruner=pruner,
+        budget=jaxprune.unlimited(),
+        optimizer=optax.partition(
+            {"weights": weights, "ratios": optax.set_to_zero()},
+            {"params": "weights", "variables": "ratios"},
+        ),
+        allocate=allocate,
+    )
+
+
+def _logit(ratio: float) -> float:
+    ratio = min(ratio, 0.999)
+    return math.log(ratio / (1 - ratio))
+
+
+def _given_counts(config: Config, task: Task) -> Counts:
+    """The numbers of channels of `config.allocation`."""
+    if not config.allocation:
+        return _uniform_counts(config, task)
+    path = Path(config.allocation) / "summary.json"
+    kept = json.loads(path.read_text())["channels"] if path.exists() else None
+    groups = _channels(config, task).graph.groups
+    if not kept or kept.keys() != groups.keys():
+        raise ValueError(
+            f"`config.allocation={config.allocation!r}` must be the folder of a "
+            "finished run that pruned channels of the same network."
+        )
+    return {name: len(indices) for name, indices in kept.items()}
+
+
+def _uniform_counts(config: Config, task: Task) -> Counts:
+    """The numbers of channels of equal widths."""
+    known = _channels(config, task)
+    ratio = channels.uniform_ratio(known.graph, known.limits(channel_budget(config)))
+    return _rounded(config, task, dict.fromkeys(known.graph.groups, ratio))
 
 
 def filter_norm(config: Config, task: Task) -> Plan:

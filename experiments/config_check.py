@@ -48,6 +48,10 @@ _READS: Mapping[str, tuple[str, ...]] = {
     "group_lasso": (*_BUDGET, *_PENALTY),
     "morphnet": (*_BUDGET, *_PENALTY),
     "evolution": (*_BUDGET, "trials"),
+    "given": (
+        *(*_BUDGET, "allocation", "importance", "gated"),
+        *("sharpness", "sharpness_growth", "keep_floor"),
+    ),
 }
 
 Rule = tuple[str, Callable[[Any], bool]]

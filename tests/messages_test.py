@@ -170,3 +170,20 @@ def test_a_sparsity_may_be_an_exact_fraction():
     pruner = jaxprune.magnitude(sparsity=fractions.Fraction(1, 3))
     kept = pruner.masks({"kernel": jnp.arange(12.0).reshape(3, 4)}, {})
     assert int(kept["kernel"].sum()) == 8
+
+
+def test_masks_of_channels_in_the_place_of_masks_of_parameters_are_recognised():
+    for call in (jaxprune.freeze_pruned(_group(HALF)).init, _applied):
+        with pytest.raises(ValueError, match="consumer_masks"):
+            call(PARAMS)
+
+
+def _applied(params):
+    return jaxprune.apply_masks(params, _group(HALF))
+
+
+def test_an_attribute_of_the_model_is_found_in_the_message():
+    with pytest.raises(AttributeError, match=r"`module\.params\.kernel`"):
+        _ = _module().kernel
+    with pytest.raises(AttributeError, match="no attribute 'kern'"):
+        _ = _module().kern

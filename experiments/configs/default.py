@@ -81,6 +81,8 @@ def get_config() -> plans.Config:
         True  # Whether these meet the budget, or keep what is left.
     )
     config.trials = 200  # Of `evolution`.
+    config.allocation = ""  # Of `given`: the folder of a run whose widths are taken,
+    config.gated = False  # and whether weights are trained under gates.
 
     # Soft thresholds; see `jaxprune.soft_thresholding`. If `final_threshold` is a
     # number it is the threshold to end with, and `sparsity` is ignored.

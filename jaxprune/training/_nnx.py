@@ -90,6 +90,14 @@ def _module_class() -> type:
             network, _ = self.pruned()
             return network(*args, **kwargs)
 
+        def __getattr__(self, name):
+            hint = "."
+            if name != "params" and hasattr(getattr(self, "params", None), name):
+                hint = f"; the model does: `module.params.{name}`, before pruning."
+            raise AttributeError(
+                f"`nnx_module(...)`: the module has no attribute {name!r}{hint}"
+            )
+
         def pruned(self, *, key: jax.Array | None = None):
             if self.budget["step"].get_metadata("final", False):
                 return self.params, jnp.zeros([], jnp.float32)

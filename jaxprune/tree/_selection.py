@@ -12,6 +12,7 @@
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -357,11 +358,17 @@ def check_masks(call: str, params: Params, masks: Masks) -> None:
     """
     if jax.tree.structure(params) != jax.tree.structure(masks):
         ours, theirs = set(named_leaves(params)), set(named_leaves(masks))
+        # Groups of channels are named by a leaf and an axis: "conv/kernel:3".
+        groups = all(re.search(r":\d+$", name) for name in theirs)
+        hint = (
+            " These are masks of channels: `channels.consumer_masks(graph, params, "
+            "masks)` makes masks of the parameters of them."
+        )
         raise ValueError(
             f"`{call}`: masks must have the structure of the parameters. Only in the "
             f"parameters: {sorted(ours - theirs)}; only in the masks: "
             f"{sorted(theirs - ours)}. Structures: {jax.tree.structure(params)} and "
-            f"{jax.tree.structure(masks)}."
+            f"{jax.tree.structure(masks)}.{hint if theirs and groups else ''}"
         )
     for (name, leaf), mask in zip(
         named_leaves(params).items(), jax.tree.leaves(masks), strict=True

@@ -79,6 +79,7 @@ _BRANCHES = (
     {"final_threshold": 0.1},
     {"solver": "dual_ascent"},
     {"solver": "admm"},
+    {"gated": True},
 )
 # Read beside the plan: by the trail, the end of the phase, the sample of the loss and
 # the measured latency.

@@ -53,6 +53,7 @@ MODULES = {
     "methods/_soft_threshold_base": ["methods/soft*", "methods/str*"],
     "methods/_soft_thresholding": ["methods/soft*", "*contract_test.py"],
     "methods/_str": ["methods/str*"],
+    "methods/_weights": ["methods/ltp*", "methods/str*", "methods/selection*"],
     "training/_pruning": ["training"],
     "training/_finalize": ["training"],
 }
