@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.base._sharding import replicated
+from jaxprune.base._sharding import replicated, sharded_like
 from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
 
@@ -127,12 +127,13 @@ def _largest(scores, k, forced, alive, *, segments: Segments):
     limits = found.kth[np.asarray(segments.groups)]
     ends = _ends(found.ends, packing)
     wide = jnp.result_type(*scores)
+    none = [None] * len(scores)
     return [
         _mask(score.astype(wide), force, live, limits, ends, first, layers=layers)
         for score, force, live, first, layers in zip(
             scores,
-            forced or [None] * len(scores),
-            alive or [None] * len(scores),
+            forced or none,
+            alive or none,
             _first_segments(segments, found.step),
             segments.layers,
             strict=True,
@@ -143,12 +144,8 @@ def _largest(scores, k, forced, alive, *, segments: Segments):
 @functools.partial(jax.jit, static_argnames="layers")
 def _mask(score, forced, alive, limits, ends, first, *, layers) -> jax.Array:
     """Return the mask of one array, whose segments begin with `first`."""
-    length = 1 if layers is None else layers
-    limit, end = (jax.lax.dynamic_slice(x, (first,), (length,)) for x in (limits, ends))
-    if layers is None:
-        limit, end = limit[0], end[0]
-    mask = _reached(_code(score, forced, alive), limit, end, layers)
-    return mask if alive is None else mask & alive
+    mask = _reached(_code(score, forced, alive), limits, ends, first, layers)
+    return mask if alive is None else mask & sharded_like(alive, score)
 
 
 @jax.jit
@@ -189,24 +186,26 @@ def _code(score, forced, alive) -> jax.Array:
     code = _ordered(score)
     if forced is not None:
         highest = jnp.asarray(jnp.iinfo(code.dtype).max, code.dtype)
-        code = jnp.where(forced, highest, code)
-    return code if alive is None else jnp.where(alive, code, jnp.zeros_like(code))
+        code = jnp.where(sharded_like(forced, code), highest, code)
+    if alive is not None:
+        code = jnp.where(sharded_like(alive, code), code, jnp.zeros_like(code))
+    return code
 
 
 def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
     """Return the codes of the packed arrays; padding has the lowest of all."""
     wide = jnp.result_type(*scores)
-    scores = [x if x.dtype == wide else x.astype(wide) for x in scores]
     if alive is not None:
-        some = any(a is not None for a in alive)
-        alive = [
-            jnp.ones(x.shape, bool) if a is None else a
-            for a, x in zip(alive, scores, strict=True)
-        ]
-        alive = _pack(alive, packing) if some else None
-    scores = _pack(scores, packing)
-    forced = [None] * len(scores) if forced is None else _pack(forced, packing)
-    codes = map(_code, scores, forced, alive or [None] * len(scores))
+        every = [jnp.ones(x.shape, bool) for x in scores]
+        alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
+    packed = _pack([x.astype(wide) for x in scores], packing)
+    none = [None] * len(packed)
+    codes = map(
+        _code,
+        packed,
+        none if forced is None else _pack(forced, packing),
+        none if alive is None else _pack(alive, packing),
+    )
     return [
         code if ends is None else _without_padding(code, ends)
         for code, ends in zip(codes, packing.ends, strict=True)
@@ -249,16 +248,6 @@ def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
     )
 
 
-def _per_array(values: jax.Array, segments: Segments) -> list[jax.Array]:
-    """Return the values of each array's segments."""
-    found, start = [], 0
-    for layers in segments.layers:
-        stop = start + (layers or 1)
-        found.append(values[start] if layers is None else values[start:stop])
-        start = stop
-    return found
-
-
 def _ends(ends: jax.Array, packing: "_Packing") -> jax.Array:
     """Return for every given segment the position where its ties end."""
     every = np.uint32(2**32 - 1)
@@ -272,9 +261,9 @@ def _ends(ends: jax.Array, packing: "_Packing") -> jax.Array:
 def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
     """Return for each array the number of its first segment, not known to XLA.
 
-    XLA compiles equal kernels once. Those that choose the masks are equal for arrays of
-    equal shape if they read this number, and all differ if it is a constant in them:
-    a thousand arrays then take a minute.
+    XLA compiles equal kernels once. Those that count an array, or choose its mask, are
+    equal for arrays of equal shape if they read this number, and all differ if it is a
+    constant in them: a thousand arrays then take a minute.
     """
     never = (step < 0).astype(jnp.uint32)
     starts = np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1]
@@ -282,16 +271,28 @@ def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
     return [jax.lax.dynamic_slice(x, (never,), (1,))[0] for x in pairs]
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _reached(code, limit, end, layers) -> jax.Array:
-    """Return what is above the limit, or equal to it before a position."""
+@functools.partial(jax.jit, static_argnums=4)
+def _reached(code, limits, ends, first, layers) -> jax.Array:
+    """Return what is above its segment's limit, or equal to it before a position.
+
+    Args:
+      code: unsigned integers.
+      limits: for all segments.
+      ends: the positions, for all segments.
+      first: the number of the first segment of the array.
+      layers: how many segments the array has along its first axis, or None.
+    """
     shape = code.shape if layers is None else code.shape[1:]
     position = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = math.prod(shape[axis + 1 :])
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position + (index if stride == 1 else index * np.uint32(stride))
-    if layers is not None:
+    own = (1 if layers is None else layers,)
+    limit, end = (jax.lax.dynamic_slice(x, (first,), own) for x in (limits, ends))
+    if layers is None:
+        limit, end = limit[0], end[0]
+    else:
         limit, end = (x.reshape(-1, *(1,) * len(shape)) for x in (limit, end))
         position = jnp.broadcast_to(position, (1, *shape))
     return (code > limit) | ((code == limit) & (position < end))
@@ -364,7 +365,7 @@ def _cut(codes, k: Count, packing: "_Packing") -> _Search:
         third, last = state.step == bits + 1, state.step > bits + 1
         limits = jnp.where(first, candidates - ones, state.kth)
         until = jnp.where(last, ends, jnp.where(third, jnp.uint32(2**32 - 1), 0))
-        n = _counted(codes, limits, until, segments)
+        n = _counted(codes, limits[groups], until, segments, state.step)
         reached = counts.at_least(_in_groups(n, segments), k)
         kth = jnp.where(first & reached, candidates, state.kth)
         above = pick(second, n, state.above)
@@ -404,20 +405,21 @@ def _varying(codes: Sequence[jax.Array], k: Count) -> jax.Array:
     return functools.reduce(jnp.add, zeros)
 
 
-def _counted(codes, limits, ends, segments: Segments) -> Count:
+@functools.partial(jax.jit, static_argnums=4)
+def _count(code, limits, ends, first, layers) -> jax.Array:
+    """Count what is kept in every segment of an array; see `_reached`."""
+    flags = _reached(code, limits, ends, first, layers)
+    axes = tuple(range(0 if layers is None else 1, flags.ndim))
+    return jnp.atleast_1d(replicated(jnp.sum(flags, axis=axes, dtype=jnp.uint32)))
+
+
+def _counted(codes, limits, ends, segments: Segments, step) -> Count:
     """Count what is kept in every segment, shape (segments,)."""
-    found = []
-    for code, limit, end, layers in zip(
-        codes,
-        _per_array(limits[np.asarray(segments.groups)], segments),
-        _per_array(ends, segments),
-        segments.layers,
-        strict=True,
-    ):
-        flags = _reached(code, limit, end, layers)
-        axes = tuple(range(0 if layers is None else 1, flags.ndim))
-        number = jnp.sum(flags, axis=axes, dtype=jnp.uint32)
-        found.append(jnp.atleast_1d(replicated(number)))
+    firsts = _first_segments(segments, step)
+    found = [
+        _count(code, limits, ends, first, layers)
+        for code, first, layers in zip(codes, firsts, segments.layers, strict=True)
+    ]
     return counts.from_uint32(jnp.concatenate(found))
 
 
@@ -425,7 +427,7 @@ def _counted(codes, limits, ends, segments: Segments) -> Count:
 
 
 class _Packing(NamedTuple):
-    """Where many arrays lie in few; static.
+    """Where small arrays lie in the rows of a common one; static.
 
     Attributes:
       segments: those of the packed arrays.
@@ -433,7 +435,8 @@ class _Packing(NamedTuple):
       owners: for each packed segment the given one that it is a part of.
       starts: for each packed segment the position in its owner at which it begins.
       members: for each packed array the given ones in it, (index, layers).
-      ends: for each packed array the used length of its rows, None if it has no rows.
+      ends: for each packed array the used length of its rows, None if it is a given
+        one.
     """
 
     segments: Segments
@@ -455,14 +458,15 @@ def _is_small(array: jax.Array) -> bool:
 
 
 def _packing(arrays, segments: Segments) -> _Packing:
-    """Plan which arrays are counted as one, because a program grows with their number.
+    """Plan which arrays are copied into the rows of a common one.
 
-    Many small arrays are copied into the rows of a common one, and many arrays of one
-    shape are stacked.
+    The size of a program grows with the number of arrays in it, so many small arrays
+    are counted as one.
     """
     small = tuple(i for i, array in enumerate(arrays) if _is_small(array))
     small = small if len(small) > _FEW else ()
-    members = _stacks(arrays, segments, frozenset(small))
+    packed = set(small)
+    members = [(i,) for i in range(len(arrays)) if i not in packed]
     members += [small] if small else []
     layers = [n or 1 for n in segments.layers]
     first = np.cumsum([0, *layers]).tolist()
@@ -476,8 +480,7 @@ def _packing(arrays, segments: Segments) -> _Packing:
                 owners += [owner] * len(rows)
                 starts += [_ROW * row for row in range(len(rows))]
                 used += rows
-        one = array is not small and len(array) == 1
-        stacks.append(segments.layers[array[0]] if one else len(used))
+        stacks.append(len(used) if array is small else segments.layers[array[0]])
         ends.append(tuple(used) if array is small else None)
     order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
     return _Packing(
@@ -490,18 +493,6 @@ def _packing(arrays, segments: Segments) -> _Packing:
     )
 
 
-def _stacks(arrays, segments: Segments, small: frozenset[int]) -> list[tuple[int, ...]]:
-    """Return the numbers of the arrays that are stacked, or alone."""
-    many = len(arrays) - len(small) > _FEW
-    alike: dict[Any, list[int]] = {}
-    for i, array in enumerate(arrays):
-        if i not in small:
-            alone = not many or segments.layers[i] is not None
-            kind = i if alone else (array.shape, jax.typeof(array).sharding)
-            alike.setdefault(kind, []).append(i)
-    return [tuple(numbers) for numbers in alike.values()]
-
-
 def _rows(size: int) -> list[int]:
     """Return the used lengths of the rows that hold so many entries."""
     return [min(_ROW, size - start) for start in range(0, size, _ROW)] or [0]
@@ -510,12 +501,10 @@ def _rows(size: int) -> list[int]:
 def _pack(arrays, packing: _Packing) -> list[jax.Array]:
     packed = []
     for members, ends in zip(packing.members, packing.ends, strict=True):
-        if ends is not None:
-            packed.append(_in_rows([(arrays[i], n) for i, n in members], len(ends)))
-        elif len(members) == 1:
+        if ends is None:
             packed.append(arrays[members[0][0]])
         else:
-            packed.append(jnp.stack([arrays[i] for i, _ in members]))
+            packed.append(_in_rows([(arrays[i], n) for i, n in members], len(ends)))
     return packed
 
 

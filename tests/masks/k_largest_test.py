@@ -107,6 +107,28 @@ def test_no_device_gathers_scores(spec, rng):
         assert all(np.prod([int(n) for n in s.split(",")]) < 1024 for s in sizes), line
 
 
+def test_leaves_of_one_shape_and_two_shardings_stay_where_they_are():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    scores = [
+        jax.ShapeDtypeStruct((136, 128), jnp.float32, sharding=NamedSharding(mesh, s))
+        for s in [P("data"), P(None, "data")] * 17
+    ]
+    text = jax.jit(lambda s: ranking.largest(s, 9)).lower(scores).compile().as_text()
+    assert not re.findall(r"(?:all-gather|all-to-all|permute)[\w-]*\(", text)
+
+
+def test_what_is_alive_and_forced_need_no_sharding_of_their_own(rng):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    scores = [jnp.asarray(rng.normal(size=(16, 8)), jnp.float32) for _ in range(2)]
+    alive, forced = [None, scores[1] > 0], [scores[0] < 0, scores[1] < -9]
+    want = ranking.largest(scores, 40, alive=alive, forced=forced)
+    with jax.set_mesh(mesh):
+        placed = [jax.device_put(x, P("data")) for x in scores]
+        got = ranking.largest(placed, 40, alive=alive, forced=forced)
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("shapes", [[(2**16, 2**15)], [(2**15, 2**15)] * 7])
 def test_networks_of_more_than_two_billion_weights_have_a_size(shapes):
     scores = {
