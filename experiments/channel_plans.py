@@ -116,12 +116,17 @@ def _allocated(
     return Plan(
         pruner=pruner,
         budget=budget,
-        optimizer=optax.partition(
-            {"weights": weights, "ratios": optax.set_to_zero()},
-            {"params": "weights", "variables": "ratios"},
-        ),
+        optimizer=_of_weights(weights),
         search=search,
         allocate=allocate,
+    )
+
+
+def _of_weights(weights: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Trains the weights; the search trains the keep ratios, or nothing does."""
+    return optax.partition(
+        {"weights": weights, "ratios": optax.set_to_zero()},
+        {"params": "weights", "variables": "ratios"},
     )
 
 
@@ -171,10 +176,7 @@ def given(config: Config, task: Task) -> Plan:
     return Plan(
         pruner=pruner,
         budget=jaxprune.unlimited(),
-        optimizer=optax.partition(
-            {"weights": weights, "ratios": optax.set_to_zero()},
-            {"params": "weights", "variables": "ratios"},
-        ),
+        optimizer=_of_weights(weights),
         allocate=allocate,
     )
 

@@ -73,18 +73,19 @@ def admm(
         u   <- u + dual_rate rho (y - z)
         rho <- max(rho exp(rate clip(log(rms(y - z) / t), -1/4, 1)), rms u)
 
-    with t = tolerance min(-log min_j B_j, 1), because under a limit near 1 all keep
-    ratios are near z. In logarithms the costs are convex, so the projection is unique
-    and exact. The penalty parameter rho finds itself: it grows while the ratios are
-    further from z than t, falls while they are nearer, and stays while no limit binds.
-    While they come nearer from further than t, u and rho stay: an optimizer with steps
-    of bounded length takes its time whatever the penalty, and would find them far too
-    large when it arrives. So neither the scale of the loss nor that of the costs
+    with t = tolerance clip(-log min_j B_j, 0.02, 1), because under a limit near 1 all
+    keep ratios are near z. In logarithms the costs are convex, so the projection is
+    unique and exact. The penalty parameter rho finds itself: it grows while the ratios
+    are further from z than t, falls while they are nearer, and stays while no limit
+    binds. While they approach z from further than t, u and rho stay: an optimizer with
+    steps of bounded length takes its time whatever the penalty, and would find both far
+    too large when it arrives. So neither the scale of the loss nor that of the costs
     matters to an optimizer that normalises gradients, as Adam does; the rate of SGD
-    must suit the loss, and be below 2 / rho. The task decides which
-    groups pay, because u settles where the loss's slope in log k_g is in proportion to
-    the cost's slope, with one multiplier for all. Ratios below 1 % have the derivative
-    of 1 %, so that an emptied site recovers, slowly.
+    must suit the loss, and be below 2 / rho.
+
+    The task decides which groups pay, because u settles where the loss's slope in
+    log k_g is in proportion to the cost's slope, with one multiplier for all. Ratios
+    below 1 % have the derivative of 1 %, so that an emptied site recovers, slowly.
 
     Args:
       limits: one `Limit` or several, from `at_most`. In the logarithms of keep ratios
@@ -155,17 +156,17 @@ def admm(
         target = jnp.clip(y + state.dual / state.rho, low - _FAR, _FAR)
         nearest = project(log_costs, raised, target, low)
         apart = y - nearest.point
-        tight = jnp.clip(-jnp.log(jnp.min(limit)), _LOOSEST, 1)
-        distance = rms(apart) / (tolerance * tight)
+        distance = rms(apart) / (tolerance * _tightness(limit))
         slack = jnp.all(nearest.multipliers < _SLACK)
         nearer = rms(apart) < (1 - _STILL) * state.primal_residual
-        coming = nearer & (distance > 1) & ~slack
-        dual = state.dual + jnp.where(coming, 0, dual_rate * state.rho * apart)
+        approaching = nearer & (distance > 1) & ~slack
+        dual = state.dual + jnp.where(approaching, 0, dual_rate * state.rho * apart)
+        rho = _next_rho(state.rho, distance, rms(dual), slack | approaching, rate)
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             z=nearest.point,
             dual=dual,
-            rho=_next_rho(state.rho, distance, rms(dual), slack | coming, rate),
+            rho=rho,
             multipliers=state.rho * nearest.multipliers,
             cost=jnp.exp(log_costs(y)),
             limit=limit,
@@ -178,11 +179,16 @@ def admm(
     return Budget(init, penalty, update)
 
 
+def _tightness(limit):
+    """Return how far below the dense cost the tightest limit is, in log, at most 1."""
+    return jnp.clip(-jnp.log(jnp.min(limit)), _LOOSEST, 1)
+
+
 def _next_rho(rho, distance, dual_size, held, rate):
     """Return rho for the next step; `distance` is in units of the tolerance.
 
     It is held while the limits are slack and the distance says nothing about it, and
-    while the ratios are on their way.
+    while the ratios approach z.
     """
     grown = rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 1))
     grown = jnp.where(held, rho, grown)
