@@ -99,21 +99,7 @@ def save(
     path = directory / str(step)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Orbax writes beside the name that it is given and renames at the end.
-        if not path.exists():
-            _orbax().save(path, held, custom_metadata=custom)
-        else:
-            new = path.with_name(f"{step}{_REPLACING}")
-            if new.exists():
-                discard(new)
-            _orbax().save(new, held, custom_metadata=custom)
-            # No system renames over a folder with something in it; between the two
-            # renames readers take the new one by the name that it has.
-            old = _hide(path)
-            new.rename(path)
-            shutil.rmtree(old)
-    except OSError:
-        raise
+        _write(path, held, custom)
     except ValueError as error:
         # TensorStore reports what the operating system said as a ValueError.
         raise OSError(
@@ -122,6 +108,23 @@ def save(
             f"{error}"
         ) from error
     return path
+
+
+def _write(path: Path, held: Any, custom: dict[str, Any]) -> None:
+    """Write a checkpoint; one of this name is removed when the new one is whole."""
+    # Orbax writes beside the name that it is given and renames at the end.
+    if not path.exists():
+        _orbax().save(path, held, custom_metadata=custom)
+        return
+    new = path.with_name(f"{path.name}{_REPLACING}")
+    if new.exists():
+        discard(new)
+    _orbax().save(new, held, custom_metadata=custom)
+    # No system renames over a folder with something in it; between the two renames
+    # readers take the new one by the name that it has.
+    old = _hide(path)
+    new.rename(path)
+    shutil.rmtree(old)
 
 
 def entries(directory: str | Path) -> tuple[Entry, ...]:
