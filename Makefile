@@ -26,7 +26,7 @@ demo: install ## prune a small network on digits; the report is in runs/ltp_digi
 test: install ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-slow: install ## run what `test` does in a smaller form: full networks, 300 random ones
+test-slow: install ## run the rows that `test` leaves out: full networks, 300 random ones
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 test-newest: ## run a broad part of the tests on a newer Python with the newest jax

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxprune
 from jaxprune import budgets, methods
+from tests.support.rows import rows
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 SIZE = 3 * 3 * 8 * 4 + 16 * 6 + 2 * 6 * 5
@@ -108,12 +109,14 @@ def row(request):
 
 # A schedule changes what is asked, not how it is computed: where compiling is slow
 # (eight devices, derivatives) one method with a schedule stands for both.
-_DEAR = {name: row for name, row in PRUNERS.items() if name != "magnitude-schedule"}
+_DEAR = [name for name in PRUNERS if name != "magnitude-schedule"]
+# One of each way to decide: by learned thresholds, by open ones, by ranks, by scores.
+_FEW = ("ltp", "soft_thresholding", "global_magnitude", "snip")
 
 
-@pytest.fixture(params=_DEAR)
+@pytest.fixture(params=rows(_DEAR, _FEW))
 def dear_row(request):
-    return _DEAR[request.param]
+    return PRUNERS[request.param]
 
 
 def _masks(row, params, variables):
@@ -516,7 +519,7 @@ def budget(request):
 _DEAR_BUDGETS = [name for name in BUDGETS if "-" not in name]
 
 
-@pytest.fixture(params=_DEAR_BUDGETS)
+@pytest.fixture(params=rows(_DEAR_BUDGETS, ["dual_ascent", "admm"]))
 def dear_budget(request):
     return BUDGETS[request.param]()
 

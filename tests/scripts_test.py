@@ -54,7 +54,9 @@ def test_lats_needs_one_line_while_training():
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("train_state/ltp.py", ["--parallel=pmap"]),
+        pytest.param(
+            *("train_state/ltp.py", ["--parallel=pmap"]), marks=pytest.mark.slow
+        ),
         ("train_state/lats.py", []),
         ("train_state/dsa.py", []),
         ("nnx/ltp.py", []),

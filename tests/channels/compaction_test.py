@@ -26,12 +26,16 @@ from tests.support.channel_checks import (
     relative_difference,
     size,
 )
+from tests.support.rows import rows
 
 ARCHITECTURES = architectures.architectures() | architectures_nnx.architectures()
-# The first are always run; the others by `make test-slow`.
-SEEDS = [
-    pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 12)) for seed in range(300)
-]
+# The quick ones: of small networks each, and beside them one for each kind of layer.
+FEW = ("mlp", "nnx_mlp", "generator", "tied_autoencoder", "stacked_branches")
+FEW += ("control_flow", "spiking", "nnx_recurrent", "scanned_transformer", "bert")
+FEW += ("nnx_vit", "resnet18_training")
+EACH_KIND = ("densenet_training", "groupnorm_resnet", "mobilenet_v3", "mixnet", "fpn")
+EACH_KIND += ("gpt", "unet", "recurrent", "shufflenet", "fused_glu", "nnx_resnet")
+SEEDS = rows(range(300), range(12))
 
 
 @functools.cache
@@ -41,7 +45,7 @@ def traced(name):
     return architecture, trace_channels(function, variables, *inputs)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", rows(ARCHITECTURES, (*FEW, *EACH_KIND)))
 def test_random_channels_removed_in_double_precision(name):
     architecture = ARCHITECTURES[name]()
     with jax.enable_x64(True):
@@ -55,19 +59,7 @@ def test_random_channels_removed_in_double_precision(name):
     assert size(smaller) < size(architecture.variables)
 
 
-# Deep networks of parts that others here have too: run by `make test-slow`.
-DEEP = ["vgg16", "resnet50", "resnext", "densenet", "densenet_training", "inception"]
-DEEP += ["mobilenet_v3", "mobilenet_v3_training", "efficientnet", "mixnet", "fpn"]
-DEEP += ["groupnorm_resnet"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP))
-        for name in ARCHITECTURES
-    ],
-)
+@pytest.mark.parametrize("name", rows(ARCHITECTURES, FEW))
 def test_small_channels_removed_in_single_precision(name):
     architecture, graph = traced(name)
     masks = largest_channels(graph, architecture.variables, 0.7)

@@ -79,6 +79,7 @@ def test_looking_changes_neither_the_network_nor_the_numbers(often, data_dir, tm
     assert all(often[0][step] == record for step, record in records.items())
 
 
+@pytest.mark.slow
 def test_under_pmap_the_counts_of_one_device_are_taken(data_dir, tmp_path):
     records, _ = soft_run(data_dir, tmp_path, parallel="pmap", prune_epochs=0.2)
     pruning, counted, gained = gains(records)

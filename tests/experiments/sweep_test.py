@@ -127,6 +127,7 @@ def test_cores_are_shared_out_and_given_back(jobs):
     assert os.sched_getaffinity(0) == cores
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
     data_dir, tmp_path, capsys
 ):

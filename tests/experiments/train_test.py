@@ -42,6 +42,7 @@ from experiments.steps import (
     make_train_step,
 )
 from jaxprune import io
+from tests.support.rows import rows
 
 pytestmark = pytest.mark.usefixtures("digits_in_memory")
 
@@ -138,6 +139,7 @@ def test_a_workdir_of_another_config_is_refused_by_the_first_difference(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_network_of_the_trail_can_be_pruned_further(finished, data_dir, tmp_path):
     _, workdir, summary = finished
@@ -153,6 +155,7 @@ def test_pretrained_needs_a_finished_run(data_dir, tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_fixed_penalty_weight_decides_the_size(data_dir, tmp_path):
     config = _config(data_dir, penalty_weight=30.0, threshold_learning_rate=0.5)
@@ -168,7 +171,7 @@ def _networks_of_the_trail(config, workdir):
 
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
-@pytest.mark.parametrize("rewind", [False, True])
+@pytest.mark.parametrize("rewind", rows([False, True], [True]))
 def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginning(
     rewind, data_dir, tmp_path
 ):
@@ -194,7 +197,9 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
 
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
-@pytest.mark.parametrize("plan", [plans.snip, plans.grasp, plans.random_erk])
+@pytest.mark.parametrize(
+    "plan", rows([plans.snip, plans.grasp, plans.random_erk], [plans.snip])
+)
 def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
     config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
     summary = train.train_and_evaluate(config, tmp_path)
@@ -210,6 +215,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize("changes", [{"final_threshold": 0.2}, {"penalty_weight": 0.5}])
 def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
@@ -227,8 +233,8 @@ def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     [
         # That of LTP by `dual_ascent` is its default, above.
         (plans.ltp, "admm"),
-        (plans.lats, "dual_ascent"),
-        (plans.lats, "admm"),
+        pytest.param(plans.lats, "dual_ascent", marks=pytest.mark.slow),
+        pytest.param(plans.lats, "admm", marks=pytest.mark.slow),
     ],
 )
 def test_learned_and_soft_thresholds_are_driven_by_either_solver(
@@ -440,7 +446,11 @@ def shallow(monkeypatch):
 
 @pytest.mark.usefixtures("one_device", "no_pictures", "shallow")
 @pytest.mark.parametrize(
-    "name", [name for name in CONFIGS if name not in (*_TRACED, *_RUN_WHOLE)]
+    "name",
+    rows(
+        [name for name in CONFIGS if name not in (*_TRACED, *_RUN_WHOLE)],
+        ("dense_digits", "gmp_digits", "morphnet_resnet20_digits"),
+    ),
 )
 def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
     config = _two_steps(name, data_dir, monkeypatch)
@@ -461,6 +471,7 @@ def test_every_config_runs_two_steps_of_its_own_network(
     assert _meets_what_was_asked(config, summary)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device", "shallow")
 @pytest.mark.parametrize("name", _TRACED)
 def test_the_steps_of_other_configs_trace_and_their_widths_meet_the_budget(
@@ -569,7 +580,7 @@ def _noise(name, *, data_dir):
 # ------------------------------------------------------------- devices and kills
 
 
-@pytest.mark.parametrize("way", ["jit", "pmap"])
+@pytest.mark.parametrize("way", rows(["jit", "pmap"], ["jit"]))
 def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
     setting = prepare(config, pathlib.Path("unused"))
@@ -691,7 +702,10 @@ def _stop(process, number, workdir):
     ("name", "signals"),
     [
         ("ltp_digits", {4: signal.SIGINT}),
-        ("dsa_digits", {4: signal.SIGKILL, 11: signal.SIGKILL}),
+        pytest.param(
+            *("dsa_digits", {4: signal.SIGKILL, 11: signal.SIGKILL}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(

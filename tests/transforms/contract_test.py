@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxprune
 from jaxprune import prox, transforms
+from tests.support.rows import rows
 
 soft = prox.soft_threshold
 STEPS = 3
@@ -196,9 +197,11 @@ ROWS = {
 }
 each_row = pytest.mark.parametrize("name", ROWS)
 # Two rows share their control with others, which stand for them where it is slow.
-each_kind = pytest.mark.parametrize(
-    "name", [n for n in ROWS if n not in ("ista-size", "adam_ista-size")]
-)
+KINDS = [n for n in ROWS if n not in ("ista-size", "adam_ista-size")]
+each_kind = pytest.mark.parametrize("name", KINDS)
+# One of each way to find the step, for many devices.
+FEW = ("proximal", "gradual_magnitude", "lats-size", "freeze_pruned")
+FEW += ("follow_threshold",)
 
 
 def _grads(trainable, step, seed=0):
@@ -292,7 +295,7 @@ def test_other_leaves_move_as_under_the_bare_optimizer(name):
 
 
 @each_row
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", rows(["bfloat16", "float64"], ["bfloat16"]))
 def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
     row = ROWS[name]
     with jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
@@ -435,7 +438,7 @@ def _shardings(trainable, mesh):
     return jax.tree.map(leaf, trainable)
 
 
-@each_kind
+@pytest.mark.parametrize("name", rows(KINDS, FEW))
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_over_eight_devices_equals_one(name, kind):
     row, mesh = ROWS[name], _mesh(kind)
@@ -452,7 +455,7 @@ def test_sharded_over_eight_devices_equals_one(name, kind):
     jaxprune.check(state)
 
 
-@each_kind
+@pytest.mark.parametrize("name", rows(KINDS, FEW))
 def test_shard_map_and_pmap_equal_one_device(name):
     row = ROWS[name]
     tx, start = row.make(_params()), row.trains(_params())
