@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
 	touch $@
 
-demo: install ## prune a small network on digits; the report is in runs/ltp_digits
-	$(BIN)/python -m experiments.main --config=experiments/configs/ltp_digits.py --workdir=runs/ltp_digits
+demo: install ## prune a small network on digits; the report is in runs/digits/ltp
+	$(BIN)/python -m experiments train --config=digits/ltp --workdir=runs/digits/ltp
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -44,7 +44,7 @@ lint: install ## check style, format and types
 	$(BIN)/basedpyright
 
 bench: install ## time a training step with and without each method
-	$(BIN)/python -m experiments.benchmarks.training_step
+	$(BIN)/python -m experiments bench training-step
 
 clean: ## remove the environments, and what runs and downloads left
 	rm -rf $(VENV) .venv-newest runs data

@@ -1,16 +1,22 @@
 """The one training loop: dense, pruning, fine-tuning; killed at any moment, it goes on.
 
+    python -m experiments train --config=digits/ltp --workdir=runs/digits/ltp \
+        [--config.field=value ...]
+
 A run has three phases, each of which may be empty: `dense` trains the network as it is,
 `prune` runs the method of the config, `finetune` trains what is left under a fixed
 mask. Every random choice comes from `config.seed` and the step, so a run that is killed
 and started again ends, on a CPU, with the same bits.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +26,22 @@ import numpy as np
 from absl import logging
 
 import jaxprune
-from experiments import config_check, latencies, phases, plans, regrowth, trail
-from experiments.closing import summarize
-from experiments.metrics import MetricsWriter
-from experiments.setting import Phase, Setting, prepare
-from experiments.steps import Step, TrainState, make_search_step, make_train_step
-from experiments.summary import SUMMARY_FILE
-from experiments.workdir import claim
+from experiments import configs
+from experiments.logging.metrics import MetricsWriter
+from experiments.logging.summary import SUMMARY_FILE
+from experiments.plans import weight_plans
+from experiments.report import trail_table
+from experiments.run import config_check, latencies, phases, regrowth, trail
+from experiments.run.closing import summarize
+from experiments.run.setting import Phase, Setting, prepare
+from experiments.run.steps import Step, TrainState, make_search_step, make_train_step
+from experiments.run.workdir import claim
 from jaxprune import io
 
 _CHECKPOINTS = "checkpoints"
+
+# What a shell reports for a program that Ctrl-C stopped.
+_STOPPED = 130
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -37,7 +49,7 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def train_and_evaluate(
-    config: plans.Config, workdir: str | Path, *, command: Sequence[str] = ()
+    config: weight_plans.Config, workdir: str | Path, *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Runs a config to its end, from where an earlier run in `workdir` was left.
 
@@ -225,7 +237,7 @@ def _run_phase(
     return state, final
 
 
-def _is_logged(config: plans.Config, phase: Phase, step: int) -> bool:
+def _is_logged(config: weight_plans.Config, phase: Phase, step: int) -> bool:
     return step % config.log_every == 0 or step in (phase.begin + 1, phase.end)
 
 
@@ -246,7 +258,7 @@ def _write(setting, phase, record, writer, step: int, metrics) -> bool:
 
 def _sizes(setting: Setting, phase: Phase, record, metrics) -> dict[str, Any]:
     """What the progress says of the size: the costs under a limit, or the weights."""
-    names = plans.channel_budget(setting.config)
+    names = weight_plans.channel_budget(setting.config)
     if not names:
         return {"keep_ratio": metrics["keep_ratio"]}
     if phase.name == "finetune" and record.points:
@@ -291,3 +303,48 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one config from the command line.
+
+    Args:
+      arguments: those of the process if not given.
+
+    Returns:
+      The exit status: 0, 1 if the run failed, 130 if it was stopped.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments train",
+        description="Train one config; the same command goes on where it was stopped.",
+        epilog="A field of the config is set by --config.field=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a name such as digits/ltp")
+    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    parser.add_argument(
+        "--traceback", action="store_true", help="print where an error comes from"
+    )
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed, others = parser.parse_known_args(given)
+    try:
+        config = configs.load(parsed.config)
+        for argument in configs.split_overrides(others):
+            configs.override(config, argument)
+    except ValueError as error:
+        parser.error(str(error))
+    command = ["python", "-m", "experiments", "train", *given]
+    try:
+        summary = train_and_evaluate(config, parsed.workdir, command=command)
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        # Errors of the user's making need no traceback.
+        if parsed.traceback:
+            traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(trail_table.as_text(summary))
+    if summary["status"] == "stopped":
+        print(f"Stopped; the same command goes on. Workdir: {parsed.workdir}")
+        return _STOPPED
+    print(f"Report: {parsed.workdir}/report.html")
+    return 0

@@ -41,7 +41,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 _LONG = (
     "experiments/train_test.py::test_a_run_that_was_stopped",
     "experiments/train_test.py",
-    "experiments/sweep_test.py",
+    "experiments/sweep/sweep_test.py",
     "channels/compaction_test.py",
     "contract_test.py",
 )

@@ -1,1 +1,14 @@
 """Measurements of speed and memory; never run as tests."""
+
+COMMANDS = {
+    name.replace("_", "-"): (f"benchmarks.{name}", about)
+    for name, about in {
+        "training_step": "a training step with each method against the dense step",
+        "compaction": "compact networks against dense ones",
+        "latency": "how well the latency cost predicts",
+        "trace_channels": "seconds that tracing and grouping take",
+        "keep_ratio_solver": "the solver of keep probabilities against SciPy's",
+        "admm_limits": "how near ADMM comes to the optimum",
+    }.items()
+}
+"""The module of each benchmark in `experiments`, and what it measures."""

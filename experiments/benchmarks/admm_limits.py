@@ -1,7 +1,7 @@
 """Measures how near `admm` comes to the optimum under limits of every size.
 
 Command:
-    python -m experiments.benchmarks.admm_limits --groups=30 --limits=2
+    python -m experiments bench admm-limits --groups=30 --limits=2
 
 The problem is to minimise scale * sum_g a_g / k_g, k = sigmoid(theta), under one cost
 that is bilinear in the ratios of neighbours, as MACs are, and further linear ones,
@@ -12,7 +12,7 @@ or the optimum.
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -150,13 +150,16 @@ def measure(groups: int, limits: int, steps: int) -> Iterator[Case]:
         yield Case(*case, spent, float(np.sum(gains / k)) / best[case[1]])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the cases that end further than 1 % from limit or optimum."""
-    parser = argparse.ArgumentParser(description="How near ADMM comes to the optimum.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments bench admm-limits",
+        description="How near ADMM comes to the optimum.",
+    )
     parser.add_argument("--groups", type=int, default=30)
     parser.add_argument("--limits", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000)
-    parsed = parser.parse_args()
+    parsed = parser.parse_args(arguments)
     cases = list(measure(parsed.groups, parsed.limits, parsed.steps))
     far = [c for c in cases if c.spent > 1.01 or abs(c.loss - 1) > 0.01]
     print(f"{len(cases) - len(far)} of {len(cases)} cases within 1 %")
@@ -165,7 +168,3 @@ def main() -> None:
             f"loss x {case.scale:g}, limit {case.limit:g}, start {case.start:g}: "
             f"{case.spent:.3f} of the limit, {case.loss:.3f} of the optimum"
         )
-
-
-if __name__ == "__main__":
-    main()

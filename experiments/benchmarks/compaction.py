@@ -1,6 +1,6 @@
 """What half of the multiplications buy: compact networks against dense ones.
 
-    python -m experiments.benchmarks.compaction [--models vgg16 resnet56]
+    python -m experiments bench compaction [--models vgg16 resnet56]
         [--batch_sizes 1 64] [--macs=0.5] [--multiples 1 8] [--rounds=30] [--json=FILE]
 
 Every group keeps the same fraction of its channels, the largest for which the MACs are
@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import models
-from experiments.timing import compiled, in_turns
+from experiments.benchmarks.timing import compiled, in_turns
 from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,
@@ -106,16 +107,19 @@ def measure(
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table; writes the numbers with what made them if asked."""
-    parser = argparse.ArgumentParser(description="Time compact networks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments bench compaction",
+        description="Time compact networks.",
+    )
     parser.add_argument("--models", nargs="+", default=["vgg16", "resnet56"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--multiples", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(
         f"{'model':10}{'multiple':>9}{'batch':>6}{'MACs':>7}{'dense ms':>26}"
         f"{'compact ms':>26}{'speed-up':>10}{'ideal':>7}{'of it':>7}"
@@ -151,7 +155,3 @@ def main() -> None:
         }
         text = json.dumps({**context, "rows": rows}, indent=2)
         options.json.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Times the solver of keep probabilities against a root finder on the host.
 
 Command:
-    python -m experiments.benchmarks.keep_ratio_solver
+    python -m experiments bench keep-ratio-solver
 
 All groups of ResNet-56 (30 groups, 16 to 64 channels) are solved at once, jitted, and
 one by one by `scipy.optimize.root_scalar` on log beta_1, bracketed, to the tolerance of
@@ -12,6 +12,7 @@ are printed. With `--calls=1` the jitted solver is found asleep every time.
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -69,12 +70,15 @@ def measure(rounds: int, calls: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the medians and their ratio."""
-    parser = argparse.ArgumentParser(description="Time the solver of keep ratios.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments bench keep-ratio-solver",
+        description="Time the solver of keep ratios.",
+    )
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--calls", type=int, default=10)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = measure(options.rounds, options.calls)
     print(
         f"{len(_SIZES)} groups on {jax.devices()[0].device_kind}: "
@@ -82,7 +86,3 @@ def main() -> None:
         f"{found['host'] / found['jitted']:.0f}x; "
         f"log beta_1 differs by {found['difference']:.1e} at most"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,22 @@
 """How well the latency cost predicts: widths it was not fitted to.
 
-    python -m experiments.benchmarks.latency
+    python -m experiments bench latency
 
 Compact networks of random widths are timed; the model is fitted to the first half of
 them and predicts the others.
 """
 
+import argparse
 import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from experiments import models
 from jaxprune import costs
 from jaxprune.channels import trace_channels
-
-_MODEL = flags.DEFINE_string("model", "resnet20", "A model for images of 32x32.")
-_BATCH = flags.DEFINE_integer("batch", 8, "Number of examples.")
-_NUMBER = flags.DEFINE_integer("number", 60, "Number of networks.")
-_REPEATS = flags.DEFINE_integer("repeats", 30, "How often each is timed.")
-_MULTIPLE = flags.DEFINE_integer("multiple_of", 1, "What widths are multiples of.")
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
@@ -31,10 +25,17 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def main(_: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, fits and prints."""
-    model = models.create(_MODEL.value, 10)
-    x = jax.random.normal(jax.random.key(0), (_BATCH.value, 32, 32, 3))
+    parser = argparse.ArgumentParser(prog="python -m experiments bench latency")
+    parser.add_argument("--model", default="resnet20", help="for images of 32x32")
+    parser.add_argument("--batch", type=int, default=8, help="number of examples")
+    parser.add_argument("--number", type=int, default=60, help="number of networks")
+    parser.add_argument("--repeats", type=int, default=30, help="timings of each")
+    parser.add_argument("--multiple_of", type=int, default=1, help="of all widths")
+    options = parser.parse_args(arguments)
+    model = models.create(options.model, 10)
+    x = jax.random.normal(jax.random.key(0), (options.batch, 32, 32, 3))
     variables = jax.jit(functools.partial(model.init, train=False))(
         jax.random.key(1), x
     )
@@ -44,9 +45,9 @@ def main(_: Sequence[str]) -> None:
         graph,
         variables,
         x,
-        keep_ratios=costs.random_keep_ratios(jax.random.key(2), graph, _NUMBER.value),
-        multiple_of=_MULTIPLE.value,
-        timer=functools.partial(costs.interleaved, repeats=_REPEATS.value),
+        keep_ratios=costs.random_keep_ratios(jax.random.key(2), graph, options.number),
+        multiple_of=options.multiple_of,
+        timer=functools.partial(costs.interleaved, repeats=options.repeats),
     )
     half = len(measured) // 2
     cost = costs.fit(graph, measured[:half])
@@ -58,15 +59,12 @@ def main(_: Sequence[str]) -> None:
     ]
     errors = np.abs(np.array(predicted) / np.array(seconds) - 1)
     print(
-        f"{_MODEL.value}, batch {_BATCH.value}: dense {1e3 * measured[0].seconds:.2f} "
-        f"ms, held out {1e3 * min(seconds):.2f} to {1e3 * max(seconds):.2f} ms\n"
+        f"{options.model}, batch {options.batch}: dense "
+        f"{1e3 * measured[0].seconds:.2f} ms, held out {1e3 * min(seconds):.2f} to "
+        f"{1e3 * max(seconds):.2f} ms\n"
         f"fitted to {half}: {1e3 * cost.constant:.3f} ms + "
         f"{1e9 * cost.per_mac:.4f} ns/MAC + {1e9 * cost.per_byte:.4f} ns/byte\n"
         f"on {len(held_out)} held out: rank correlation "
         f"{rank_correlation(predicted, seconds):.3f}, relative error mean "
         f"{errors.mean():.3f}, largest {errors.max():.3f}"
     )
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,6 +1,6 @@
 """Seconds that tracing and grouping take, JAX's own tracing apart.
 
-    python -m experiments.benchmarks.trace_channels [--rounds=5] [--only=resnet56]
+    python -m experiments bench trace-channels [--rounds=5] [--only=resnet56]
 
 Chains of three lengths show how the cost grows with the number of equations.
 """
@@ -9,7 +9,7 @@ import argparse
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -110,12 +110,15 @@ def _graph(apply_fn, params, x) -> ChannelGraph:
     return trace_channels(lambda *args: apply_fn(*args), params, x)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a line for each network."""
-    parser = argparse.ArgumentParser(description="Time tracing and grouping.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments bench trace-channels",
+        description="Time tracing and grouping.",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the names to run")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(f"{'network':32}{'equations':>10}{'groups':>8}{'JAX s':>9}{'all s':>9}")
     for name, make in EXAMPLES.items():
         if options.only not in name:
@@ -127,7 +130,3 @@ def main() -> None:
         whole = seconds(graph_of, options.rounds)
         count, groups = equations(jax_alone().jaxpr), len(graph_of().groups)
         print(f"{name:32}{count:10}{groups:8}{alone:9.3f}{whole:9.3f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

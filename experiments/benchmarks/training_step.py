@@ -1,6 +1,6 @@
 """A training step with a pruning method against the same dense step.
 
-    python -m experiments.benchmarks.training_step [--model=resnet20] [--batch_size=128]
+    python -m experiments bench training-step [--model=resnet20] [--batch_size=128]
         [--rounds=15] [--json=FILE]
 
 Both steps are compiled by `jit` for one device and timed in turns, dense, pruned,
@@ -15,6 +15,7 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ import numpy as np
 import optax
 
 import jaxprune
-from experiments import channel_plans, channels, models, plans
+from experiments import models
 from experiments.configs import default
-from experiments.steps import Plan, Step, init_state, make_train_step
+from experiments.plans import channel_plans, channels, weight_plans
+from experiments.run.steps import Plan, Step, init_state, make_train_step
 from jaxprune.transforms import ista
 
 # Any L1 coefficient costs the same.
@@ -35,7 +37,7 @@ _STRENGTH = 1e-4
 
 def _ista(config, task) -> Plan:
     """The optimizer alone: behind SGD on the kernels, under a network seen as it is."""
-    plan = plans.dense(config, task, config.learning_rate)
+    plan = weight_plans.dense(config, task, config.learning_rate)
     rate = optax.cosine_decay_schedule(config.learning_rate, task.steps)
     thresholds = ista(_STRENGTH, rate, momentum=config.momentum)
     # The optimizer moves variables too, of which there are none.
@@ -47,10 +49,10 @@ def _ista(config, task) -> Plan:
 
 _METHODS = {
     "ista": _ista,
-    "lats": plans.lats,
-    "ltp": plans.ltp,
-    "magnitude": plans.magnitude,
-    "global_magnitude": plans.global_magnitude,
+    "lats": weight_plans.lats,
+    "ltp": weight_plans.ltp,
+    "magnitude": weight_plans.magnitude,
+    "global_magnitude": weight_plans.global_magnitude,
     "dsa": channel_plans.dsa,
 }
 
@@ -88,7 +90,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     }
     network = model.init(jax.random.key(0), batch["image"][:1], train=False)
     network = (network["params"], network.get("batch_stats", {}))
-    task = plans.Task(
+    task = weight_plans.Task(
         params=network[0],
         first_step=0,
         steps=1000,
@@ -97,7 +99,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
         channels=channels.trace(model, network, images.shape[1:]),
         judge=_unused,
     )
-    dense_plan = plans.dense(config, task, config.learning_rate)
+    dense_plan = weight_plans.dense(config, task, config.learning_rate)
     dense, dense_state = _compile(model, dense_plan, task, network[1], batch)
     kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
     copy = sum(leaf.nbytes for leaf in kernels.values())
@@ -132,15 +134,18 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table; writes the numbers with what made them if asked."""
-    parser = argparse.ArgumentParser(description="Time a training step.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments bench training-step",
+        description="Time a training step.",
+    )
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = measure(
         options.model, options.image_size, options.batch_size, options.rounds
     )
@@ -167,7 +172,3 @@ def main() -> None:
         }
         text = json.dumps({**context, "rows": rows}, indent=2)
         options.json.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,10 +6,10 @@ other file declares a field or gives a default.
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments import plans
+from experiments.plans import weight_plans
 
 
-def get_config() -> plans.Config:
+def get_config() -> weight_plans.Config:
     """Returns the default config: LTP on digits, to a twentieth of the weights."""
     config = ConfigDict()
 
@@ -43,7 +43,7 @@ def get_config() -> plans.Config:
 
     # Pruning. `sparsity` is the fraction of zeros to end with. If `penalty_weight` is
     # a number, the loss plus it times the keep ratio decides the size instead.
-    config.plan = plans.ltp
+    config.plan = weight_plans.ltp
     config.sparsity = 0.95
     config.penalty_weight = config_dict.placeholder(float)
     config.solver = (

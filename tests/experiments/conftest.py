@@ -5,7 +5,9 @@ import functools
 import jax
 import pytest
 
-from experiments import data, parallel, report
+from experiments import data
+from experiments.report import report
+from experiments.run import parallel
 
 
 @pytest.fixture(scope="session")

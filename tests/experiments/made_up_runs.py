@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from experiments.metrics import MetricsWriter
+from experiments.logging.metrics import MetricsWriter
 
 LAYERS = {
     "Conv_0/kernel": {"size": 800, "kept": 400, "keep_ratio": 0.5},
@@ -53,7 +53,7 @@ def summary_of(**changes):
         "status": "finished",
         "budget": {"weights": 0.02},
         "costs": {"weights": 0.01887},
-        "command": ["python", "-m", "experiments.main", "--config=a b.py"],
+        "command": ["python", "-m", "experiments", "train", "--config=a b.py"],
     } | changes
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import json
 import os
 import pathlib
@@ -18,24 +17,15 @@ import numpy as np
 import pytest
 
 import jaxprune
-from experiments import (
-    channel_plans,
-    channels,
-    config_check,
-    data,
-    images,
-    latencies,
-    models,
-    parallel,
-    phases,
-    plans,
-    trail,
-    train,
-)
-from experiments.configs import default, dsa_digits
-from experiments.metrics_file import read_metrics
-from experiments.setting import prepare
-from experiments.steps import (
+from experiments import configs, data, models, train
+from experiments.configs import default
+from experiments.configs.digits import dsa
+from experiments.data import images
+from experiments.logging.metrics_file import read_metrics
+from experiments.plans import channel_plans, channels, weight_plans
+from experiments.run import config_check, latencies, parallel, phases, trail
+from experiments.run.setting import prepare
+from experiments.run.steps import (
     Step,
     init_state,
     make_search_step,
@@ -47,11 +37,7 @@ from tests.support.rows import rows
 pytestmark = pytest.mark.usefixtures("digits_in_memory")
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIGS = sorted(
-    p.stem
-    for p in (ROOT / "experiments/configs").glob("*.py")
-    if p.stem not in ("__init__", "default")
-)
+CONFIGS = configs.names()
 # 2 + 8 + 4 steps of 32 images.
 SHORT = {"dense_epochs": 0.05, "prune_epochs": 0.18, "finetune_epochs": 0.09}
 
@@ -177,7 +163,7 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
 ):
     config = _config(
         data_dir,
-        plan=plans.pgh,
+        plan=weight_plans.pgh,
         rewind=rewind,
         dense_epochs=0.0,
         min_keep_ratio=0.0,  # What a floor keeps beyond the threshold starts at 0.
@@ -198,7 +184,11 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize(
-    "plan", rows([plans.snip, plans.grasp, plans.random_erk], [plans.snip])
+    "plan",
+    rows(
+        [weight_plans.snip, weight_plans.grasp, weight_plans.random_erk],
+        [weight_plans.snip],
+    ),
 )
 def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_path):
     config = _config(data_dir, plan=plan, dense_epochs=0.0, finetune_learning_rate=0.0)
@@ -221,7 +211,7 @@ def test_a_method_that_prunes_once_moves_no_weight_before(plan, data_dir, tmp_pa
 def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     changes, data_dir, tmp_path
 ):
-    config = _config(data_dir, plan=plans.lats, finetune_epochs=0.0, **changes)
+    config = _config(data_dir, plan=weight_plans.lats, finetune_epochs=0.0, **changes)
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["budget"] is None
     assert 0 < summary["final"]["keep_ratio"] < 0.5
@@ -232,9 +222,9 @@ def test_an_open_loop_of_soft_thresholds_ends_where_it_is_told(
     ("plan", "solver"),
     [
         # That of LTP by `dual_ascent` is its default, above.
-        (plans.ltp, "admm"),
-        pytest.param(plans.lats, "dual_ascent", marks=pytest.mark.slow),
-        pytest.param(plans.lats, "admm", marks=pytest.mark.slow),
+        (weight_plans.ltp, "admm"),
+        pytest.param(weight_plans.lats, "dual_ascent", marks=pytest.mark.slow),
+        pytest.param(weight_plans.lats, "admm", marks=pytest.mark.slow),
     ],
 )
 def test_learned_and_soft_thresholds_are_driven_by_either_solver(
@@ -261,12 +251,15 @@ def test_learned_and_soft_thresholds_are_driven_by_either_solver(
     [
         ({"solver": "newton"}, r"config.solver='newton'.*'admm'"),
         (
-            {"plan": plans.lats, "solver": "admm", "final_threshold": 0.1},
+            {"plan": weight_plans.lats, "solver": "admm", "final_threshold": 0.1},
             "both say what moves the threshold",
         ),
-        ({"plan": plans.pgh, "solver": "admm"}, "plan=pgh` does not read it.*lats"),
         (
-            {"plan": plans.s_lats, "penalty_weight": 0.5},
+            {"plan": weight_plans.pgh, "solver": "admm"},
+            "plan=pgh` does not read it.*lats",
+        ),
+        (
+            {"plan": weight_plans.s_lats, "penalty_weight": 0.5},
             "plan=s_lats` does not read it.*lats",
         ),
     ],
@@ -278,7 +271,7 @@ def test_a_solver_that_does_not_fit_is_refused(changes, message, data_dir, tmp_p
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
 def test_a_search_that_is_not_finite_is_noticed(data_dir):
-    config = dsa_digits.get_config()
+    config = dsa.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
     setting = prepare(config, pathlib.Path("unused"))
     phase = setting.phases[0]
@@ -296,7 +289,7 @@ def test_a_search_that_is_not_finite_is_noticed(data_dir):
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
 def test_the_published_search_lowers_keep_ratios_until_the_limit_is_met(data_dir):
-    config = dsa_digits.get_config()
+    config = dsa.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "dense_epochs": 0.0})
     config.update({"plan": channel_plans.dsa_as_published})
     config.update({"ratio_learning_rate": 100.0})
@@ -323,7 +316,7 @@ def test_a_run_to_a_budget_of_channels_ends_compact_and_equal(
     data_dir, tmp_path, monkeypatch
 ):
     """To three limits at once; the small network is the masked large one."""
-    config = dsa_digits.get_config()
+    config = dsa.get_config()
     config.update({**SHORT, "data_dir": str(data_dir), "progress": False})
     config.update({"latency_widths": 4, "latency_batch": 8})
     config.update({"ratio_every": 1, "finetune_learning_rate": 0.0})
@@ -388,7 +381,7 @@ def _check_compact(traced, masks, entry):
     ],
 )
 def test_a_budget_that_cannot_be_met_is_refused(changes, message, data_dir, tmp_path):
-    config = dsa_digits.get_config()
+    config = dsa.get_config()
     config.update({"data_dir": str(data_dir), "progress": False, **changes})
     with pytest.raises(ValueError, match=message):
         train.train_and_evaluate(config, tmp_path)
@@ -398,21 +391,21 @@ def test_a_budget_that_cannot_be_met_is_refused(changes, message, data_dir, tmp_
 # Of each plan one is run here, unless a test above or below runs it on digits whole.
 # The steps of the others are traced below, and run by `make test-slow`.
 _RUN_WHOLE = (
-    *("dsa_digits", "erk_digits", "grasp_digits", "lats_digits", "ltp_digits"),
-    *("pai_digits", "pgh_early_digits", "snip_digits"),
+    *("digits/dsa", "digits/erk", "digits/grasp", "digits/lats", "digits/ltp"),
+    *("digits/pai", "digits/pgh_early", "digits/snip"),
 )
 _TRACED = (
-    "dsa_resnet18_cifar10",
-    "dsa_resnet18_imagenet",
-    "dsa_resnet20_cifar10_as_published",
-    "dsa_resnet20_digits",
-    "dsa_resnet50_imagenet",
-    "dsa_resnet56_cifar10",
-    "dsa_vgg16_cifar10",
-    "ltp_resnet20_cifar10",
-    "ltp_resnet20_digits",
-    "s_lats_mobilenetv1_imagenet",
-    "s_lats_resnet50_imagenet",
+    "cifar10/dsa_resnet18",
+    "imagenet/dsa_resnet18",
+    "cifar10/dsa_resnet20_as_published",
+    "digits/dsa_resnet20",
+    "imagenet/dsa_resnet50",
+    "cifar10/dsa_resnet56",
+    "cifar10/dsa_vgg16",
+    "cifar10/ltp_resnet20",
+    "digits/ltp_resnet20",
+    "imagenet/s_lats_mobilenetv1",
+    "imagenet/s_lats_resnet50",
 )
 
 
@@ -449,7 +442,7 @@ def shallow(monkeypatch):
     "name",
     rows(
         [name for name in CONFIGS if name not in (*_TRACED, *_RUN_WHOLE)],
-        ("dense_digits", "gmp_digits", "morphnet_resnet20_digits"),
+        ("digits/dense", "digits/gmp", "digits/morphnet_resnet20"),
     ),
 )
 def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypatch):
@@ -481,7 +474,7 @@ def test_the_steps_of_other_configs_trace_and_their_widths_meet_the_budget(
     reached, metrics = _traced_two_steps(config)
     assert metrics
     assert all(m.shape == () for m in metrics)
-    limits = plans.channel_budget(config)
+    limits = weight_plans.channel_budget(config)
     assert limits.keys() <= reached.keys()
     for cost, limit in limits.items():
         assert limit - 0.01 < reached[cost] <= limit
@@ -489,7 +482,7 @@ def test_the_steps_of_other_configs_trace_and_their_widths_meet_the_budget(
 
 def _two_steps(name, data_dir, monkeypatch):
     """A config with two steps of its pruning phase, where it has one."""
-    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    config = configs.load(name)
     examples = 1437
     if config.dataset != "digits":
         # Images of noise in the shape of the data set: nothing is downloaded.
@@ -519,7 +512,7 @@ def _two_steps(name, data_dir, monkeypatch):
 
 
 def _meets_what_was_asked(config, summary):
-    if plans.channel_budget(config):
+    if weight_plans.channel_budget(config):
         limits = summary["budget"].items()
         return all(summary["costs"][cost] <= limit for cost, limit in limits)
     if config.prune_epochs:
@@ -585,7 +578,7 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
     setting = prepare(config, pathlib.Path("unused"))
     network = jax.device_get(setting.init())
-    plan = plans.ltp(config, setting.task._replace(steps=20))
+    plan = weight_plans.ltp(config, setting.task._replace(steps=20))
     batches = [next(setting.streams["train"]) for _ in range(20)]
     cost = jaxprune.density(network["params"])
 
@@ -620,14 +613,14 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3)
 
 
-_COMMAND = [sys.executable, "-m", "experiments.main", "--config"]
+_COMMAND = [sys.executable, "-m", "experiments", "train"]
 # Seconds, for a machine as busy as it may be: what hangs must end some day.
 _PATIENCE = 1800
 
 
-def _start(data_dir, workdir, name="ltp_digits", **changes):
+def _start(data_dir, workdir, name="digits/ltp", **changes):
     flags = {
-        "model": "mlp" if name == "ltp_digits" else "cnn",
+        "model": "mlp" if name == "digits/ltp" else "cnn",
         **SHORT,
         "data_dir": data_dir,
         "checkpoint_every": 3,
@@ -636,11 +629,11 @@ def _start(data_dir, workdir, name="ltp_digits", **changes):
         "threshold_learning_rate": 0.5,
         **changes,
     }
-    method = name.removesuffix("_digits")
+    method = name.removeprefix("digits/")
     return subprocess.Popen(
         [
             *_COMMAND,
-            str(ROOT / f"experiments/configs/{name}.py"),
+            f"--config={name}",
             f"--workdir={workdir}",
             *(
                 f"--config.{field}={value}"
@@ -672,7 +665,7 @@ def _wait_for_step(process, workdir, step):
 
 def _trail_of(name, run, data_dir):
     """The networks of a trail; once channels are decided, they are compact."""
-    config = importlib.import_module(f"experiments.configs.{name}").get_config()
+    config = configs.load(name)
     found = json.loads((run / "summary.json").read_text())
     config.update({"data_dir": str(data_dir), "model": found["model"]})
     dense = _network_like(config)
@@ -701,9 +694,9 @@ def _stop(process, number, workdir):
 @pytest.mark.parametrize(
     ("name", "signals"),
     [
-        ("ltp_digits", {4: signal.SIGINT}),
+        ("digits/ltp", {4: signal.SIGINT}),
         pytest.param(
-            *("dsa_digits", {4: signal.SIGKILL, 11: signal.SIGKILL}),
+            *("digits/dsa", {4: signal.SIGKILL, 11: signal.SIGKILL}),
             marks=pytest.mark.slow,
         ),
     ],
@@ -778,7 +771,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def _defined_here(config, task):
-    return plans.magnitude(config, task)
+    return weight_plans.magnitude(config, task)
 
 
 @pytest.mark.parametrize(

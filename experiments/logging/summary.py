@@ -1,0 +1,55 @@
+"""What a run says of itself when it ends, in `summary.json`."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SUMMARY_FILE = "summary.json"
+
+_LEVELS = ("*/*/*", "*/*/*/*")
+
+
+def channel_limits(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The limits of a run that prunes channels, by cost; none for other runs."""
+    budget = summary.get("budget") or {}
+    return {name: x for name, x in budget.items() if name != "weights"}
+
+
+def read_summaries(
+    workdir: str | Path,
+) -> tuple[dict[Path, dict[str, Any]], list[Path]]:
+    """Read what the runs of a sweep say.
+
+    Args:
+      workdir: the folder of the sweep, with runs in `CONFIG/POINT/SEED`, where the
+        name of a config may be that of a folder and of a file in it.
+
+    Returns:
+      The content of `summary.json` by the folder of every finished run, and the
+      folders of those begun but not finished.
+    """
+    finished, unfinished = {}, []
+    files = itertools.chain(
+        *(Path(workdir).glob(f"{levels}/config.json") for levels in _LEVELS)
+    )
+    for folder in sorted(file.parent for file in files):
+        try:
+            summary = json.loads((folder / SUMMARY_FILE).read_bytes())
+        except FileNotFoundError:
+            summary = {"status": "killed"}
+        if summary["status"] == "finished":
+            finished[folder] = summary
+        else:
+            unfinished.append(folder)
+    return finished, unfinished
+
+
+def config_of(folder: Path, workdir: str | Path) -> str:
+    """Return the name of the config of a run, from its folder in that of the sweep.
+
+    >>> config_of(Path("runs/sweep/digits/ltp/0.9/0"), "runs/sweep")
+    'digits/ltp'
+    """
+    return folder.relative_to(workdir).parents[1].as_posix()

@@ -1,0 +1,80 @@
+"""What the command `compact` found, as a table and as a section of the report."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.logging.formatting import count, text_table
+from experiments.logging.summary import SUMMARY_FILE
+from experiments.report import pages
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Lay out what `python -m experiments compact` found as a text table.
+
+    Args:
+      found: The content of `compact/summary.json`.
+
+    Returns:
+      The table, in plain ASCII, and a line on equality.
+    """
+    header, rows = _rows(found)
+    return f"{text_table(header, rows, left={0})}\n{_note(found)}"
+
+
+def section(workdir: Path) -> str:
+    """Show what `python -m experiments compact` found, if it was run."""
+    path = workdir / "compact" / SUMMARY_FILE
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    header, rows = _rows(found)
+    markup = pages.table(header, rows, left={0})
+    note = f'<p class="caption">{pages.text(_note(found))}</p>'
+    return pages.section("Compact network", markup + note, "compact")
+
+
+def _rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for row in found["rows"]:
+        before, after = row["dense"], row["compact"]
+        if row["unit"] == "seconds":
+            shown = [
+                f"{1e3 * median:.3f} ms ({1e3 * low:.3f}–{1e3 * high:.3f})"
+                for low, median, high in (before, after)
+            ]
+            before, after = before[1], after[1]
+        else:
+            shown = [count(before), count(after)]
+        unit = f", {row['unit']}" if row["unit"] == "bytes" else ""
+        rows.append([f"{row['name']}{unit}", *shown, f"{after / before:.4f}"])
+    return ["", "network of the run", "compact", "ratio"], rows
+
+
+def _note(found: Mapping[str, Any]) -> str:
+    sizes = found["channels"].values()
+    before, after = sum(n for n, _ in sizes), sum(n for _, n in sizes)
+    return (
+        f"{after:,} of {before:,} channels stay ({found['how']}); largest relative "
+        f"difference of the logits {found['difference']:.1e}. Times are medians and "
+        f"quartiles of {found['rounds']} calls in turns, on "
+        f"{', '.join(found['devices'])}.{_slower(found)}"
+    )
+
+
+def _slower(found: Mapping[str, Any]) -> str:
+    """Say that the compact network takes longer, if it does, and what may help."""
+    timed = [row for row in found["rows"] if row["unit"] == "seconds"]
+    slow = [
+        f"{row['name']} takes {row['compact'][1] / row['dense'][1]:.2f} times as long"
+        for row in timed
+        if row["compact"][1] > row["dense"][1]
+    ]
+    if not slow:
+        return ""
+    return (
+        f" The compact network is slower here: {', '.join(slow)}. Numbers of channels "
+        "that are multiples of 8 may help, `--config.channel_multiple=8`, and so may a "
+        "limit on the latency, `--config.budget.latency`."
+    )

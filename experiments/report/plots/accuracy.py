@@ -1,0 +1,171 @@
+"""Pictures of accuracy: along the trail of one run, and of methods side by side."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from experiments.logging.formatting import is_number, is_positive
+from experiments.report.plots import drawing, labels, scales
+
+
+@drawing.style
+def accuracy_against_compression(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    final: Mapping[str, Any] | None = None,
+    dense_accuracy: float | None = None,
+) -> Figure:
+    """Draw accuracy against compression, each doubling one step to the right.
+
+    Args:
+      points: Points of the trail, with `compression`, `accuracy_soft` (with
+        the masks as trained) and `accuracy_hard` (with masks of zeros and ones),
+        either of which may lack.
+      final: The finished network, with `compression` and `accuracy`.
+      dense_accuracy: Accuracy of the network before pruning.
+
+    Returns:
+      The figure.
+    """
+    figure, axes = drawing.figure("Accuracy against compression", height=3.7)
+    for key, label, colour, mark in (
+        ("accuracy_soft", "soft masks", drawing.BLUE, "o"),
+        ("accuracy_hard", "hard masks", drawing.ORANGE, "s"),
+    ):
+        series = sorted(
+            (p["compression"], p[key])
+            for p in points
+            if is_positive(p.get("compression")) and is_number(p.get(key))
+        )
+        if series:
+            axes.plot(
+                *np.transpose(series),
+                marker=mark,
+                color=colour,
+                label=label,
+                markersize=6,
+                markeredgecolor=drawing.PAPER,
+                markeredgewidth=1.2,
+            )
+    if final and is_point(final):
+        axes.plot(
+            final["compression"],
+            final["accuracy"],
+            "*",
+            color=drawing.GREEN,
+            label="final",
+            markersize=17,
+            markeredgecolor=drawing.PAPER,
+            markeredgewidth=1.2,
+            zorder=5,
+        )
+    if is_number(dense_accuracy):
+        _dense_line(axes, dense_accuracy)
+    axes.set_xscale("log", base=2)
+    axes.margins(x=0.06, y=0.12)
+    low, high = axes.get_xlim()
+    if high / low < 4:  # room for two ticks at least
+        middle = math.sqrt(low * high)
+        axes.set_xlim(middle / 2, middle * 2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("compression (all weights / kept weights)")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
+    axes.set_ylabel("accuracy")
+    drawing.legend(axes)
+    return figure
+
+
+@drawing.style
+def accuracy_by_method(
+    methods: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    dense: Mapping[str, Any] | None = None,
+) -> Figure:
+    """Draw accuracy against sparsity, a line for every method.
+
+    Both axes are logarithmic, in the weights kept and in the errors made, so that
+    99.0 and 99.5 % are as far apart as 90 and 95 %.
+
+    Args:
+      methods: By name, points with `sparsity` in (0, 1), `mean` and `spread` of the
+        accuracy (a spread of `None` has no bar), and the single `accuracies`, drawn
+        faintly.
+      dense: `mean` and `spread` of the accuracy without pruning.
+
+    Returns:
+      The figure. Names stand beside the ends of the lines.
+    """
+    figure = drawing.blank("Accuracy against sparsity", height=5.4, width=drawing.WIDE)
+    axes = figure.subplots()
+    points = [point for line in methods.values() for point in line]
+    scales.error_scale(axes, [*points, *([dense] if dense else [])])
+    sparsities = sorted({point["sparsity"] for point in points})
+    span = (1 - sparsities[0]) / (1 - sparsities[-1]) if sparsities else 1.0
+    axes.set_xscale("log")
+    if sparsities:
+        room = max(span, 2.0) ** (0.04 + 0.005 * len(methods))
+        axes.set_xlim(1 / (1 - sparsities[0]) / room, room / (1 - sparsities[-1]))
+    ends, colours = [], {}
+    for number, (name, line) in enumerate(methods.items()):
+        colour = colours[name] = drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
+        line = sorted(line, key=lambda point: point["sparsity"])
+        # Beside each other, or the bars would hide one another.
+        aside = max(span, 2.0) ** (0.009 * (number - (len(methods) - 1) / 2))
+        xs = [aside / (1 - point["sparsity"]) for point in line]
+        means = [point["mean"] for point in line]
+        axes.errorbar(
+            xs,
+            means,
+            yerr=[math.nan if (s := p["spread"]) is None else s for p in line],
+            color=colour,
+            linewidth=1.8,
+            elinewidth=1.4,
+            capsize=2.5,
+            marker=drawing.MARKS[number % len(drawing.MARKS)],
+            markersize=7,
+            markeredgecolor=drawing.PAPER,
+            markeredgewidth=1.0,
+            zorder=3,
+        )
+        for x, point in zip(xs, line, strict=True):
+            values = point["accuracies"]
+            axes.plot([x] * len(values), values, ".", color=colour, alpha=0.4, ms=4.5)
+        ends.append((xs[-1], means[-1], name))
+    if dense:
+        low, high = (dense["mean"] + sign * (dense["spread"] or 0) for sign in (-1, 1))
+        axes.axhspan(low, high, color=drawing.MUTED, alpha=0.13, linewidth=0)
+        _dense_line(axes, dense["mean"])
+    axes.set_xticks(
+        [1 / (1 - s) for s in sparsities],
+        [f"{100 * s:.6g}%\n{1 / (1 - s):.4g}×" for s in sparsities],
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sparsity and compression asked for")
+    axes.set_ylabel("test accuracy")
+    drawing.legend(axes)
+    labels.label_ends(axes, ends, colours)
+    return figure
+
+
+def is_point(point: Mapping[str, Any]) -> bool:
+    """Tell whether a network has both numbers that place it in the picture."""
+    return is_positive(point.get("compression")) and any(
+        is_number(point.get(k)) for k in ("accuracy", "accuracy_soft", "accuracy_hard")
+    )
+
+
+def _dense_line(axes: Axes, accuracy: float) -> None:
+    """Draw the accuracy of the network before pruning, across the picture."""
+    axes.axhline(
+        accuracy,
+        color=drawing.MUTED,
+        linestyle=(0, (4, 3)),
+        linewidth=1.3,
+        label=f"dense {100 * accuracy:.2f}%",
+    )

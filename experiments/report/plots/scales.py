@@ -1,0 +1,118 @@
+"""Scales of axes: where they begin and end, and what their ticks say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from experiments.logging.formatting import percent
+from experiments.report.plots.drawing import MUTED, RED
+from experiments.report.plots.series import Record
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def steps(
+    axes: Axes, records: Sequence[Record], *, label: bool = True, name: bool = True
+) -> None:
+    """Set up the axis of steps and mark where one phase of the run ends."""
+    thousand = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    axes.xaxis.set_major_formatter(thousand)
+    axes.margins(x=0.015)
+    if label:
+        axes.set_xlabel("step")
+    last = {r["phase"]: r["step"] for r in records if "phase" in r}
+    for before, after, mark, colour, side in (
+        ("dense", "prune", "prune", MUTED, "left"),
+        ("prune", "finetune", "finalize", RED, "right"),
+    ):
+        end = last.get(before, axes.dataLim.x0)
+        # Not at the edges: thresholds, for one, start and end with their phase.
+        if after not in last or not axes.dataLim.x0 < end < axes.dataLim.x1:
+            continue
+        axes.axvline(end, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+        if name:
+            axes.annotate(
+                mark,
+                (end, 0.6),
+                (3 if side == "left" else -3, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=90,
+                ha=side,
+                va="center",
+                color=colour,
+                fontsize=9,
+            )
+
+
+def zoom(axes: Axes, series: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Fit the y axis to accuracies after the first tenth, a rise from chance."""
+    steps, values = np.concatenate(series, axis=1)
+    late = values[steps >= steps.min() + 0.1 * np.ptp(steps)]
+    margin = max(0.08 * np.ptp(late), 0.002)
+    axes.set_ylim(late.min() - margin, late.max() + margin)
+
+
+def error_scale(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Make the y axis of accuracies logarithmic in the errors, fitted to the points."""
+    seen = [a for point in points for a in point.get("accuracies", ())]
+    for point in points:
+        seen += [point["mean"] - (point["spread"] or 0), point["mean"]]
+        seen += [point["mean"] + (point["spread"] or 0)]
+    errors = [1 - value for value in seen if value < 1]
+    floor = 0.7 * min(errors, default=0.01)  # where no error at all is drawn
+    worst = max([*errors, 1.5 * floor])
+    axes.set_yscale(
+        "function",
+        functions=(
+            lambda accuracy: -np.log10(np.maximum(1 - np.asarray(accuracy), floor)),
+            lambda height: 1 - 10.0 ** -np.asarray(height),
+        ),
+    )
+    axes.set_ylim(1 - worst * (worst / floor) ** 0.06, 1 - floor)
+    if worst < 5 * floor:
+        ticks = MaxNLocator(6).tick_values(floor, worst)
+    else:
+        subs = (1, 2, 5) if worst < 200 * floor else (1,)
+        ticks = LogLocator(10, subs).tick_values(floor, worst)
+    ticks = [1 - tick for tick in ticks if floor <= tick <= min(worst, 1)]
+    axes.set_yticks(ticks, [f"{100 * tick:.6g}%" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def percents(axis: Any) -> None:
+    """Name the ticks of an axis of fractions in percent."""
+    axis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
+
+
+def percent_ticks(axis: Any, low: float, high: float) -> None:
+    """Choose the ticks of a logarithmic axis of fractions, named in percent."""
+    decades = math.log10(high / low)
+    subs = (1, 2, 5) if decades < 2.6 else (1,) if decades > 4 else (1, 3)
+    axis.set_major_locator(LogLocator(10, subs))
+    axis.set_minor_locator(NullLocator())
+    percents(axis)
+
+
+def log_ticks(axes: Axes) -> None:
+    """Make the y axis logarithmic, with powers written without TeX."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1, 2, 5) if high < 100 * low else (1,)
+    axes.yaxis.set_major_locator(LogLocator(10, subs))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: power(y)))
+
+
+def power(value: float) -> str:
+    """Show 0.2 as itself and 0.00002 as 2×10⁻⁵."""
+    if not 0.1 <= value < 1e4:
+        digits, exponent = f"{value:e}".split("e")
+        raised = str(int(exponent)).translate(_SUPERSCRIPTS)
+        front = "" if float(digits) == 1 else f"{float(digits):g}×"
+        return f"{front}10{raised}"
+    return f"{value:g}"

@@ -1,0 +1,103 @@
+"""What remains of a run: one page for the browser, and its pictures.
+
+`write_report` makes `report.html` and `plots/*.png` from the `summary.json` and
+`metrics.jsonl` of a run. The page holds its styles and pictures itself, runs no script
+and loads nothing.
+
+To make the report of a run again:
+
+```
+python -m experiments report --workdir=DIR
+```
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.logging.files import write_atomically
+from experiments.logging.metrics_file import METRICS_FILE, read_metrics
+from experiments.logging.summary import SUMMARY_FILE
+from experiments.report import run_page, trail_table
+from experiments.report.plots import layers, rendering, run
+from experiments.report.sensitivity_report import SENSITIVITY_FILE
+
+REPORT_FILE = "report.html"
+PLOTS_FOLDER = "plots"
+
+
+def write_report(workdir: str | Path) -> Path:
+    """Make the plots and the page of a run.
+
+    Args:
+      workdir: The folder of the run, with `summary.json` and, where the run wrote
+        one, `metrics.jsonl`.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      FileNotFoundError: If there is no `summary.json`.
+      ValueError: If a file does not hold what it should.
+      OSError: Naming the file, if one cannot be written.
+    """
+    workdir = Path(workdir)
+    summary = _read_summary(workdir / SUMMARY_FILE)
+    metrics = workdir / METRICS_FILE
+    records = read_metrics(metrics) if metrics.exists() else []
+    figures = run.figures(summary, records)
+    sensitivity = workdir / SENSITIVITY_FILE
+    found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
+    measured = {"sensitivity": layers.sensitivity(found["groups"])} if found else {}
+    folder = workdir / PLOTS_FOLDER
+    folder.mkdir(exist_ok=True)
+    for name, figure in {**figures, **measured}.items():
+        write_atomically(folder / f"{name}.png", rendering.png(figure))
+    path = workdir / REPORT_FILE
+    write_atomically(path, run_page.render(summary, figures, workdir, found))
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a report again from the command line.
+
+    Args:
+      arguments: Those of the process if not given.
+
+    Returns:
+      The exit status.
+    """
+    # Not absl flags: a `--workdir` defined here would collide with that of `main.py`,
+    # which imports this module.
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments report",
+        description="Make the report of a finished or stopped run again.",
+    )
+    parser.add_argument("--workdir", required=True, help="the folder of the run")
+    workdir = Path(parser.parse_args(arguments).workdir)
+    try:
+        path = write_report(workdir)
+    except (OSError, ValueError) as error:
+        print(f"No report of {workdir}: {error}", file=sys.stderr)
+        return 1
+    print(trail_table.as_text(_read_summary(workdir / SUMMARY_FILE)))
+    print(f"\n{path}")
+    return 0
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"`write_report(...)` needs JSON in {path}; {error}."
+        ) from error
+    if not isinstance(summary, dict):
+        raise ValueError(
+            f"`write_report(...)` needs a JSON object in {path}; got a"
+            f" {type(summary).__name__}."
+        )
+    return summary

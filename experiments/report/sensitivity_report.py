@@ -1,0 +1,42 @@
+"""What the command `sensitivity` measured, in words and as a section of the report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.logging.formatting import score
+from experiments.report import pages
+from experiments.report.plots.layers import sensitivity
+from experiments.report.plots.rendering import inline_svg
+
+SENSITIVITY_FILE = "sensitivity.json"
+
+
+def note(found: Mapping[str, Any]) -> str:
+    """Say what `python -m experiments sensitivity` measured.
+
+    Args:
+      found: The content of `sensitivity.json`.
+    """
+    correlation = found["correlation"]
+    agree = "no rank correlation, as one of them is the same everywhere"
+    if correlation is not None:
+        agree = f"Spearman rank correlation {correlation:+.2f}".replace("-", "−")
+        if correlation < 0:
+            agree += (
+                ", so the groups that lose most keep least: either the allocation or "
+                "this measure misjudges them"
+            )
+    return (
+        "Each group alone loses the smaller half of its filters, in the dense network"
+        f" of step {found['step']:,} (test loss {found['loss']:.3f}, accuracy"
+        f" {score(found['accuracy'])}), without training after. Rise of the test loss"
+        f" and keep ratio of {len(found['groups'])} groups: {agree}."
+    )
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """Show what the command `sensitivity` measured, as a picture with a note."""
+    caption = note(found)
+    picture = inline_svg(sensitivity(found["groups"]), "sensitivity", label=caption)
+    content = pages.figure(picture, caption)
+    return pages.section("Sensitivity of groups", content, "sensitivities")

@@ -1,0 +1,1 @@
+"""A run: its setting, its phases and steps, and what it leaves in its folder."""

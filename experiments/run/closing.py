@@ -1,0 +1,71 @@
+"""What a run leaves at its end: `summary.json` and the report."""
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+import jaxprune
+from experiments.logging.files import write_atomically
+from experiments.logging.summary import SUMMARY_FILE
+from experiments.plans import weight_plans
+from experiments.report import report
+from experiments.run import trail
+from experiments.run.setting import Setting
+from experiments.run.workdir import config_as_json
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def summarize(
+    setting: Setting,
+    record: trail.Record,
+    final: dict[str, Any] | None,
+    status: str,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Writes `summary.json` and the report."""
+    config, workdir = setting.config, setting.workdir
+    if final is not None:
+        final = {
+            **{k: final[k] for k in final if not k.startswith("accuracy")},
+            "accuracy": final["accuracy_hard"],
+        }
+    layers = final["layers"] if final else {}
+    summary = {
+        "status": status,
+        "method": config.plan.__name__,
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+        "config": config_as_json(config),
+        "versions": {
+            "jaxprune": jaxprune.__version__,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "devices": [device.device_kind for device in jax.devices()],
+        "command": list(command),
+        "seconds": record.seconds,
+        "dense_accuracy": record.dense_accuracy,
+        "budget": _targets(setting),
+        "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},
+        "keep_ratios": {name: layer["keep_ratio"] for name, layer in layers.items()},
+        "result": record.result,
+        "channels": record.channels,
+        "points": record.points,
+        "final": final,
+    }
+    if jax.process_index() == 0:
+        write_atomically(workdir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+        report.write_report(workdir)
+    return summary
+
+
+def _targets(setting: Setting) -> dict[str, float] | None:
+    """The limits, as fractions of the dense network; None without any."""
+    targets = weight_plans.channel_budget(setting.config)
+    if not targets and setting.keep_ratio is not None:
+        targets = {"weights": setting.keep_ratio}
+    return targets or None

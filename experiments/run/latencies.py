@@ -1,0 +1,91 @@
+"""Measured latency as a limit of a run: measured before training, kept with the run.
+
+What was measured decides what is pruned; so it is measured once, by the first process,
+and a run that goes on reads it from its workdir.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.logging.files import write_atomically
+from experiments.plans.channels import Channels, trace_both
+from jaxprune import costs
+
+LATENCY_FILE = "latency.json"
+
+_SLOPES = ("constant", "per_mac", "per_byte")
+
+
+def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
+    """Adds the cost `latency`: what an earlier call measured for the run, or new.
+
+    Args:
+      traced: the channels of the network.
+      config: of the run; `latency_batch`, `latency_widths`, `channel_multiple` and
+        `seed` count.
+      workdir: the folder of the run.
+
+    Raises:
+      ValueError: if `config.latency_batch` or `config.latency_widths` is too small.
+    """
+    for field, least in (("latency_batch", 1), ("latency_widths", 4)):
+        if config[field] < least:
+            raise ValueError(
+                f"`config.{field}={config[field]}` must be at least {least}."
+            )
+    # Traced with as many images as are timed: weights are moved once for all of them.
+    shape = (config.latency_batch, *traced.example.shape[1:])
+    images = jax.ShapeDtypeStruct(shape, traced.example.dtype)
+    tree = {"params": traced.blank[0], "batch_stats": traced.blank[1]}
+    graph = trace_both(traced.model, tree, images)
+    found = np.zeros(len(_SLOPES))
+    if jax.process_index() == 0:
+        path = workdir / LATENCY_FILE
+        if path.exists():
+            slopes = json.loads(path.read_text())
+            found = np.array([slopes[name] for name in _SLOPES])
+        else:
+            cost = _measure(traced, graph, images, config)
+            found = np.array([getattr(cost, name) for name in _SLOPES])
+    if jax.process_count() > 1:
+        # In nanoseconds: they travel in single precision.
+        found = np.asarray(multihost_utils.broadcast_one_to_all(found * 1e9)) / 1e9
+    cost = costs.LatencyCost(
+        **dict(zip(_SLOPES, found.astype(float).tolist(), strict=True)),
+        macs=costs.macs(graph),
+        bytes_moved=costs.bytes_moved(graph),
+    )
+    return dataclasses.replace(traced, costs={**traced.costs, "latency": cost})
+
+
+def save(traced: Channels | None, workdir: Path) -> None:
+    """Writes what was measured beside the run, if anything was."""
+    cost = None if traced is None else traced.costs.get("latency")
+    if jax.process_index() or not isinstance(cost, costs.LatencyCost):
+        return
+    slopes = {name: getattr(cost, name) for name in _SLOPES}
+    found = {**slopes, "dense": cost.dense, "unit": "seconds"}
+    write_atomically(workdir / LATENCY_FILE, json.dumps(found, indent=2) + "\n")
+
+
+def _measure(traced: Channels, graph, images, config: Any) -> costs.LatencyCost:
+    """Times compact networks of random widths, and fits."""
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), traced.blank)
+    widths = costs.random_keep_ratios(
+        jax.random.key(config.seed), graph, config.latency_widths
+    )
+    measured = costs.measure(
+        graph,
+        {"params": blank[0], "batch_stats": blank[1]},
+        jnp.zeros(images.shape, images.dtype),
+        keep_ratios=widths,
+        multiple_of=config.channel_multiple,
+    )
+    return costs.fit(graph, measured)

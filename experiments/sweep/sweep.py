@@ -1,0 +1,141 @@
+"""Runs configs at several sparsities and seeds, some at a time, and goes on if stopped.
+
+Command:
+    python -m experiments sweep --configs=digits/ltp,digits/magnitude \
+        --sparsities=0.9,0.95,0.98,0.99 --seeds=0,1,2 --workdir=runs/sweep --jobs=2
+
+Every run is one `python -m experiments train` in a process of its own, in the folder
+`WORKDIR/CONFIG/SPARSITY/SEED`, such as `runs/sweep/digits/ltp/0.9/0`. A config that
+does not prune runs once per seed, in `CONFIG/dense/SEED`, whatever the sparsities. What
+a run prints is in `log.txt` there. Arguments `--config.field=value` are given to every
+run.
+
+Methods that prune channels take budgets instead, `--budgets=macs:0.5,parameters:0.5` or
+`macs:0.5+parameters:0.5` for both at once; their folders are called like them.
+
+Finished runs are left alone, so the same command goes on after Ctrl-C or a failure, and
+points that only some methods have are asked for by a second call with the same workdir.
+`python -m experiments table --workdir=runs/sweep --name=...` makes the comparison.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from experiments import configs
+from experiments.sweep.sweep_plan import plan_runs, summary_of
+from experiments.sweep.sweep_processes import LOG_FILE, run_all
+
+# What a shell reports for a program that Ctrl-C stopped; training does too.
+_STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sweep from the command line.
+
+    Args:
+      arguments: those of the process if not given.
+
+    Returns:
+      The exit status: 0, 1 if a run failed, 130 if the sweep was stopped.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments sweep",
+        description="Run configs at several sparsities and seeds; finished runs stay.",
+        epilog="Arguments --config.field=value are given to every run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--configs",
+        required=True,
+        type=_list_of(str),
+        help="names or paths of files, such as digits/ltp",
+    )
+    parser.add_argument(
+        "--sparsities", default=[], type=_list_of(float), help="such as 0.9,0.95"
+    )
+    parser.add_argument(
+        "--budgets",
+        default=[],
+        type=_list_of(str),
+        help="such as macs:0.5,parameters:0.5,macs:0.5+parameters:0.5",
+    )
+    parser.add_argument(
+        "--seeds", default=[0], type=_list_of(int), help="such as 0,1,2; 0 if not given"
+    )
+    parser.add_argument("--workdir", required=True, help="the folder of the sweep")
+    parser.add_argument(
+        "--jobs", default=1, type=int, help="runs at a time; 1 if not given"
+    )
+    parsed, others = parser.parse_known_args(arguments)
+    if parsed.jobs < 1:
+        parser.error(f"argument --jobs: must be at least 1, got {parsed.jobs}")
+    try:
+        configs.split_overrides(others)
+        runs = plan_runs(
+            parsed.configs,
+            parsed.sparsities,
+            parsed.seeds,
+            parsed.workdir,
+            others,
+            parsed.budgets,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    begin = time.monotonic()
+    with _interrupts() as interrupted:
+        failed = run_all(
+            runs,
+            jobs=parsed.jobs,
+            say=lambda line: print(line, flush=True),
+            interrupted=interrupted,
+        )
+        stopped = interrupted() > 0
+    done = sum(summary_of(run) is not None for run in runs)
+    minutes = (time.monotonic() - begin) / 60
+    print(f"{done} of {len(runs)} runs are finished; {minutes:.1f} min.")
+    if failed:
+        print(f"{len(failed)} failed:", file=sys.stderr)
+        for run in failed:
+            print(f"  {run}: {run.workdir / LOG_FILE}", file=sys.stderr)
+    if stopped:
+        print("Stopped; the same command goes on.")
+        return _STOPPED
+    return 1 if failed else 0
+
+
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A parser of values between commas."""
+
+    def parse(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",") if part]
+
+    parse.__name__ = f"list of {kind.__name__}"  # argparse shows it
+    return parse
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], int]]:
+    """Counts Ctrl-C, SIGTERM and the closing of the terminal instead of ending."""
+    count = 0
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal count
+        del number, frame
+        count += 1
+
+    numbers: Iterable[str] = ("SIGINT", "SIGTERM", "SIGHUP")
+    old = {
+        getattr(signal, name): signal.signal(getattr(signal, name), on_signal)
+        for name in numbers
+        if hasattr(signal, name)
+    }
+    try:
+        yield lambda: count
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
