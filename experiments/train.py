@@ -10,46 +10,47 @@ and started again ends, on a CPU, with the same bits.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from absl import logging
 
-import jaxprune
 from experiments import configs
 from experiments.logging.metrics import MetricsWriter
 from experiments.logging.summary import SUMMARY_FILE
-from experiments.plans import weight_plans
+from experiments.plans.method import Config
 from experiments.report import trail_table
-from experiments.run import config_check, latencies, phases, regrowth, trail
+from experiments.run import (
+    advance,
+    config_check,
+    config_help,
+    hooks,
+    interrupts,
+    latencies,
+    phases,
+    trail,
+)
 from experiments.run.closing import summarize
-from experiments.run.setting import Phase, Setting, prepare
-from experiments.run.steps import Step, TrainState, make_search_step, make_train_step
+from experiments.run.hooks import CHECKPOINTS, Moment, NonFiniteLossError, Run
+from experiments.run.network import Network
+from experiments.run.phases import Phase
+from experiments.run.setting import Setting, prepare
+from experiments.run.steps import TrainState
 from experiments.run.workdir import claim
 from jaxprune import io
-
-_CHECKPOINTS = "checkpoints"
 
 # What a shell reports for a program that Ctrl-C stopped.
 _STOPPED = 130
 
 
-class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite."""
-
-
 def train_and_evaluate(
-    config: weight_plans.Config, workdir: str | Path, *, command: Sequence[str] = ()
+    config: Config, workdir: str | Path, *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Runs a config to its end, from where an earlier run in `workdir` was left.
 
@@ -70,239 +71,115 @@ def train_and_evaluate(
     workdir = Path(workdir)
     config_check.check(config)
     setting = prepare(config, workdir)
+    parts = phases.make(setting)
     claim(workdir, config)
     latencies.save(setting.task.channels, workdir)
     summary_path = workdir / SUMMARY_FILE
     if summary_path.exists():
         summary = json.loads(summary_path.read_text())
         if summary["status"] == "finished":
-            logging.info("%s is finished; delete it to run it anew.", workdir)
             return summary
-    return _run(setting, command)
+    return _run(setting, parts, command)
 
 
-def _run(setting: Setting, command: Sequence[str]) -> dict[str, Any]:
-    config, workdir = setting.config, setting.workdir
-    found = io.latest(workdir / _CHECKPOINTS)
-    record = trail.Record()
-    first = 0
-    if found is not None:
-        record = trail.Record(**found.metadata)
-        for name, stream in setting.streams.items():
-            stream.set_state(record.data_state[name])
-        first = found.step
-        logging.info("Resuming from step %d.", first)
+def _run(
+    setting: Setting, parts: Sequence[Phase], command: Sequence[str]
+) -> dict[str, Any]:
+    """Goes through the phases, from the last checkpoint on."""
+    checkpoint, record = _recorded(setting)
+    first = checkpoint.step if checkpoint else 0
     clock = time.monotonic() - record.seconds
-    if jax.process_index() == 0:
-        # What a killed run did after its last checkpoint is done again.
-        io.tidy(workdir / _CHECKPOINTS)
-        io.tidy(workdir / trail.FOLDER, up_to=first)
     writer = MetricsWriter(
-        workdir,
-        setting.phases[-1].end,
-        progress=config.progress,
+        setting.workdir,
+        parts[-1].end,
+        progress=setting.config.run.progress,
         resume_step=first,
         enabled=jax.process_index() == 0,
     )
+    save = _saving(setting, record, writer, clock)
+    run = Run(setting=setting, record=record, writer=writer, save=save)
+    left, final = None, None
+    with writer, interrupts.counted("SIGINT", "SIGTERM", once=True) as interrupted:
+        for phase in parts:
+            if phase.end <= first:
+                continue
+            if checkpoint and phase.begin <= first:
+                network = phases.resumed(setting, phase, record)
+                state = io.load(checkpoint, phases.blank_state(phase, network))
+            else:
+                left = left or phases.initial(setting, record)
+                network, state = left.network, phase.start(left)
+                save(state)
+            state, stopped = _train(run, phase, network, state, interrupted)
+            if stopped:
+                final = None
+                break
+            left, final = phase.finish(network, state, record)
+            hooks.write_accuracy(run, phase, phase.end, final["accuracy_hard"])
+    record.seconds = time.monotonic() - clock
+    return summarize(
+        setting, record, final, "finished" if final else "stopped", command
+    )
+
+
+def _train(
+    run: Run,
+    phase: Phase,
+    network: Network,
+    state: TrainState,
+    interrupted: Callable[[], int],
+) -> tuple[TrainState, bool]:
+    """Trains to the end of a phase, or to an interruption: whether there was one."""
+    ways, plan = run.setting.parallel, phase.plan(network)
+    step_on = advance.make(run.setting, phase, network, plan)
+    after_step = hooks.make(run, phase, network, plan)
+    first = int(state.step) + 1
+    at = Moment(first - 1, ways.replicate(state))
+    for at.step in range(first, phase.end + 1):
+        at.state, at.metrics = step_on(at.state, at.step)
+        at.stops = at.step < phase.end and interrupted() > 0
+        for hook in after_step:
+            hook(at)
+        if at.stops:
+            break
+    state = ways.collect(at.state)
+    hooks.check_finite(run.setting, state)
+    return state, at.stops
+
+
+def _recorded(setting: Setting) -> tuple[io.Entry | None, trail.Record]:
+    """The last checkpoint and its record; what came after it is removed."""
+    folder = setting.workdir / CHECKPOINTS
+    checkpoint = io.latest(folder)
+    record = trail.Record(**checkpoint.metadata) if checkpoint else trail.Record()
+    if checkpoint:
+        for name, stream in setting.streams.items():
+            stream.set_state(record.data_state[name])
+    if jax.process_index() == 0:
+        # What a killed run did after its last checkpoint is done again.
+        io.tidy(folder)
+        done = checkpoint.step if checkpoint else 0
+        io.tidy(setting.workdir / trail.FOLDER, up_to=done)
+    return checkpoint, record
+
+
+def _saving(
+    setting: Setting, record: trail.Record, writer: MetricsWriter, clock: float
+) -> Callable[[TrainState], None]:
+    """Returns the function that writes a checkpoint, metrics first."""
 
     def save(state: TrainState) -> None:
-        _check_finite(setting, state)
-        record.data_state = {
-            name: stream.get_state() for name, stream in setting.streams.items()
-        }
+        hooks.check_finite(setting, state)
+        streams = setting.streams.items()
+        record.data_state = {name: stream.get_state() for name, stream in streams}
         record.seconds = time.monotonic() - clock
-        folder = workdir / _CHECKPOINTS
+        folder = setting.workdir / CHECKPOINTS
         writer.flush()
         io.save(folder, int(state.step), state, metadata=dataclasses.asdict(record))
         if jax.process_index() == 0:
-            io.tidy(folder, keep_last=config.checkpoints_kept)
+            io.tidy(folder, keep_last=setting.config.run.checkpoints_kept)
 
-    state, final = None, None
-    with writer, _interrupts() as interrupted:
-        for phase in setting.phases:
-            if phase.end <= first:
-                continue
-            setting = phases.compacted(setting, phase, record)
-            if found is not None and phase.begin <= first:
-                state = io.load(found, phases.blank_state(setting, phase))
-                found = None
-            else:
-                state = phases.begin(setting, phase, state, record)
-                save(state)
-            state, final = _run_phase(
-                setting, phase, state, record, writer, save, interrupted
-            )
-            if final is None:
-                break
-    status = "stopped" if final is None else "finished"
-    record.seconds = time.monotonic() - clock
-    return summarize(setting, record, final, status, command)
-
-
-def _run_phase(
-    setting: Setting,
-    phase: Phase,
-    state: TrainState,
-    record: trail.Record,
-    writer: MetricsWriter,
-    save: Callable[[TrainState], None],
-    interrupted: Callable[[], bool],
-) -> tuple[TrainState, dict[str, Any] | None]:
-    """Trains to the end of a phase, or to an interruption.
-
-    Returns:
-      The last state, and the network at the end of the phase as a point of the trail;
-      None if the phase was interrupted.
-    """
-    config, ways = setting.config, setting.parallel
-    plan = setting.plan(phase)
-    see = phases.make_see(plan, phase)
-    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
-    shared = Step(
-        model=setting.model,
-        plan=plan,
-        size_cost=(
-            setting.task.channels.costs["parameters"]
-            if plan.allocate and setting.task.channels
-            else jaxprune.density(setting.blank[0])
-        ),
-        first_step=phase.begin,
-        seed=config.seed,
-        label_smoothing=config.label_smoothing,
-        axis_name=ways.axis_name,
-    )
-    step_fn = ways.compile(make_train_step(shared))
-    search_fn = ways.compile(make_search_step(shared)) if plan.search else None
-    batches = phases.stream_of(setting, phase)
-    ladder = trail.compression_ladder(setting.keep_ratio or config.lowest_rung)
-    first = int(state.step)
-    state = ways.replicate(state)
-    late, stop = None, False
-
-    def write_late():
-        if late is not None and not _write(setting, phase, record, writer, *late):
-            _check_finite(setting, ways.collect(state))
-
-    # Channels are decided at the end, not shed on the way.
-    sheds = phase.name == "prune" and plan.allocate is None
-
-    def look():
-        return zeros(*ways.peek((state.params, state.variables, state.step)))
-
-    for step in range(first + 1, phase.end + 1):
-        # Elsewhere nothing is pruned, or the masks are fixed.
-        watched = sheds and _is_logged(config, phase, step)
-        before = look() if watched else None
-        state, metrics = step_fn(state, ways.shard(next(batches)))
-        if before is not None:
-            metrics = {**metrics, **regrowth.changes(before, look())}
-        if plan.search and search_fn and step % plan.search.every == 0:
-            held_out = ways.shard(next(setting.streams["held_out"]))
-            state, found = search_fn(state, held_out)
-            metrics = {**metrics, **found}
-        # Numbers are read one step late, so that the device need not wait for us.
-        write_late()
-        late = (step, metrics)
-        if step == phase.end:
-            break
-        stop = interrupted()
-        rung = None
-        if sheds and step % config.trail_every == 0:
-            keep_ratio = float(metrics["keep_ratio"])
-            rung = trail.next_rung(ladder, record.points, keep_ratio)
-        if rung is not None:
-            _check_finite(setting, ways.collect(state))
-            phases.add_point(setting, plan, see, ways.collect(state), record, rung)
-        evaluates = step % config.eval_every == 0
-        saves = step % config.checkpoint_every == 0 or stop
-        if evaluates or saves:
-            write_late()
-            late = None
-        if evaluates:
-            now = ways.collect(state)
-            accuracy = setting.evaluate(see(now), now.batch_stats)
-            writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
-        if saves:
-            save(ways.collect(state))
-        if stop:
-            break
-    write_late()
-    state = ways.collect(state)
-    _check_finite(setting, state)
-    if stop:
-        return state, None
-    final = phases.close(setting, phase, plan, see, state, record)
-    accuracy = {"test_accuracy": final["accuracy_hard"], "phase": phase.name}
-    writer.write(phase.end, accuracy)
-    return state, final
-
-
-def _is_logged(config: weight_plans.Config, phase: Phase, step: int) -> bool:
-    return step % config.log_every == 0 or step in (phase.begin + 1, phase.end)
-
-
-def _write(setting, phase, record, writer, step: int, metrics) -> bool:
-    """Shows and logs the numbers of a step; returns whether its loss is finite."""
-    config = setting.config
-    if phase.name == "finetune" and record.points:
-        metrics = {**metrics, "keep_ratio": record.points[-1]["keep_ratio"]}
-    size = _sizes(setting, phase, record, metrics)
-    writer.progress(step, **size, accuracy=metrics["accuracy"], loss=metrics["loss"])
-    if _is_logged(config, phase, step):
-        # A variable may be a vector, one entry for each stacked layer.
-        numbers = {name: np.mean(value) for name, value in metrics.items()}
-        writer.write(step, {**numbers, "phase": phase.name})
-        return bool(np.isfinite(numbers["loss"]))
-    return True  # Not looked at: the state remembers the first step that was not.
-
-
-def _sizes(setting: Setting, phase: Phase, record, metrics) -> dict[str, Any]:
-    """What the progress says of the size: the costs under a limit, or the weights."""
-    names = weight_plans.channel_budget(setting.config)
-    if not names:
-        return {"keep_ratio": metrics["keep_ratio"]}
-    if phase.name == "finetune" and record.points:
-        return {"costs": {name: record.points[-1]["costs"][name] for name in names}}
-    # Methods without a search decide about channels when the phase ends.
-    found = {name: metrics.get(f"budget/cost/{j}") for j, name in enumerate(names)}
-    return {"costs": {name: cost for name, cost in found.items() if cost is not None}}
-
-
-def _check_finite(setting: Setting, state: TrainState) -> None:
-    step = int(state.bad_step) + 1
-    if step == 0:
-        return
-    good = io.latest(setting.workdir / _CHECKPOINTS)
-    kept = f"The last good checkpoint is {good.path}" if good else "None is saved yet"
-    raise NonFiniteLossError(
-        f"The loss of step {step} is not finite; the run stops. {kept}. Lower "
-        f"`config.learning_rate={setting.config.learning_rate}`, or look at the data "
-        "of that step, and start again in a new workdir."
-    )
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a question; the second acts at once."""
-    asked = []
-
-    def on_signal(number, frame):
-        del frame
-        asked.append(number)
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
-
-    old: dict[int, Any] = {}
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            old[signum] = signal.signal(signum, on_signal)
-    except ValueError:
-        pass  # Not the main thread: signals are somebody else's business.
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+    return save
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -314,10 +191,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 0, 1 if the run failed, 130 if it was stopped.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m experiments train",
         description="Train one config; the same command goes on where it was stopped.",
-        epilog="A field of the config is set by --config.field=value.",
+        epilog=config_help.describe(given),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="a name such as digits/ltp")
@@ -325,7 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="print where an error comes from"
     )
-    given = list(sys.argv[1:] if arguments is None else arguments)
     parsed, others = parser.parse_known_args(given)
     try:
         config = configs.load(parsed.config)

@@ -8,7 +8,7 @@ Command:
 
 For each seed DSA is run, and then all eight ways to take its numbers or equal widths,
 rank by the norm of filters or by the scale of their normalisation, and train the
-weights under gates or without, for as many epochs as DSA: see `channel_plans.given`. A
+weights under gates or without, for as many epochs as DSA: see `plans.given`. A
 run that is finished is not run again.
 """
 
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import train
+from experiments.configs import default
 from experiments.configs.digits import dsa_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.given import GIVEN
 
 _ALLOCATIONS = ("uniform", "dsa")
 _RANKINGS = ("filter_norm", "norm_scale")
@@ -43,19 +44,18 @@ def cells(workdir: Path, macs: float, seed: int) -> Iterator[tuple[Path, Any]]:
         config = dsa_resnet20.get_config()
         config.budget.macs = macs
         config.seed = seed
-        config.progress = False
+        config.run.progress = False
         return config
 
     yield folder("digits/dsa_resnet20"), config()
     for numbers, ranking, training in itertools.product(
         _ALLOCATIONS, _RANKINGS, _TRAININGS
     ):
-        changed = config()
-        changed.plan = channel_plans.given
+        changed = default.with_method(config(), GIVEN)
         if numbers == "dsa":
-            changed.allocation = str(folder("digits/dsa_resnet20"))
-        changed.importance = ranking
-        changed.gated = training == "gated"
+            changed.method.allocation = str(folder("digits/dsa_resnet20"))
+        changed.method.importance = ranking
+        changed.method.gated = training == "gated"
         yield folder(f"{numbers}, {ranking}, {training}"), changed
 
 

@@ -126,7 +126,7 @@ def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
       shape, all zero.
     """
     spec = data.dataset_spec(summary["dataset"])
-    side = summary["config"].get("image_size") or spec.image_shape[0]
+    side = summary["config"]["data"]["image_size"] or spec.image_shape[0]
     images = np.zeros((1, side, side, spec.image_shape[-1]), np.float32)
     model = models.create(summary["model"], spec.num_classes)
     variables = jax.eval_shape(

@@ -7,7 +7,7 @@ Soft-thresholding at a threshold that rises while an optimizer trains is ISTA wi
 L1 coefficient λ_t = (D_{t+1} - D_t) / η_t, whatever the threshold was meant to be. The
 picture shows this for the published schedules under the learning rate that was
 published with them: five epochs of warm-up, then a cosine, both constant inside an
-epoch. All thresholds end at the same D, and λ is shown in units of the constant
+epoch. All thresholds end at the same D, and λ is drawn in units of the constant
 coefficient that ends there too, so neither D nor the height of the learning rate
 matters, and momentum scales all alike.
 
@@ -155,8 +155,8 @@ def draw(
         if number % 2:
             look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
         middle.plot(epochs, thresholds, **look)
-        shown = np.where(values > 0, values, np.nan)
-        bottom.plot(epochs[:-1] + 0.5, shown, **look)
+        drawn = np.where(values > 0, values, np.nan)
+        bottom.plot(epochs[:-1] + 0.5, drawn, **look)
         ends.append((epochs[-1] - 0.5, float(np.clip(values[-1], low, high)), name))
     middle.set_ylabel("threshold / final threshold")
     bottom.set_yscale("log")

@@ -210,16 +210,16 @@ def _read(workdir: Path) -> tuple[dict[str, Any], io.Entry]:
     if not dense:
         raise ValueError(
             f"the run in `--workdir={workdir}` has saved no network before step "
-            f"{first}, at which it is pruned; `config.dense_epochs` must not be 0."
+            f"{first}, at which it is pruned; `config.phases.dense` must not be 0."
         )
     return summary, dense[-1]
 
 
 def _test_batches(summary: Mapping[str, Any]) -> list[data.Batch]:
-    config = summary["config"]
+    config = summary["config"]["data"]
     return list(
         data.test_batches(
-            data.load(summary["dataset"], data_dir=config["data_dir"]),
+            data.load(summary["dataset"], data_dir=config["dir"]),
             batch_size=config["eval_batch_size"],
             image_size=config["image_size"] or None,
         )

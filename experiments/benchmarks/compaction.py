@@ -4,7 +4,7 @@
         [--batch_sizes 1 64] [--macs=0.5] [--multiples 1 8] [--rounds=30] [--json=FILE]
 
 Every group keeps the same fraction of its channels, the largest for which the MACs are
-at most the asked fraction; with a multiple of 8 the counts are rounded down, and a
+at most the given fraction; with a multiple of 8 the counts are rounded down, and a
 larger fraction is looked for. Dense and compact network are timed in turns. The ideal
 speed-up is the inverse of the MAC ratio that was reached.
 """
@@ -32,13 +32,13 @@ from jaxprune.channels import (
 
 
 def uniform_ratio(
-    graph: ChannelGraph, asked: float, multiple_of: int
+    graph: ChannelGraph, limit: float, multiple_of: int
 ) -> tuple[float, float]:
     """Finds the largest keep ratio, in thousandths, that holds a limit on MACs.
 
     Args:
       graph: The channel graph.
-      asked: The limit, as a fraction of the dense MACs.
+      limit: The limit, as a fraction of the dense MACs.
       multiple_of: What channel counts are multiples of.
 
     Returns:
@@ -55,19 +55,19 @@ def uniform_ratio(
         return float(cost({n: jnp.float32(c / sizes[n]) for n, c in counts.items()}))
 
     low, high = 1, 1000
-    if reached(low) > asked:
+    if reached(low) > limit:
         raise ValueError(
-            f"`--macs={asked}` cannot be reached with multiples of {multiple_of}: the "
+            f"`--macs={limit}` cannot be reached with multiples of {multiple_of}: the "
             f"narrowest network has {reached(low):.3f}. Ask for more."
         )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if reached(middle) <= asked else (low, middle)
+        low, high = (middle, high) if reached(middle) <= limit else (low, middle)
     return low / 1000, reached(low)
 
 
 def measure(
-    name: str, batch_sizes: list[int], asked: float, multiple_of: int, rounds: int
+    name: str, batch_sizes: list[int], limit: float, multiple_of: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Returns a row for each number of images."""
     model = models.create(name, 10)
@@ -77,7 +77,7 @@ def measure(
         jax.random.key(0), one
     )
     graph = trace_channels(apply_fn, variables, one)
-    keep_ratio, macs = uniform_ratio(graph, asked, multiple_of)
+    keep_ratio, macs = uniform_ratio(graph, limit, multiple_of)
     masks = largest_channels(graph, variables, keep_ratio, multiple_of=multiple_of)
     small = graph.compact(masks, variables)
     rows = []
@@ -108,7 +108,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a table; writes the numbers with what made them if asked."""
+    """Prints a table; writes numbers and context to a file where one is given."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments bench compaction",
         description="Time compact networks.",

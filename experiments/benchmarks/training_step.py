@@ -27,8 +27,9 @@ import optax
 import jaxprune
 from experiments import models
 from experiments.configs import default
-from experiments.plans import channel_plans, channels, weight_plans
-from experiments.run.steps import Plan, Step, init_state, make_train_step
+from experiments.plans import channels, dsa, lats, ltp, magnitude, optimizers
+from experiments.plans.method import Method, Plan, Task
+from experiments.run.steps import Step, init_state, make_train_step
 from jaxprune.transforms import ista
 
 # Any L1 coefficient costs the same.
@@ -36,10 +37,10 @@ _STRENGTH = 1e-4
 
 
 def _ista(config, task) -> Plan:
-    """The optimizer alone: behind SGD on the kernels, under a network seen as it is."""
-    plan = weight_plans.dense(config, task, config.learning_rate)
-    rate = optax.cosine_decay_schedule(config.learning_rate, task.steps)
-    thresholds = ista(_STRENGTH, rate, momentum=config.momentum)
+    """The optimizer alone: behind SGD on the kernels, under a dense network."""
+    plan = optimizers.dense(config, task, config.optimizer.learning_rate)
+    rate = optax.cosine_decay_schedule(config.optimizer.learning_rate, task.steps)
+    thresholds = ista(_STRENGTH, rate, momentum=config.optimizer.momentum)
     # The optimizer moves variables too, of which there are none.
     kernels = {"params": jaxprune.kernels(task.params), "variables": {}}
     return plan._replace(
@@ -48,12 +49,15 @@ def _ista(config, task) -> Plan:
 
 
 _METHODS = {
-    "ista": _ista,
-    "lats": weight_plans.lats,
-    "ltp": weight_plans.ltp,
-    "magnitude": weight_plans.magnitude,
-    "global_magnitude": weight_plans.global_magnitude,
-    "dsa": channel_plans.dsa,
+    method.name: method
+    for method in (
+        Method(title="ISTA", full_title="Proximal steps", plan=_ista),
+        lats.LATS,
+        ltp.LTP,
+        magnitude.MAGNITUDE,
+        magnitude.GLOBAL_MAGNITUDE,
+        dsa.DSA,
+    )
 }
 
 
@@ -90,7 +94,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     }
     network = model.init(jax.random.key(0), batch["image"][:1], train=False)
     network = (network["params"], network.get("batch_stats", {}))
-    task = weight_plans.Task(
+    task = Task(
         params=network[0],
         first_step=0,
         steps=1000,
@@ -99,14 +103,17 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
         channels=channels.trace(model, network, images.shape[1:]),
         judge=_unused,
     )
-    dense_plan = weight_plans.dense(config, task, config.learning_rate)
+    dense_plan = optimizers.dense(config, task, config.optimizer.learning_rate)
     dense, dense_state = _compile(model, dense_plan, task, network[1], batch)
     kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
     copy = sum(leaf.nbytes for leaf in kernels.values())
     rows = []
-    for name, make_plan in _METHODS.items():
-        config.budget.macs = 0.5 if name == "dsa" else None
-        plan = make_plan(config, task)
+    for name, method in _METHODS.items():
+        config = default.get_config(method)
+        if method is dsa.DSA:
+            config.budget.macs = 0.5
+        assert method.plan is not None
+        plan = method.plan(config, task)
         pruned, state = _compile(model, plan, task, network[1], batch)
         ratios = []
         for turn in range(rounds + 1):
@@ -135,7 +142,7 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a table; writes the numbers with what made them if asked."""
+    """Prints a table; writes numbers and context to a file where one is given."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments bench training-step",
         description="Time a training step.",

@@ -86,7 +86,8 @@ def override(config: Any, argument: str) -> None:
       ValueError: if there is no such field, or the value is of another type.
     """
     name, _, text = argument.removeprefix(OVERRIDE).partition("=")
-    check_name(config, name)
+    known = [field for field, _ in leaves(config)]
+    check_name(name, known, config.plan.title)
     *folders, last = name.split(".")
     for folder in folders:
         config = config[folder]
@@ -95,8 +96,6 @@ def override(config: Any, argument: str) -> None:
         config[last] = _value(kind, text)
     except (ValueError, TypeError, SyntaxError) as error:
         wanted = getattr(kind, "__name__", str(kind))
-        if wanted == "function":
-            wanted = "method; choose another config for another method"
         raise ValueError(
             f"`{argument}`: the field {name!r} must be of type {wanted}; got {text!r}."
         ) from error
@@ -117,22 +116,30 @@ def split_overrides(arguments: Iterable[str]) -> list[str]:
     return arguments
 
 
-def check_name(config: Any, name: str) -> None:
-    """Refuse a name, such as `budget.macs`, that no field of a config has.
+def check_name(name: str, known: Iterable[str], method: str) -> None:
+    """Refuse a name, such as `budget.macs`, that no field has.
+
+    Args:
+      name: of a field, with those of its sections.
+      known: the names of all fields.
+      method: the title of the method, whose fields are among them.
 
     Raises:
       ValueError: with the names that are near.
     """
-    known = [name for name, _ in leaves(config)]
-    if name not in known:
-        raise ValueError(
-            f"`config.{name}`: there is no such field.{did_you_mean(name, known)} The "
-            "fields are in experiments/configs/default.py."
-        )
+    known = list(known)
+    if name in known:
+        return
+    files = {field.rpartition(".")[2]: field for field in known}
+    near = did_you_mean(name, {**files, **{field: field for field in known}})
+    raise ValueError(
+        f"`config.{name}`: there is no such field for {method}.{near} `python -m "
+        "experiments train --help --config=...` lists the fields of a config."
+    )
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of every field."""
+    """Yield the dotted name and the value of every field that is not a section."""
     for name, value in config.items():
         if isinstance(value, type(config)):
             yield from leaves(value, f"{prefix}{name}.")

@@ -169,11 +169,11 @@ def test_batches(
     def example(index: int) -> Example:
         valid = index < len(examples)
         if valid:
-            shown = _test_example(spec, size, examples[index])
+            found = _test_example(spec, size, examples[index])
         else:
             black = np.zeros((size, size, spec.image_shape[2]), np.uint8)
-            shown = {"image": black, "label": np.int32(0)}
-        return {**shown, "valid": np.float32(valid)}
+            found = {"image": black, "label": np.int32(0)}
+        return {**found, "valid": np.float32(valid)}
 
     indices = grain.MapDataset.range(
         process_index, num_batches * batch_size * process_count, process_count

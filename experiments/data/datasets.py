@@ -1,4 +1,4 @@
-"""Data sets opened from TFDS directories, prepared first where that is possible.
+"""Data sets opened from TFDS directories, made first where nothing is downloaded.
 
 Read through `as_data_source` (ArrayRecord), so TensorFlow is never imported. Small sets
 are decoded once into memory; ImageNet is decoded as it is read.
@@ -12,8 +12,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -23,7 +21,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from experiments.data import digits
-from experiments.data.images import centre_crop, crop_and_flip, random_resized_crop, upsample
+from experiments.data.images import (
+    centre_crop,
+    crop_and_flip,
+    random_resized_crop,
+    upsample,
+)
 
 Example = Mapping[str, Any]  # numbers, uint8 images or encoded files
 
@@ -81,7 +84,7 @@ class DatasetSpec:
     Attributes:
         name: Name in TFDS.
         num_classes: Labels are in [0, num_classes).
-        image_shape: Shape (H, H, C) of an image when no `image_size` is asked for.
+        image_shape: Shape (H, H, C) of an image when no `image_size` is given.
         mean: Mean of each channel of `pixel / 255`, length C.
         std: Standard deviation of each channel, length C.
         test_split: Name of the split that serves as test set.
@@ -174,6 +177,10 @@ _SPECS = {
 }
 
 
+_BUILDERS = {"digits": digits.Digits}
+"""Of the data sets that need no download."""
+
+
 def dataset_spec(name: str) -> DatasetSpec:
     """Returns what is known of the dataset called `name`.
 
@@ -199,9 +206,9 @@ def dataset_spec(name: str) -> DatasetSpec:
 def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens a dataset, and prepares it if `data_dir` does not hold it yet.
 
-    Preparing `digits` takes a fraction of a second. The others are fetched by TFDS,
-    which needs TensorFlow for that, in a process of its own. Preparing happens beside
-    the final place and ends with one rename: any number of processes may do it at once,
+    Preparing `digits` takes a fraction of a second. The others must be there: TFDS,
+    which needs TensorFlow for that, may take hours. Preparing happens beside the final
+    place and ends with one rename: any number of processes may do it at once,
     and what a killed process leaves behind is never read.
 
     Args:
@@ -213,13 +220,16 @@ def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
 
     Raises:
         ValueError: If no dataset has this name.
-        FileNotFoundError: If the data are not there and cannot be fetched. The message
-            holds the command that prepares them.
+        FileNotFoundError: If the data are not there. The message holds the command
+            that prepares them.
         RuntimeError: If the data are there, but not as ArrayRecord or not complete.
     """
     spec = dataset_spec(name)
     data_dir = pathlib.Path(data_dir).expanduser().absolute()
-    directory = _find(spec, data_dir) or _prepare(spec, data_dir)
+    directory = _find(spec, data_dir)
+    if directory is None and spec.name not in _BUILDERS:
+        raise _absent(spec, data_dir)
+    directory = directory or _prepare(spec, data_dir)
     builder = tfds.builder_from_directory(directory)
     return Dataset(
         spec=spec,
@@ -244,17 +254,11 @@ def _prepare(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path:
     logging.info("Preparing %s in %s.", spec.name, data_dir)
     private = tempfile.mkdtemp(prefix=f".{spec.name}-", dir=data_dir)
     try:
-        if spec.name == "digits":
-            silence = io.StringIO()  # no progress bars for a fraction of a second
-            with (
-                contextlib.redirect_stdout(silence),
-                contextlib.redirect_stderr(silence),
-            ):
-                digits.Digits(
-                    data_dir=private, file_format="array_record"
-                ).download_and_prepare()
-        else:
-            _fetch(spec, data_dir, private)
+        silence = io.StringIO()  # no progress bars for a fraction of a second
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            _BUILDERS[spec.name](
+                data_dir=private, file_format="array_record"
+            ).download_and_prepare()
         made = _find(spec, pathlib.Path(private))
         assert made is not None, f"TFDS wrote no dataset_info.json into {private}."
         final = data_dir / spec.name / made.name
@@ -273,35 +277,20 @@ def _prepare(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path:
     return final
 
 
-def _fetch(spec: DatasetSpec, data_dir: pathlib.Path, target: str) -> None:
-    """Lets TFDS download and prepare a dataset, in another process."""
-    code = (
-        "import tensorflow_datasets as tfds; "
-        "tfds.builder({name!r}, data_dir={target!r}, file_format='array_record')"
-        ".download_and_prepare(download_dir={downloads!r})"
-    )
-    fields = {"name": spec.name, "downloads": str(data_dir / "downloads")}
-    child = subprocess.run(
-        [sys.executable, "-c", code.format(target=target, **fields)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode == 0:
-        return
-    reason = (child.stderr.strip() or "no output").splitlines()[-1]
-    manual = (
-        f"  # {' and '.join(spec.manual_files)} in "
-        f"{data_dir / 'downloads' / 'manual'}, then\n"
-        if spec.manual_files
-        else ""
-    )
-    raise FileNotFoundError(
+def _absent(spec: DatasetSpec, data_dir: pathlib.Path) -> FileNotFoundError:
+    """Returns the error for data that must be prepared first, with the commands."""
+    downloads = data_dir / "downloads"
+    files = " and ".join(spec.manual_files)
+    manual = f"  # {files} in {downloads / 'manual'}, then\n" if files else ""
+    return FileNotFoundError(
         f"`load({spec.name!r}, data_dir={str(data_dir)!r})` found no prepared dataset: "
-        f"looked for {data_dir / spec.name}/<version>/dataset_info.json. Fetching it "
-        f"failed with: {reason}\nPrepare it with\n{manual}"
+        f"looked for {data_dir / spec.name}/<version>/dataset_info.json. Choose "
+        f"another folder by `--config.data.dir=DIR`, or prepare the data with\n{manual}"
         f"  pip install tensorflow importlib_resources\n"
-        f'  python -c "{code.format(target=str(data_dir), **fields)}"'
+        f'  python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({spec.name!r}, data_dir={str(data_dir)!r}, "
+        f"file_format='array_record')"
+        f'.download_and_prepare(download_dir={str(downloads)!r})"'
     )
 
 

@@ -1,1 +1,1 @@
-"""From a config to a `Plan`: the methods, and the channels that some prune."""
+"""The methods, each a value in a module of its own or of its family."""

@@ -68,21 +68,20 @@ class Channels:
         ratios = self.ratios(masks)
         return {name: float(cost(ratios)) for name, cost in self.costs.items()}
 
-    def compact(self, masks: Masks) -> "CompactModel":
-        """The small network, called as a model is."""
+    def compact(
+        self, masks: Masks, *trees: Any
+    ) -> tuple["CompactModel", tuple[Any, ...]]:
+        """The small network, called as a model is, and trees cut to it."""
         dense = {"params": self.blank[0], "batch_stats": self.blank[1]}
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dense)
-        small = self.graph.compact(masks, blank)
-        return CompactModel(
+        small = self.graph.compact(masks, blank, *trees)
+        model = CompactModel(
             small.functions["train"],
             small.functions["eval"],
             small.trees[0],
             small.widths,
         )
-
-    def shrink(self, masks: Masks, *trees: Any) -> tuple[Any, ...]:
-        """Trees of the dense network, cut to the small one."""
-        return self.graph.compact(masks, *trees).trees
+        return model, small.trees[1:]
 
 
 class CompactModel(NamedTuple):

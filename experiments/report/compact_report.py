@@ -40,15 +40,15 @@ def _rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for row in found["rows"]:
         before, after = row["dense"], row["compact"]
         if row["unit"] == "seconds":
-            shown = [
+            cells = [
                 f"{1e3 * median:.3f} ms ({1e3 * low:.3f}–{1e3 * high:.3f})"
                 for low, median, high in (before, after)
             ]
             before, after = before[1], after[1]
         else:
-            shown = [count(before), count(after)]
+            cells = [count(before), count(after)]
         unit = f", {row['unit']}" if row["unit"] == "bytes" else ""
-        rows.append([f"{row['name']}{unit}", *shown, f"{after / before:.4f}"])
+        rows.append([f"{row['name']}{unit}", *cells, f"{after / before:.4f}"])
     return ["", "network of the run", "compact", "ratio"], rows
 
 
@@ -75,6 +75,6 @@ def _slower(found: Mapping[str, Any]) -> str:
         return ""
     return (
         f" The compact network is slower here: {', '.join(slow)}. Numbers of channels "
-        "that are multiples of 8 may help, `--config.channel_multiple=8`, and so may a "
-        "limit on the latency, `--config.budget.latency`."
+        "that are multiples of 8 may help, `--config.budget.channel_multiple=8`, and "
+        "so may a limit on the latency, `--config.budget.latency`."
     )

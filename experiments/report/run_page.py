@@ -23,27 +23,6 @@ from experiments.logging.summary import channel_limits
 from experiments.report import compact_report, pages, sensitivity_report, trail_table
 from experiments.report.plots.rendering import inline_svg
 
-_METHODS = {
-    "dense": "Dense training",
-    "dsa": "Differentiable sparsity allocation",
-    "evolution": "Channel pruning by evolution",
-    "filter_norm": "Channel pruning by the size of filters",
-    "global_magnitude": "Global magnitude pruning",
-    "grasp": "Pruning at initialisation by GraSP",
-    "group_lasso": "Structured sparsity learning",
-    "lats": "Soft threshold pruning",
-    "ltp": "Learned threshold pruning",
-    "magnitude": "Magnitude pruning",
-    "morphnet": "MorphNet",
-    "norm_scale": "Channel pruning by the scale of norms",
-    "pgh": "Soft threshold pruning by homotopy",
-    "random_erk": "Random pruning at initialisation",
-    "s_lats": "Soft threshold pruning, S-LATS",
-    "snip": "Pruning at initialisation by SNIP",
-    "soft_threshold_reparameterization": "Soft threshold reparameterization",
-    "uniform": "Uniform channel pruning",
-}
-
 _FOOTER = (
     "Made by jaxprune from <code>summary.json</code> and\n"
     "<code>metrics.jsonl</code>; the pictures are in <code>plots/</code> too."
@@ -95,8 +74,7 @@ def render(
       The page; it loads and runs nothing.
     """
     names = [summary.get(key) for key in ("model", "dataset")]
-    method = str(summary.get("method", "run"))
-    title = _METHODS.get(method, method)
+    title = str(summary.get("full_title", summary.get("method", "run")))
     subject = " on ".join(str(name) for name in names if name)
     facts = [
         f"seed {summary['seed']}" if "seed" in summary else "",
@@ -170,8 +148,8 @@ def _limit_card(name: str, reached: Any, limit: Any, *, room: float) -> pages.Ca
             held = reached <= room * limit
             note += ", met" if held else ", missed"
             kind = "good" if held else "warn"
-    shown = cost_name(name)
-    return shown[0].upper() + shown[1:], score(reached), note, kind
+    title = cost_name(name)
+    return title[0].upper() + title[1:], score(reached), note, kind
 
 
 def _bound(name: str) -> str:

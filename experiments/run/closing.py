@@ -10,7 +10,7 @@ import jax
 import jaxprune
 from experiments.logging.files import write_atomically
 from experiments.logging.summary import SUMMARY_FILE
-from experiments.plans import weight_plans
+from experiments.plans.method import channel_limits
 from experiments.report import report
 from experiments.run import trail
 from experiments.run.setting import Setting
@@ -36,8 +36,10 @@ def summarize(
     layers = final["layers"] if final else {}
     summary = {
         "status": status,
-        "method": config.plan.__name__,
-        "dataset": config.dataset,
+        "method": config.plan.name,
+        "title": config.title or config.plan.title,
+        "full_title": config.title or config.plan.full_title,
+        "dataset": config.data.name,
         "model": config.model,
         "seed": config.seed,
         "config": config_as_json(config),
@@ -65,7 +67,7 @@ def summarize(
 
 def _targets(setting: Setting) -> dict[str, float] | None:
     """The limits, as fractions of the dense network; None without any."""
-    targets = weight_plans.channel_budget(setting.config)
+    targets = channel_limits(setting.config)
     if not targets and setting.keep_ratio is not None:
         targets = {"weights": setting.keep_ratio}
     return targets or None

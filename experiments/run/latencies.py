@@ -28,20 +28,11 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
 
     Args:
       traced: the channels of the network.
-      config: of the run; `latency_batch`, `latency_widths`, `channel_multiple` and
-        `seed` count.
+      config: of the run; `budget` and `seed` count.
       workdir: the folder of the run.
-
-    Raises:
-      ValueError: if `config.latency_batch` or `config.latency_widths` is too small.
     """
-    for field, least in (("latency_batch", 1), ("latency_widths", 4)):
-        if config[field] < least:
-            raise ValueError(
-                f"`config.{field}={config[field]}` must be at least {least}."
-            )
     # Traced with as many images as are timed: weights are moved once for all of them.
-    shape = (config.latency_batch, *traced.example.shape[1:])
+    shape = (config.budget.latency_batch, *traced.example.shape[1:])
     images = jax.ShapeDtypeStruct(shape, traced.example.dtype)
     tree = {"params": traced.blank[0], "batch_stats": traced.blank[1]}
     graph = trace_both(traced.model, tree, images)
@@ -79,13 +70,13 @@ def _measure(traced: Channels, graph, images, config: Any) -> costs.LatencyCost:
     """Times compact networks of random widths, and fits."""
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), traced.blank)
     widths = costs.random_keep_ratios(
-        jax.random.key(config.seed), graph, config.latency_widths
+        jax.random.key(config.seed), graph, config.budget.latency_widths
     )
     measured = costs.measure(
         graph,
         {"params": blank[0], "batch_stats": blank[1]},
         jnp.zeros(images.shape, images.dtype),
         keep_ratios=widths,
-        multiple_of=config.channel_multiple,
+        multiple_of=config.budget.channel_multiple,
     )
     return costs.fit(graph, measured)

@@ -116,7 +116,7 @@ def create(name: str) -> Parallel:
     ways = {"jit": by_jit, "pmap": by_pmap}
     if name not in ways:
         raise ValueError(
-            f"`config.parallel={name!r}`: must be one of {sorted(ways)}. `jit` is the "
-            "default."
+            f"`config.run.parallel={name!r}`: must be one of {sorted(ways)}. `jit` is "
+            "the default."
         )
     return ways[name]()

@@ -1,150 +1,155 @@
-"""The phases of a run: what trains in each, how it begins and what it leaves."""
+"""The phases of a run as values: what trains in each, how it starts and finishes."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import jaxprune
-from experiments.plans import channels
+from experiments.plans import channels, optimizers
+from experiments.plans.method import Plan, channel_limits
 from experiments.run import parallel, trail
-from experiments.run.setting import Phase, Setting, nonzero_masks
-from experiments.run.steps import Plan, TrainState, init_state
+from experiments.run.network import Network, compact, nonzero_masks
+from experiments.run.setting import Setting
+from experiments.run.steps import TrainState, init_state
 from jaxprune import io
 from jaxprune.budgets import Result
 
 
-def blank_state(setting: Setting, phase: Phase) -> TrainState:
-    """The state of a phase, as shapes alone."""
-    begin = functools.partial(init_state, setting.plan(phase), step=phase.begin)
-    return jax.eval_shape(begin, *setting.blank)
+class Left(NamedTuple):
+    """What a phase leaves to the next, which starts from it.
 
-
-def begin(setting, phase, previous: TrainState | None, record) -> TrainState:
-    """The state at the first step of a phase."""
-    if previous is None:
-        params, batch_stats = _initial_network(setting, record)
-    else:
-        params, batch_stats = previous.params, previous.batch_stats
-    masks = None
-    traced = setting.task.channels
-    if phase.name == "finetune" and record.channels is not None and traced is not None:
-        if setting.config.rewind:
-            params, batch_stats = _initial_network(setting, record)
-        kept = channels.from_json(traced.graph, record.channels)
-        params, batch_stats = traced.shrink(kept, params, batch_stats)
-        masks = nonzero_masks(params)
-    elif phase.name == "finetune":
-        masks = _hard_masks(setting, params, previous)
-        if setting.config.rewind:
-            params, batch_stats = _initial_network(setting, record)
-        if previous is None or setting.config.rewind:
-            params = jaxprune.apply_masks(params, masks)
-        else:
-            params = _final_weights(setting, previous, masks)
-    return _first_state(setting, phase, params, batch_stats, masks)
-
-
-def _first_state(setting, phase, params, batch_stats, masks) -> TrainState:
-    """Begins with these weights, by one program for all leaves.
-
-    Masks are an argument of it: as constants they would be compiled into it.
+    Attributes:
+      network: what is trained.
+      params: its weights.
+      batch_stats: its statistics.
+      masks: which weights stay, once that is decided; None before.
     """
-    plan = setting.plan(phase) if masks is None else None
 
-    @jax.jit
-    def first(params, batch_stats, masks):
-        chosen = plan or setting.plan(phase, masks)
-        return init_state(chosen, params, batch_stats, phase.begin)
-
-    return first(params, batch_stats, masks)
+    network: Network
+    params: Any
+    batch_stats: Any
+    masks: Any = None
 
 
-def _initial_network(setting: Setting, record: trail.Record) -> tuple[Any, Any]:
+class Phase(NamedTuple):
+    """A part of a run: the steps from `begin` to before `end`.
+
+    Attributes:
+      name: `dense`, `prune` or `finetune`.
+      begin: steps of the run before it.
+      end: steps of the run after it.
+      stream: the training batches.
+      plan: `network -> Plan`, how it trains.
+      start: `Left -> TrainState`, its first state.
+      finish: `network, state, record -> Left, final`: measures and saves the network
+        at its end, whose numbers are `final`.
+      finds_points: whether networks of the trail are looked for on the way.
+      is_decided: whether the size no longer changes.
+    """
+
+    name: str
+    begin: int
+    end: int
+    stream: Any
+    plan: Callable[[Network], Plan]
+    start: Callable[[Left], TrainState]
+    finish: Callable[[Network, TrainState, trail.Record], tuple[Left, dict[str, Any]]]
+    finds_points: bool = False
+    is_decided: bool = False
+
+
+def make(setting: Setting) -> tuple[Phase, ...]:
+    """Return the phases of a run that are not empty.
+
+    Raises:
+      ValueError: if all are empty, or the one that would meet the budget is.
+    """
+    makers = {"dense": _dense, "prune": _prune, "finetune": _finetune}
+    found, begin = [], 0
+    for name, phase in makers.items():
+        epochs = setting.config.phases[name]
+        end = begin + round(epochs * setting.task.steps_per_epoch)
+        if end > begin:
+            found.append(phase(setting, begin, end))
+        begin = end
+    if not found:
+        raise ValueError(
+            "`config.phases`: at least one of `dense`, `prune` and `finetune` must be "
+            "long enough for a step, none is."
+        )
+    for name, limit in channel_limits(setting.config).items():
+        if all(phase.name != "prune" for phase in found):
+            raise ValueError(
+                f"`config.budget.{name}={limit}`: `config.phases.prune="
+                f"{setting.config.phases.prune}` leaves the pruning out. Lengthen it, "
+                "or leave the limit out."
+            )
+    return tuple(found)
+
+
+def initial(setting: Setting, record: trail.Record) -> Left:
+    """The network that a run starts from: initialised, or trained by another run."""
     network = setting.init()
     params, batch_stats = network["params"], network.get("batch_stats", {})
-    pretrained = setting.config.pretrained
-    if not pretrained:
-        return params, batch_stats
-    found = io.latest(Path(pretrained) / trail.FOLDER)
-    if found is None:
-        raise FileNotFoundError(
-            f"`config.pretrained={pretrained!r}` must be the workdir of a finished "
-            f"run; there is no checkpoint in its folder `{trail.FOLDER}`."
-        )
-    like = {"params": params, "batch_stats": batch_stats}
-    loaded = parallel.create("jit").replicate(io.load(found, like))
-    record.dense_accuracy = setting.evaluate(loaded["params"], loaded["batch_stats"])
-    return loaded["params"], loaded["batch_stats"]
+    pretrained = setting.config.phases.pretrained
+    if pretrained:
+        found = io.latest(Path(pretrained) / trail.FOLDER)
+        if found is None:
+            raise FileNotFoundError(
+                f"`config.phases.pretrained={pretrained!r}` must be the workdir of a "
+                f"finished run; there is no checkpoint in its folder `{trail.FOLDER}`."
+            )
+        like = {"params": params, "batch_stats": batch_stats}
+        loaded = parallel.create("jit").replicate(io.load(found, like))
+        params, batch_stats = loaded["params"], loaded["batch_stats"]
+        record.dense_accuracy = setting.network.evaluate(params, batch_stats)
+    return Left(setting.network, params, batch_stats)
 
 
-def _hard_masks(setting: Setting, params: Any, state: TrainState | None) -> Any:
-    """The masks in which the pruning phase ends; nothing is pruned without one."""
-    for phase in setting.phases:
-        if phase.name == "prune" and state is not None:
-            pruner: Any = setting.plan(phase).pruner
-            return pruner.masks(params, state.variables, keep_ratio=setting.keep_ratio)
-    return nonzero_masks(params)
+def resumed(setting: Setting, phase: Phase, record: trail.Record) -> Network:
+    """The network of a phase that was interrupted."""
+    if not phase.is_decided or record.channels is None:
+        return setting.network
+    known = setting.task.channels
+    assert known is not None
+    masks = channels.from_json(known.graph, record.channels)
+    return compact(known, setting.evaluator, masks)[0]
 
 
-def _final_weights(setting: Setting, state: TrainState, masks: Any) -> Any:
-    """What is left of the network when the pruning phase ends in these masks."""
-    for phase in setting.phases:
-        if phase.name == "prune":
-            pruner: Any = setting.plan(phase).pruner
-            final_weights = jax.jit(pruner.final_weights)
-            return final_weights(state.params, state.variables, masks)
-    return jaxprune.apply_masks(state.params, masks)
+def blank_state(phase: Phase, network: Network) -> TrainState:
+    """The state of a phase, as shapes alone."""
+    begin = functools.partial(init_state, phase.plan(network), step=phase.begin)
+    return jax.eval_shape(begin, network.params, network.batch_stats)
 
 
-def compacted(setting: Setting, phase: Phase, record: trail.Record) -> Setting:
-    """The setting of a phase: once channels are removed, that of the small network."""
-    if phase.name != "finetune" or record.channels is None:
-        return setting
-    traced = setting.task.channels
-    assert traced is not None
-    model = traced.compact(channels.from_json(traced.graph, record.channels))
-    return dataclasses.replace(
-        setting,
-        model=model,
-        blank=(model.blank["params"], model.blank["batch_stats"]),
-        evaluate=setting.evaluator(model),
-    )
-
-
-def stream_of(setting: Setting, phase: Phase) -> Any:
-    """What a phase trains on: until the size is found, not on what is held out."""
-    if "weights" in setting.streams and phase.name != "finetune":
-        return setting.streams["weights"]
-    return setting.streams["train"]
-
-
-def make_see(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
-    """Returns `state -> params` as the network sees them in this phase."""
+def make_pruned(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
+    """Returns `state -> params` as the network computes with them in this phase."""
 
     @jax.jit
-    def see(params, variables, step):
+    def weights(params, variables, step):
         key = jax.random.fold_in(jax.random.key(0), step)
         return plan.pruner.apply(params, variables, key=key, step=step).params
 
-    return lambda s: see(s.params, s.variables, s.step - phase.begin)
+    return lambda s: weights(s.params, s.variables, s.step - phase.begin)
 
 
 def add_point(
-    setting: Setting,
+    network: Network,
+    workdir: Path,
     plan: Plan,
-    see: Callable[[TrainState], Any],
+    pruned: Callable[[TrainState], Any],
     state: TrainState,
     record: trail.Record,
     keep_ratio: float | None,
-) -> Any:
-    """Finalizes a copy of the network to a rung, measures and saves it.
+) -> tuple[Any, Any]:
+    """Finalizes a copy of the network to a keep ratio, measures and saves it.
 
     Returns:
-      Its masks.
+      Its masks and its weights.
     """
     pruner: Any = plan.pruner
     masks = pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
@@ -153,67 +158,166 @@ def add_point(
         state.params,
         masks,
         step=int(state.step),
-        accuracy_soft=setting.evaluate(see(state), state.batch_stats),
-        accuracy_hard=setting.evaluate(hard, state.batch_stats),
+        accuracy_soft=network.evaluate(pruned(state), state.batch_stats),
+        accuracy_hard=network.evaluate(hard, state.batch_stats),
     )
-    trail.save_network(setting.workdir, point["step"], hard, state.batch_stats, point)
+    trail.save_network(workdir, point["step"], hard, state.batch_stats, point)
     record.points.append(point)
-    return masks
+    return masks, hard
 
 
-def close(setting, phase, plan, see, state, record) -> dict[str, Any]:
-    """Measures and saves the network at the end of a phase."""
-    if phase.name == "prune" and plan.allocate is not None:
-        masks = plan.allocate(state)
-        record.channels = channels.as_json(masks)
-        record.result = _result(state)
-        small = compacted(setting, phase._replace(name="finetune"), record)
-        params, batch_stats = setting.task.channels.shrink(
-            masks, state.params, state.batch_stats
-        )
-        return _close_compact(small, phase, params, batch_stats, state, record)
-    if phase.name == "finetune" and record.channels is not None:
-        network = state.params, state.batch_stats
-        return _close_compact(setting, phase, *network, state, record)
-    if phase.name == "prune":
-        masks = add_point(setting, plan, see, state, record, setting.keep_ratio)
-        record.result = _result(state)
-        final = record.points[-1]
-    else:
+# ------------------------------------------------------------------ the three phases
+
+
+def _dense(setting: Setting, begin: int, end: int) -> Phase:
+    config = setting.config
+    task = setting.task._replace(first_step=begin, steps=end - begin)
+    plan = optimizers.dense(config, task, config.optimizer.learning_rate)
+
+    def finish(network, state, record):
         masks = nonzero_masks(state.params)
-        final = trail.point_of(
-            state.params,
-            masks,
-            step=int(state.step),
-            accuracy_soft=None,
-            accuracy_hard=setting.evaluate(state.params, state.batch_stats),
-        )
-        trail.save_network(
-            setting.workdir, final["step"], state.params, state.batch_stats, final
-        )
-    if phase.name == "dense":
+        final = _measured(setting, network, state, masks)
         record.dense_accuracy = final["accuracy_hard"]
-    return {**final, "layers": trail.layers_of(state.params, masks)}
+        return Left(network, state.params, state.batch_stats), final
 
-
-def _close_compact(
-    setting: Setting, phase: Phase, params, batch_stats, state, record
-) -> dict[str, Any]:
-    """Measures and saves a compact network."""
-    traced = setting.task.channels
-    assert traced is not None
-    assert record.channels is not None
-    masks = channels.from_json(traced.graph, record.channels)
-    point = trail.compact_point(
-        traced.blank[0],
-        params,
-        step=int(state.step),
-        accuracy_hard=setting.evaluate(params, batch_stats),
-        costs=traced.reached(masks),
+    return Phase(
+        name="dense",
+        begin=begin,
+        end=end,
+        stream=setting.streams.get("weights", setting.streams["train"]),
+        plan=lambda network: plan,
+        start=_starting(plan, begin),
+        finish=finish,
     )
-    trail.save_network(setting.workdir, point["step"], params, batch_stats, point)
-    if phase.name == "prune":
-        record.points.append(point)
+
+
+def _prune(setting: Setting, begin: int, end: int) -> Phase:
+    task = setting.task._replace(first_step=begin, steps=end - begin)
+    plan = setting.config.plan.plan(setting.config, task)
+    if bool(channel_limits(setting.config)) != (plan.allocate is not None):
+        raise ValueError(
+            f"`config.plan={setting.config.plan.name}`: a method with a budget of "
+            "channels must allocate them, and no other may."
+        )
+    phase = Phase(
+        name="prune",
+        begin=begin,
+        end=end,
+        stream=setting.streams.get("weights", setting.streams["train"]),
+        plan=lambda network: plan,
+        start=_starting(plan, begin),
+        finish=functools.partial(_finish_channels, setting, plan),
+    )
+    if plan.allocate is not None:
+        return phase
+    pruned = make_pruned(plan, phase)
+    return phase._replace(
+        finish=functools.partial(_finish_weights, setting, plan, pruned),
+        finds_points=True,
+    )
+
+
+def _finetune(setting: Setting, begin: int, end: int) -> Phase:
+    config = setting.config
+    task = setting.task._replace(first_step=begin, steps=end - begin)
+
+    def plan(network):  # The state holds the masks.
+        shapes = jax.eval_shape(nonzero_masks, network.params)
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        return optimizers.finetune(config, task, blank)
+
+    def start(left):
+        masks = nonzero_masks(left.params) if left.masks is None else left.masks
+
+        # Masks are an argument: as constants they would be compiled into the program.
+        @jax.jit
+        def first(params, batch_stats, masks):
+            chosen = optimizers.finetune(config, task, masks)
+            return init_state(chosen, params, batch_stats, begin)
+
+        return first(jaxprune.apply_masks(left.params, masks), left.batch_stats, masks)
+
+    def finish(network, state, record):
+        left = Left(network, state.params, state.batch_stats)
+        if record.channels is not None:
+            return left, _measured_compact(setting, left, int(state.step), record)
+        masks = nonzero_masks(state.params)
+        return left, _measured(setting, network, state, masks)
+
+    return Phase(
+        name="finetune",
+        begin=begin,
+        end=end,
+        stream=setting.streams["train"],
+        plan=plan,
+        start=start,
+        finish=finish,
+        is_decided=True,
+    )
+
+
+def _starting(plan: Plan, begin: int) -> Callable[[Left], TrainState]:
+    """Begins with the weights of the phase before, by one program for all leaves."""
+    first = jax.jit(functools.partial(init_state, plan, step=begin))
+    return lambda left: first(left.params, left.batch_stats)
+
+
+def _finish_weights(setting, plan, pruned, network, state, record):
+    """Decides which weights stay."""
+    masks, hard = add_point(
+        network, setting.workdir, plan, pruned, state, record, setting.keep_ratio
+    )
+    record.result = _result(state)
+    final = {**record.points[-1], "layers": trail.layers_of(state.params, masks)}
+    left = Left(network, hard, state.batch_stats, masks)
+    if setting.config.phases.rewind:
+        left = initial(setting, record)._replace(masks=masks)
+    return left, final
+
+
+def _finish_channels(setting, plan, network, state, record):
+    """Decides which channels stay, and removes the others."""
+    del network
+    masks = plan.allocate(state)
+    record.channels = channels.as_json(masks)
+    record.result = _result(state)
+    networks = [(state.params, state.batch_stats)]
+    if setting.config.phases.rewind:
+        start = initial(setting, record)
+        networks.append((start.params, start.batch_stats))
+    small, cut = compact(setting.task.channels, setting.evaluator, masks, *networks)
+    final = _measured_compact(setting, Left(small, *cut[0]), int(state.step), record)
+    record.points.append({k: v for k, v in final.items() if k != "layers"})
+    return Left(small, *cut[-1]), final
+
+
+def _measured(setting, network, state, masks) -> dict[str, Any]:
+    """Measures and saves a network that is finished."""
+    point = trail.point_of(
+        state.params,
+        masks,
+        step=int(state.step),
+        accuracy_soft=None,
+        accuracy_hard=network.evaluate(state.params, state.batch_stats),
+    )
+    trail.save_network(
+        setting.workdir, point["step"], state.params, state.batch_stats, point
+    )
+    return {**point, "layers": trail.layers_of(state.params, masks)}
+
+
+def _measured_compact(setting, left: Left, step: int, record) -> dict[str, Any]:
+    """Measures and saves a compact network."""
+    known = setting.task.channels
+    masks = channels.from_json(known.graph, record.channels)
+    point = trail.compact_point(
+        known.blank[0],
+        left.params,
+        step=step,
+        accuracy_hard=left.network.evaluate(left.params, left.batch_stats),
+        costs=known.reached(masks),
+    )
+    trail.save_network(setting.workdir, step, left.params, left.batch_stats, point)
     layers = {
         name: {"size": len(mask), "kept": int(mask.sum()), "keep_ratio": mask.mean()}
         for name, mask in masks.items()

@@ -1,7 +1,7 @@
 """How many weights change sides in a step: pruned ones that return, and the reverse.
 
 A soft threshold keeps training the weights that it prunes, so they may come back. What
-a step did is seen by looking at the network before and after it. The step itself is
+a step did is counted by comparing the network before and after it. The step itself is
 not touched, so its numbers are the same, looked at or not; a look costs one pass over
 the prunable weights and, while the step runs, one byte for each of them.
 """
@@ -20,10 +20,10 @@ Zeros = dict[str, jax.Array]
 def make_zeros(
     pruner: jaxprune.Pruner | jaxprune.ChannelPruner, *, first_step: int = 0
 ) -> Callable[[Any, Any, jax.Array], Zeros]:
-    """Returns `(params, variables, step) -> zeros`, where the network sees exact zeros.
+    """Returns `(params, variables, step) -> zeros`, where the network has exact zeros.
 
     Args:
-      pruner: what the network sees.
+      pruner: from the weights to those that the network computes with.
       first_step: the step at which the phase began; the pruner counts from it.
     """
 
@@ -41,7 +41,7 @@ def changes(before: Zeros, after: Zeros) -> dict[str, jax.Array]:
     """Counts the weights that changed sides between two looks.
 
     Args:
-      before: leaf name to bool, True where the network saw a zero.
+      before: leaf name to bool, True where the network had a zero.
       after: the same, later.
 
     Returns:

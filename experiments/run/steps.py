@@ -1,7 +1,7 @@
 """One training step for every method, and evaluation: pure functions.
 
-Nothing here knows a method by name: a `Plan` says what the network sees, how weights
-and variables move, and what the network may cost.
+Nothing here knows a method by name: a `Plan` says which weights the network computes
+with, how weights and variables move, and what the network may cost.
 """
 
 import functools
@@ -14,46 +14,13 @@ import optax
 from flax import linen as nn
 
 import jaxprune
+from experiments.plans.method import Plan
 from jaxprune.budgets import AdmmState, DualAscentState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 _FINE = -1
-
-
-class Search(NamedTuple):
-    """How variables are learned apart from the weights, on held-out data.
-
-    Attributes:
-      optimizer: moves the variables.
-      every: steps of the weights for one of the variables.
-      until_met: whether the variables stand still once every limit is met.
-    """
-
-    optimizer: optax.GradientTransformation
-    every: int
-    until_met: bool = False
-
-
-class Plan(NamedTuple):
-    """How one phase of a run trains.
-
-    Attributes:
-      pruner: what the network sees.
-      budget: what it may cost.
-      optimizer: moves `{"params": ..., "variables": ...}`.
-      search: if given, the optimizer leaves the variables alone, and they are learned
-        on held-out data.
-      allocate: of a method that prunes channels, `state -> {group: bool mask}`, called
-        when the pruning phase ends.
-    """
-
-    pruner: jaxprune.Pruner | jaxprune.ChannelPruner
-    budget: jaxprune.Budget
-    optimizer: optax.GradientTransformation
-    search: Search | None = None
-    allocate: Callable[["TrainState"], dict[str, Any]] | None = None
 
 
 class TrainState(NamedTuple):

@@ -4,19 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.configs import leaves
 from experiments.logging.files import write_atomically
-from experiments.plans.weight_plans import Config
+from experiments.plans.method import Config
 
-# Fields that change what is shown, not what is computed.
-_COSMETIC = frozenset({"progress"})
+# Fields that change what is printed, not what is computed.
+_COSMETIC = frozenset({"run.progress", "title"})
 
 
 def config_as_json(config: Config) -> dict[str, Any]:
-    """Returns the config as JSON values; functions by their qualified name."""
-    text = json.dumps(
-        config.to_dict(), default=lambda f: f"{f.__module__}.{f.__qualname__}"
-    )
-    return json.loads(text)
+    """Returns the config as JSON values; the method by its name."""
+    return json.loads(json.dumps(config.to_dict(), default=lambda plan: plan.name))
 
 
 def claim(workdir: Path, config: Config) -> None:
@@ -30,13 +28,14 @@ def claim(workdir: Path, config: Config) -> None:
     path = workdir / "config.json"
     ours = config_as_json(config)
     if path.exists():
-        theirs = json.loads(path.read_text())
-        for field in sorted((ours.keys() | theirs.keys()) - _COSMETIC):
-            if ours.get(field) != theirs.get(field):
+        one = dict(leaves(ours))
+        other = dict(leaves(json.loads(path.read_text())))
+        for field in sorted((one.keys() | other.keys()) - _COSMETIC):
+            if one.get(field) != other.get(field):
                 raise ValueError(
                     f"`workdir={str(workdir)!r}` belongs to another config: {field!r} "
-                    f"is {theirs.get(field)!r} there, {ours.get(field)!r} was asked "
-                    "for. Choose another workdir, or the values in its `config.json`."
+                    f"is {other.get(field)!r} there and {one.get(field)!r} here. "
+                    "Choose another workdir, or the values in its `config.json`."
                 )
         return
     if any(workdir.glob("checkpoints/*")):

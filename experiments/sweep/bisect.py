@@ -1,4 +1,4 @@
-"""Finds the strength of a penalty that leaves an asked budget, by trial and error.
+"""Finds the strength of a penalty that leaves a given budget, by trial and error.
 
 Command:
     python -m experiments bisect --config=digits/ssl_resnet20 --budget=macs:0.5 \
@@ -29,7 +29,7 @@ _RANGE = (1e-3, 3.0)
 
 
 def search(run: Run, *, most: int, tolerance: float) -> dict[str, Any]:
-    """Bisects `config.channel_penalty` for a run.
+    """Bisects `config.method.channel_penalty` for a run.
 
     Args:
       run: the run, with a budget; the first limit of it is what is met.
@@ -57,9 +57,9 @@ def search(run: Run, *, most: int, tolerance: float) -> dict[str, Any]:
             budget=run.budget,
             overrides=(
                 *run.overrides,
-                f"--config.channel_penalty={penalty}",
-                "--config.round_to_budget=false",
-                "--config.finetune_epochs=0.0",
+                f"--config.method.channel_penalty={penalty}",
+                "--config.method.round_to_budget=false",
+                "--config.phases.finetune=0.0",
             ),
         )
         if run_all([trial]):
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = plan_runs(
             [parsed.config], [], seeds, parsed.workdir, overrides, [parsed.budget]
         )
-        penalty = f"--config.channel_penalty={_RANGE[0]}"
+        penalty = f"--config.method.channel_penalty={_RANGE[0]}"
         check_run(dataclasses.replace(runs[0], overrides=(*overrides, penalty)))
     except ValueError as error:
         parser.error(str(error))
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = Path(run.workdir) / TRIALS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(found, indent=2) + "\n")
-        strength = f"--config.channel_penalty={found['penalty']}"
+        strength = f"--config.method.channel_penalty={found['penalty']}"
         final = plan_runs(
             [parsed.config],
             [],

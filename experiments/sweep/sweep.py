@@ -14,19 +14,18 @@ Methods that prune channels take budgets instead, `--budgets=macs:0.5,parameters
 `macs:0.5+parameters:0.5` for both at once; their folders are called like them.
 
 Finished runs are left alone, so the same command goes on after Ctrl-C or a failure, and
-points that only some methods have are asked for by a second call with the same workdir.
+points that only some methods have are added by a second call with the same workdir.
 `python -m experiments table --workdir=runs/sweep --name=...` makes the comparison.
 """
 
 import argparse
-import contextlib
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments import configs
+from experiments.run.interrupts import counted
 from experiments.sweep.sweep_plan import plan_runs, summary_of
 from experiments.sweep.sweep_processes import LOG_FILE, run_all
 
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     begin = time.monotonic()
-    with _interrupts() as interrupted:
+    with counted("SIGINT", "SIGTERM", "SIGHUP") as interrupted:
         failed = run_all(
             runs,
             jobs=parsed.jobs,
@@ -116,26 +115,3 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
     parse.__name__ = f"list of {kind.__name__}"  # argparse shows it
     return parse
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], int]]:
-    """Counts Ctrl-C, SIGTERM and the closing of the terminal instead of ending."""
-    count = 0
-
-    def on_signal(number: int, frame: object) -> None:
-        nonlocal count
-        del number, frame
-        count += 1
-
-    numbers: Iterable[str] = ("SIGINT", "SIGTERM", "SIGHUP")
-    old = {
-        getattr(signal, name): signal.signal(getattr(signal, name), on_signal)
-        for name in numbers
-        if hasattr(signal, name)
-    }
-    try:
-        yield lambda: count
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -9,13 +9,18 @@ from typing import Any
 from experiments import configs
 from experiments.configs import OVERRIDE
 from experiments.logging.summary import SUMMARY_FILE
+from experiments.plans.method import LIMITS, prunes_channels
 from experiments.run import config_check
 
 DENSE = "dense"
 """Stands in the place of the sparsity in the folder of a run that does not prune."""
 
-_QUIET = "--config.progress=false"
-_SWEPT = {"sparsity": "sparsities", "seed": "seeds"}
+_QUIET = "--config.run.progress=false"
+_SWEPT = {
+    "seed": "seeds",
+    "budget.sparsity": "sparsities",
+    **{f"budget.{name}": "budgets" for name in LIMITS},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,9 +29,9 @@ class Run:
 
     Attributes:
       config: its name, such as `digits/ltp`, or the path of its file.
-      sparsity: the fraction of zeros asked for; None for a config that does not prune
+      sparsity: the target fraction of zeros; None for a config that does not prune
         weights.
-      budget: the limits asked for, such as `macs:0.5`; None for a config that does not
+      budget: the limits, such as `macs:0.5`; None for a config that does not
         prune channels.
       seed: what everything random comes from.
       workdir: the folder of the run.
@@ -52,11 +57,12 @@ class Run:
     @property
     def flags(self) -> list[str]:
         """The arguments of `python -m experiments train` that say what is computed."""
-        asked = [] if self.sparsity is None else [f"--config.sparsity={self.sparsity}"]
+        size = _limits(self.budget)
+        if self.sparsity is not None:
+            size = [f"--config.budget.sparsity={self.sparsity}"]
         return [
             f"--config={self.config}",
-            *asked,
-            *_limits(self.budget),
+            *size,
             f"--config.seed={self.seed}",
             *self.overrides,
         ]
@@ -102,8 +108,8 @@ def plan_runs(
             )
     for override in overrides:
         field = override.removeprefix(OVERRIDE).partition("=")[0]
-        if field in _SWEPT or field.startswith("budget"):
-            option = _SWEPT.get(field, "budgets")
+        option = _SWEPT.get(field)
+        if option:
             raise ValueError(f"`{override}` is what `--{option}` says for a sweep.")
     for budget in budgets:
         _limits(budget)
@@ -111,6 +117,8 @@ def plan_runs(
         config: _points(config, _fields(config, overrides), sparsities, budgets)
         for config in dict.fromkeys(map(_known, configs_given))
     }
+    _check_swept("sparsities", sparsities, [s for p in points.values() for s, _ in p])
+    _check_swept("budgets", budgets, [b for p in points.values() for _, b in p])
     runs = [
         Run(
             config=config,
@@ -149,7 +157,7 @@ def check_run(run: Run) -> None:
 
 
 def summary_of(run: Run) -> dict[str, Any] | None:
-    """Read the `summary.json` of a run that has finished as it is asked for.
+    """Read the `summary.json` of a run that has finished with these arguments.
 
     Args:
       run: the run.
@@ -194,6 +202,15 @@ def _limits(budget: str | None) -> list[str]:
     return [f"--config.budget.{name}={limit}" for name, limit in limits.items()]
 
 
+def _check_swept(option: str, given: Sequence[Any], used: Sequence[Any]) -> None:
+    """Refuse sizes that no config of the sweep takes."""
+    if given and not any(value is not None for value in used):
+        kind = "single weights" if option == "sparsities" else "channels"
+        raise ValueError(
+            f"`--{option}`: no config of the sweep prunes {kind}. Leave it out."
+        )
+
+
 def _known(config: str) -> str:
     """The name of a config that is in `experiments/configs`, or else its path."""
     name = configs.name_of(config)
@@ -215,14 +232,14 @@ def _points(
     budgets: Sequence[str],
 ) -> list[tuple[float | None, str | None]]:
     """The sparsities or budgets at which a config runs, each once."""
-    if fields.penalty_weight is not None:
+    if fields.method.get("penalty_weight") is not None:
         raise ValueError(
-            f"`--configs={config}`: `config.penalty_weight` decides its "
+            f"`--configs={config}`: `config.method.penalty_weight` decides its "
             "size, so it cannot be swept over sparsities."
         )
-    if not fields.prune_epochs:
+    if not fields.phases.prune:
         return [(None, None)]
-    if any(limit is not None for limit in fields.budget.values()):
+    if prunes_channels(fields.plan):
         points: list[Any] = [(None, budget) for budget in dict.fromkeys(budgets)]
     else:
         points = [(sparsity, None) for sparsity in dict.fromkeys(sparsities)]

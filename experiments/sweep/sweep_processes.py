@@ -36,9 +36,8 @@ def run_all(
       runs: the runs.
       jobs: how many processes at a time.
       say: takes a line for every run that ends.
-      interrupted: how often the sweep was asked to stop. Once, and the runs at work
-        are asked to save and stop; twice, and they are killed. Nothing more is
-        started.
+      interrupted: how many times the sweep was interrupted. After once the runs at
+        work save and stop, after twice they are killed. Nothing more is started.
 
     Returns:
       The runs that failed. Those that were stopped are not among them.
@@ -52,30 +51,30 @@ def run_all(
     shares = _shares(jobs)
     active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
     failed: list[Run] = []
-    told = 0
+    sent = 0
     try:
         while active or (waiting and not interrupted()):
             for slot, cores in enumerate(shares):
                 if slot not in active and waiting and not interrupted():
                     run = waiting.pop()
                     active[slot] = run, _start(run, cores, jobs)
-            while told < min(interrupted(), 2):
-                told += 1
+            while sent < min(interrupted(), 2):
+                sent += 1
                 for _, process in active.values():
-                    _tell(process, signal.SIGINT if told == 1 else signal.SIGKILL)
+                    _send(process, signal.SIGINT if sent == 1 else signal.SIGKILL)
             for slot, (run, process) in list(active.items()):
                 if process.poll() is None:
                     continue
                 del active[slot]
                 ended += 1
-                line, good = _outcome(run, process.returncode, stopped=told > 0)
+                line, good = _outcome(run, process.returncode, stopped=sent > 0)
                 say(f"[{ended:>{width}}/{len(runs)}] {run}: {line}")
                 if not good:
                     failed.append(run)
             time.sleep(_POLL_SECONDS)
     finally:
         for _, process in active.values():  # only after an error of our own
-            _tell(process, signal.SIGKILL)
+            _send(process, signal.SIGKILL)
             process.wait()
     return failed
 
@@ -125,7 +124,7 @@ def _on(cores: set[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _tell(process: subprocess.Popen[bytes], signum: int) -> None:
+def _send(process: subprocess.Popen[bytes], signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signum)
 

@@ -28,7 +28,8 @@ class Row:
 
     Attributes:
       config: the name of the config, from the folder of the run.
-      method: the function of `experiments.channel_plans`.
+      method: the name of the function that plans it.
+      title: of the method, as papers write it.
       model: the name of the network.
       dataset: the name of the data set.
       budget: the limits, such as `macs:0.5` or `macs:0.5+parameters:0.4`.
@@ -46,6 +47,7 @@ class Row:
 
     config: str
     method: str
+    title: str
     model: str
     dataset: str
     budget: str
@@ -140,6 +142,7 @@ def _row(summary: dict[str, Any], folder: Path, workdir: str | Path) -> Row:
     return Row(
         config=config_of(folder, workdir),
         method=summary["method"],
+        title=summary.get("title", summary["method"]),
         model=summary["model"],
         dataset=summary["dataset"],
         budget="+".join(f"{name}:{limit!r}" for name, limit in budget.items()),

@@ -10,29 +10,6 @@ from experiments.logging.formatting import MISSING
 
 Key = TypeVar("Key")
 
-# The file of a config without its network, and the method as papers write it.
-_METHODS = {
-    "amc": "Evolution, as AMC",
-    "dense": "Dense",
-    "dsa": "DSA",
-    "erk": "Random (ERK)",
-    "filter_norm": "Filter norms",
-    "gmp": "GMP",
-    "grasp": "GraSP",
-    "lats": "LATS",
-    "ltp": "LTP",
-    "magnitude": "Magnitude",
-    "morphnet": "MorphNet",
-    "norm_scale": "Norm scales",
-    "pai": "PGH, at initialisation",
-    "pgh_early": "PGH, early",
-    "s_lats": "S-LATS",
-    "snip": "SNIP",
-    "ssl": "SSL",
-    "str": "STR",
-    "uniform": "Uniform",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -120,14 +97,11 @@ def describe(table: Mapping[str, Mapping[Any, Cell]], what: str) -> str:
 
 
 def method_names(rows: Iterable[Any]) -> dict[str, str]:
-    """The names of the methods by config, as papers write them where that is known.
+    """The titles of the methods by config, as papers write them.
 
     Two configs of one method go by their own names.
     """
-    labels = {}
-    for row in rows:
-        name = row.config.rpartition("/")[2].removesuffix(f"_{row.model}")
-        labels[row.config] = _METHODS.get(name, row.config)
+    labels = {row.config: row.title for row in rows}
     names = list(labels.values())
     return {c: n if names.count(n) == 1 else c for c, n in labels.items()}
 

@@ -48,7 +48,7 @@ def render(
 
     Args:
       rows: the runs; at least one.
-      workdir: the folder of the sweep, for the command shown.
+      workdir: the folder of the sweep, for the command on the page.
       name: the name of the results.
       unfinished: folders of runs that are not among the rows.
 
@@ -102,9 +102,9 @@ def _cards(rows: Sequence[Row]) -> list[pages.Card]:
     cards = []
     for sparsity in sorted({r.sparsity for r in rows if r.sparsity is not None}):
         found = {c: line[sparsity] for c, line in table.items() if sparsity in line}
-        shown = {config: f"{100 * cell.mean:.2f}%" for config, cell in found.items()}
-        best = shown[max(found, key=lambda c: found[c].mean)]
-        first = [labels[config] for config in shown if shown[config] == best]
+        printed = {config: f"{100 * cell.mean:.2f}%" for config, cell in found.items()}
+        best = printed[max(found, key=lambda c: found[c].mean)]
+        first = [labels[config] for config in printed if printed[config] == best]
         cards.append((f"Best at {100 * sparsity:.6g}%", best, ", ".join(first), ""))
     return cards
 

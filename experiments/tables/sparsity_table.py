@@ -29,10 +29,11 @@ class Row:
 
     Attributes:
       config: the name of the config, from the folder of the run.
-      method: the function of `experiments.plans`; `dense` if nothing was pruned.
+      method: the name of the function that plans it; `dense` if nothing was pruned.
+      title: of the method, as papers write it.
       model: the name of the network.
       dataset: the name of the data set.
-      sparsity: the fraction of zeros asked for; None if nothing was pruned.
+      sparsity: the target fraction of zeros; None if nothing was pruned.
       keep_ratio: the fraction of the prunable weights that is left.
       seed: the seed.
       accuracy: of the final network on the test data, a fraction.
@@ -43,6 +44,7 @@ class Row:
 
     config: str
     method: str
+    title: str
     model: str
     dataset: str
     sparsity: float | None
@@ -66,7 +68,7 @@ def read_runs(workdir: str | Path) -> tuple[list[Row], list[Path]]:
 
     Raises:
       ValueError: if no finished run prunes, or one does not compare: of another
-        network or data set, or without an asked sparsity.
+        network or data set, or without a target.
     """
     finished, unfinished = read_summaries(workdir)
     rows = [_row(summary, folder, workdir) for folder, summary in finished.items()]
@@ -125,23 +127,25 @@ def caption(rows: Sequence[Row]) -> str:
         if row.sparsity is not None
     )
     within = f"Every keep ratio is within {round_up(100 * off)} points"
-    return f"{about} {within} of that asked for."
+    return f"{about} {within} of its target."
 
 
 def _row(summary: dict[str, Any], folder: Path, workdir: str | Path) -> Row:
-    config, final = summary["config"], summary["final"]
-    pruned = config["prune_epochs"] > 0
-    if pruned and summary["budget"] is None:
+    final, budget = summary["final"], summary["budget"]
+    pruned = bool(summary["points"])
+    if pruned and budget is None:
         raise ValueError(
-            f"`read_runs(...)` compares at asked sparsities; the run in {folder} was "
-            "decided by a penalty weight."
+            f"`read_runs(...)` compares at target sparsities; the size of the run in "
+            f"{folder} was decided by a penalty weight."
         )
+    method = summary["method"] if pruned else DENSE
     return Row(
         config=config_of(folder, workdir),
-        method=summary["method"] if pruned else DENSE,
+        method=method,
+        title=summary.get("title", method),
         model=summary["model"],
         dataset=summary["dataset"],
-        sparsity=config["sparsity"] if pruned else None,
+        sparsity=round(1 - budget["weights"], 12) if pruned else None,
         keep_ratio=final["keep_ratio"],
         seed=summary["seed"],
         accuracy=final["accuracy"],

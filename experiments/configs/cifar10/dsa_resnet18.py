@@ -1,8 +1,8 @@
 """DSA of ResNet-18 on CIFAR-10 by the published recipe, to 25 % of its MACs.
 
-Command (CIFAR-10 must be in `data_dir`, or be downloadable):
+Command (CIFAR-10 must be prepared in that folder):
     python -m experiments train --config=cifar10/dsa_resnet18 \
-        --workdir=runs/cifar10/dsa_resnet18 --config.data_dir=$HOME/tensorflow_datasets
+        --workdir=runs/cifar10/dsa_resnet18 --config.data.dir=$HOME/tensorflow_datasets
 
 Expected: not measured yet; CIFAR-10 could not be downloaded where this was written.
 The paper (baseline 94.0 %): 94.19 % at 22.46 % of FLOPs, 93.90 % at 17.54 %.

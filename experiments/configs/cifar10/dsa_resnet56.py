@@ -1,8 +1,8 @@
 """DSA of ResNet-56 on CIFAR-10 by the published recipe, to 50 % of its MACs.
 
-Command (CIFAR-10 must be in `data_dir`, or be downloadable):
+Command (CIFAR-10 must be prepared in that folder):
     python -m experiments train --config=cifar10/dsa_resnet56 \
-        --workdir=runs/cifar10/dsa_resnet56 --config.data_dir=$HOME/tensorflow_datasets
+        --workdir=runs/cifar10/dsa_resnet56 --config.data.dir=$HOME/tensorflow_datasets
 
 Expected: not measured yet; CIFAR-10 could not be downloaded where this was written.
 The paper (baseline 93.12 %): 93.08 % at 70.7 % of FLOPs, 92.91 % at 47.8 %, 92.20 % at

@@ -7,12 +7,11 @@ Command:
 Expected: see the table of channels in README.
 """
 
+from experiments.configs import default
 from experiments.configs.digits import uniform_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.evolution import EVOLUTION
 
 
 def get_config():
     """Returns the config: 10 dense epochs, the trials, 10 compact."""
-    config = uniform_resnet20.get_config()
-    config.plan = channel_plans.evolution
-    return config
+    return default.with_method(uniform_resnet20.get_config(), EVOLUTION)

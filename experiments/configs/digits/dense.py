@@ -9,12 +9,13 @@ Expected: 99.54 ± 0.16 % test accuracy (mean and sample standard deviation of s
 """
 
 from experiments.configs import default
+from experiments.plans.optimizers import DENSE
 
 
 def get_config():
     """Returns the config."""
-    config = default.get_config()
-    config.dense_epochs = 40.0
-    config.prune_epochs = 0.0
-    config.finetune_epochs = 0.0
+    config = default.get_config(DENSE)
+    config.phases.dense = 40.0
+    config.phases.prune = 0.0
+    config.phases.finetune = 0.0
     return config

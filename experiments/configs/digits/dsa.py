@@ -9,7 +9,7 @@ Time: 45 s on two CPU cores that are busy with other work.
 """
 
 from experiments.configs import default
-from experiments.plans import channel_plans
+from experiments.plans.dsa import DSA
 
 
 def get_config():
@@ -17,12 +17,11 @@ def get_config():
 
     The dense layers have no norm, so filters say how important a channel is.
     """
-    config = default.get_config()
-    config.plan = channel_plans.dsa
-    config.importance = "filter_norm"
+    config = default.get_config(DSA)
+    config.method.importance = "filter_norm"
     config.budget.macs = 0.5
-    config.held_out = 0.1
-    config.dense_epochs = 2.0
-    config.prune_epochs = 8.0
-    config.finetune_epochs = 10.0
+    config.data.held_out = 0.1
+    config.phases.dense = 2.0
+    config.phases.prune = 8.0
+    config.phases.finetune = 10.0
     return config

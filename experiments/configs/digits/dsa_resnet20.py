@@ -9,18 +9,17 @@ about 1 min on two idle CPU cores. The other methods are in the table in README.
 """
 
 from experiments.configs import default
-from experiments.plans import channel_plans
+from experiments.plans.dsa import DSA
 
 
 def get_config():
     """Returns the config: 20 epochs, of which 10 fine-tune the compact network."""
-    config = default.get_config()
+    config = default.get_config(DSA)
     config.model = "resnet20"
-    config.image_size = 16
-    config.plan = channel_plans.dsa
+    config.data.image_size = 16
     config.budget.macs = 0.5
-    config.held_out = 0.1
-    config.dense_epochs = 2.0
-    config.prune_epochs = 8.0
-    config.finetune_epochs = 10.0
+    config.data.held_out = 0.1
+    config.phases.dense = 2.0
+    config.phases.prune = 8.0
+    config.phases.finetune = 10.0
     return config

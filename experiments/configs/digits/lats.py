@@ -1,4 +1,4 @@
-"""LATS on handwritten digits: soft thresholds, to an asked size without trials.
+"""LATS on handwritten digits: soft thresholds, to a given size without trials.
 
 Command:
     python -m experiments train --config=digits/lats \
@@ -9,14 +9,13 @@ deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments.configs import default
-from experiments.plans import weight_plans
+from experiments.plans.lats import LATS
 
 
 def get_config():
     """Returns the config."""
-    config = default.get_config()
-    config.plan = weight_plans.lats
-    config.dense_epochs = 2.0
-    config.prune_epochs = 28.0
-    config.finetune_epochs = 10.0
+    config = default.get_config(LATS)
+    config.phases.dense = 2.0
+    config.phases.prune = 28.0
+    config.phases.finetune = 10.0
     return config

@@ -8,11 +8,12 @@ Expected: test accuracy about 99.7 %. Time: 3 minutes on two CPU cores.
 """
 
 from experiments.configs import default
+from experiments.plans.ltp import LTP
 
 
 def get_config():
     """Returns the config: the defaults of the demo, another network."""
-    config = default.get_config()
+    config = default.get_config(LTP)
     config.model = "resnet20"
-    config.image_size = 16
+    config.data.image_size = 16
     return config

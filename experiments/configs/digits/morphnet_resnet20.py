@@ -8,12 +8,11 @@ Command:
 Expected: see the table of channels in README.
 """
 
+from experiments.configs import default
 from experiments.configs.digits import dsa_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.penalties import MORPHNET
 
 
 def get_config():
     """Returns the config: the phases of DSA."""
-    config = dsa_resnet20.get_config()
-    config.plan = channel_plans.morphnet
-    return config
+    return default.with_method(dsa_resnet20.get_config(), MORPHNET)

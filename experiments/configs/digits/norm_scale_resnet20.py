@@ -8,12 +8,11 @@ Command:
 Expected: see the table of channels in README.
 """
 
+from experiments.configs import default
 from experiments.configs.digits import uniform_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.ranked import NORM_SCALE
 
 
 def get_config():
     """Returns the config: 10 dense epochs, a decision, 10 compact."""
-    config = uniform_resnet20.get_config()
-    config.plan = channel_plans.norm_scale
-    return config
+    return default.with_method(uniform_resnet20.get_config(), NORM_SCALE)

@@ -9,16 +9,16 @@ deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments.configs import default
-from experiments.plans import weight_plans
+from experiments.plans.lats import PGH
 
 
 def get_config():
     """Returns the config: 4 epochs find the mask, 36 train initial weights under it."""
-    config = default.get_config()
-    config.plan = weight_plans.pgh
-    config.rewind = True
-    config.dense_epochs = 0.0
-    config.prune_epochs = 4.0
-    config.finetune_epochs = 36.0
-    config.finetune_learning_rate = 0.05
+    config = default.get_config(PGH)
+    config.title = "PGH, at initialisation"
+    config.phases.rewind = True
+    config.phases.dense = 0.0
+    config.phases.prune = 4.0
+    config.phases.finetune = 36.0
+    config.optimizer.finetune_learning_rate = 0.05
     return config

@@ -9,15 +9,15 @@ deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments.configs import default
-from experiments.plans import weight_plans
+from experiments.plans.lats import PGH
 
 
 def get_config():
     """Returns the config: 10 epochs find the mask, 30 train on under it."""
-    config = default.get_config()
-    config.plan = weight_plans.pgh
-    config.dense_epochs = 0.0
-    config.prune_epochs = 10.0
-    config.finetune_epochs = 30.0
-    config.finetune_learning_rate = 0.05
+    config = default.get_config(PGH)
+    config.title = "PGH, early"
+    config.phases.dense = 0.0
+    config.phases.prune = 10.0
+    config.phases.finetune = 30.0
+    config.optimizer.finetune_learning_rate = 0.05
     return config

@@ -9,16 +9,15 @@ deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments.configs import default
-from experiments.plans import weight_plans
+from experiments.plans.one_shot import SNIP
 
 
 def get_config():
     """Returns the config: the mask comes first, then 40 epochs under it."""
-    config = default.get_config()
-    config.plan = weight_plans.snip
-    config.rewind = True
-    config.dense_epochs = 0.0
-    config.prune_epochs = 1 / 22  # One step, which moves nothing.
-    config.finetune_epochs = 40.0
-    config.finetune_learning_rate = 0.05
+    config = default.get_config(SNIP)
+    config.phases.rewind = True
+    config.phases.dense = 0.0
+    config.phases.prune = 1 / 22  # One step, which moves nothing.
+    config.phases.finetune = 40.0
+    config.optimizer.finetune_learning_rate = 0.05
     return config

@@ -7,12 +7,11 @@ Command:
 Expected: see the table of channels in README.
 """
 
+from experiments.configs import default
 from experiments.configs.digits import dsa_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.penalties import GROUP_LASSO
 
 
 def get_config():
     """Returns the config: the phases of DSA."""
-    config = dsa_resnet20.get_config()
-    config.plan = channel_plans.group_lasso
-    return config
+    return default.with_method(dsa_resnet20.get_config(), GROUP_LASSO)

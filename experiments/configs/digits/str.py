@@ -9,11 +9,9 @@ deviation of seeds 0, 1 and 2). Time: about 35 s on two idle CPU cores.
 """
 
 from experiments.configs import default
-from experiments.plans import weight_plans
+from experiments.plans.str import STR
 
 
 def get_config():
     """Returns the config."""
-    config = default.get_config()
-    config.plan = weight_plans.soft_threshold_reparameterization
-    return config
+    return default.get_config(STR)

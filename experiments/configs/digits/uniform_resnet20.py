@@ -7,14 +7,14 @@ Command:
 Expected: see the table of channels in README.
 """
 
+from experiments.configs import default
 from experiments.configs.digits import dsa_resnet20
-from experiments.plans import channel_plans
+from experiments.plans.ranked import UNIFORM
 
 
 def get_config():
     """Returns the config: 10 dense epochs, a decision, 10 epochs compact."""
-    config = dsa_resnet20.get_config()
-    config.plan = channel_plans.uniform
-    config.dense_epochs = 10.0
-    config.prune_epochs = 0.03
+    config = default.with_method(dsa_resnet20.get_config(), UNIFORM)
+    config.phases.dense = 10.0
+    config.phases.prune = 0.03
     return config

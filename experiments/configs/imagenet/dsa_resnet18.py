@@ -1,9 +1,9 @@
 """DSA of ResNet-18 on ImageNet, with the published hyper-parameters, to 60 % of MACs.
 
-Command (ImageNet must be in `data_dir`):
+Command (ImageNet must be in `data.dir`):
     python -m experiments train --config=imagenet/dsa_resnet18 \
         --workdir=runs/imagenet/dsa_resnet18 \
-        --config.data_dir=$HOME/tensorflow_datasets
+        --config.data.dir=$HOME/tensorflow_datasets
 
 Expected: not measured yet; ImageNet could not be downloaded where this was written. The
 paper (baseline 69.72 / 89.07 % top-1 / top-5): 68.61 / 88.35 % at 60 % of FLOPs. It
@@ -19,19 +19,19 @@ def get_config():
     The momentum is not published for ImageNet; 0.9 as on CIFAR-10.
     """
     config = dsa_resnet20.get_config()
-    config.dataset = "imagenet2012"
+    config.data.name = "imagenet2012"
     config.model = "resnet18"
     config.budget.macs = 0.6
-    config.dense_epochs = 15.0
-    config.prune_epochs = 30.0
-    config.finetune_epochs = 75.0
-    config.batch_size = 256
-    config.eval_batch_size = 400
-    config.learning_rate = 0.1
-    config.learning_rate_drops = (50, 80, 110)
-    config.sharpness = 0.05 * 1.1**15
-    config.sharpness_growth = 1.1
-    config.log_every = 100
-    config.eval_every = 5000
-    config.checkpoint_every = 5000
+    config.phases.dense = 15.0
+    config.phases.prune = 30.0
+    config.phases.finetune = 75.0
+    config.data.batch_size = 256
+    config.data.eval_batch_size = 400
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate_drops = (50, 80, 110)
+    config.method.sharpness = 0.05 * 1.1**15
+    config.method.sharpness_growth = 1.1
+    config.run.log_every = 100
+    config.run.eval_every = 5000
+    config.run.checkpoint_every = 5000
     return config

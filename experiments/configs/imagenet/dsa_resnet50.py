@@ -1,8 +1,8 @@
 """DSA of ResNet-50 on ImageNet by the published recipe, to 50 % of its MACs.
 
-Command (ImageNet must be in `data_dir`):
+Command (ImageNet must be in `data.dir`):
     python -m experiments train --config=imagenet/dsa_resnet50 \
-        --workdir=runs/imagenet/dsa_resnet50 --config.data_dir=$HOME/tensorflow_datasets
+        --workdir=runs/imagenet/dsa_resnet50 --config.data.dir=$HOME/tensorflow_datasets
 
 Expected: not measured yet; ImageNet could not be downloaded where this was written.
 The paper (baseline 76.02 / 92.86 % top-1 / top-5): 75.10 / 92.45 % at 60 % of FLOPs,

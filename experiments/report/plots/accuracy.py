@@ -146,7 +146,7 @@ def accuracy_by_method(
         [f"{100 * s:.6g}%\n{1 / (1 - s):.4g}×" for s in sparsities],
     )
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("sparsity and compression asked for")
+    axes.set_xlabel("target sparsity and compression")
     axes.set_ylabel("test accuracy")
     drawing.legend(axes)
     labels.label_ends(axes, ends, colours)

@@ -133,7 +133,7 @@ def sensitivity(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     colours = list(drawing.layer_colours(list(groups)).values())
     panels = figure.subplots(1, 2, sharey=True)
     rise = "rise of the test loss at half the channels"
-    for axes, key, label, shown in (
+    for axes, key, label, written in (
         (panels[0], "loss_rise", rise, "{:#.3g}".format),
         (panels[1], "keep_ratio", "channels kept by the run", percent),
     ):
@@ -141,7 +141,7 @@ def sensitivity(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
         bars = axes.barh(places, values, 0.66, color=colours)
         axes.bar_label(
             bars,
-            [shown(value) for value in values],
+            [written(value) for value in values],
             padding=4,
             fontsize=min(8.5, 56 * pitch),
             color=drawing.INK,
@@ -216,7 +216,7 @@ def _lines(
       title: Of the figure.
       records: Lines of the metrics.
       named: The key in the records by the name to show.
-      scale: Sets up the y axis, told the lowest value.
+      scale: Sets up the y axis, given the lowest value.
       unit: What is numbered where there are too many to name.
     """
     colours = drawing.layer_colours(list(named))

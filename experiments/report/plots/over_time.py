@@ -93,8 +93,8 @@ def keep_ratio_over_time(
         ("keep_ratio", "kept", drawing.BLUE, "solid"),
     ):
         steps, values = series(records, key)
-        shown = values > 0
-        steps, values = thin(steps[shown], values[shown])
+        drawn = values > 0
+        steps, values = thin(steps[drawn], values[drawn])
         if len(steps):
             axes.plot(steps, values, color=colour, linestyle=line, label=label)
             lowest = min(lowest, values.min())

@@ -59,11 +59,11 @@ def zoom(axes: Axes, series: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
 
 def error_scale(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     """Make the y axis of accuracies logarithmic in the errors, fitted to the points."""
-    seen = [a for point in points for a in point.get("accuracies", ())]
+    found = [a for point in points for a in point.get("accuracies", ())]
     for point in points:
-        seen += [point["mean"] - (point["spread"] or 0), point["mean"]]
-        seen += [point["mean"] + (point["spread"] or 0)]
-    errors = [1 - value for value in seen if value < 1]
+        found += [point["mean"] - (point["spread"] or 0), point["mean"]]
+        found += [point["mean"] + (point["spread"] or 0)]
+    errors = [1 - value for value in found if value < 1]
     floor = 0.7 * min(errors, default=0.01)  # where no error at all is drawn
     worst = max([*errors, 1.5 * floor])
     axes.set_yscale(

@@ -29,7 +29,11 @@ def make_run(workdir: Path) -> Path:
     params["dense1"]["bias"] += 0.1  # What is dead still carries a constant.
     point = {"step": 7, "keep_ratio": 0.3}
     trail.save_network(workdir, 7, params, {}, point)
-    summary = {"model": "mlp", "dataset": "digits", "config": {"image_size": 0}}
+    summary = {
+        "model": "mlp",
+        "dataset": "digits",
+        "config": {"data": {"image_size": 0}},
+    }
     (workdir / "summary.json").write_text(json.dumps(summary))
     return workdir
 

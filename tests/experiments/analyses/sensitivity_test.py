@@ -32,7 +32,9 @@ def summary_of(data_dir, **changes):
         "method": "dsa",
         "dataset": "digits",
         "model": "mlp",
-        "config": {"data_dir": str(data_dir), "eval_batch_size": 200, "image_size": 0},
+        "config": {
+            "data": {"dir": str(data_dir), "eval_batch_size": 200, "image_size": 0}
+        },
         "budget": {"macs": 0.5},
         "channels": {name: [0] for name in GROUPS},
         "keep_ratios": dict(zip(GROUPS, (0.9, 0.2), strict=True)),
@@ -109,7 +111,7 @@ def test_the_command_writes_numbers_picture_and_section(workdir, capsys):
     [
         ({"status": "stopped"}, "must be the folder of a finished run"),
         ({"channels": None}, "prunes no channels"),
-        ({"points": [{"step": DENSE}]}, "`config.dense_epochs` must not be 0"),
+        ({"points": [{"step": DENSE}]}, "`config.phases.dense` must not be 0"),
     ],
 )
 def test_runs_without_what_is_needed_are_refused(

@@ -411,17 +411,18 @@ def test_an_unknown_name_lists_the_known_ones():
         data.dataset_spec("cifar-10")
 
 
-def test_missing_data_say_where_and_how(tmp_path):
-    # ImageNet cannot be downloaded by anyone, so this needs no network to fail.
+@pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
+def test_missing_data_say_where_and_how_and_nothing_is_fetched(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        data.load("imagenet2012", data_dir=tmp_path)
+        data.load(name, data_dir=tmp_path / "none")
     message = str(caught.value)
-    assert f"{tmp_path}/imagenet2012/<version>/dataset_info.json" in message
-    assert f"ILSVRC2012_img_val.tar in {tmp_path}/downloads/manual" in message
+    assert f"{tmp_path}/none/{name}/<version>/dataset_info.json" in message
+    manual = f"ILSVRC2012_img_val.tar in {tmp_path}/none/downloads/manual" in message
+    assert manual == (name == "imagenet2012")
     command = message.splitlines()[-1].strip()
     assert command.startswith('python -c "import tensorflow_datasets as tfds; ')
     compile(command.removeprefix('python -c "').removesuffix('"'), "command", "exec")
-    assert [path.name for path in tmp_path.iterdir() if path.name[0] == "."] == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_in_another_file_format_are_refused(tmp_path):

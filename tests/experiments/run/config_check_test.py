@@ -1,52 +1,70 @@
 """Configs that are wrong are refused before data are loaded or a folder is made."""
 
 import functools
+import importlib
 import inspect
+import pkgutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import configs, data, models, train
+from experiments import configs, data, models, plans, train
 from experiments.configs import default
-from experiments.configs.digits import dsa
-from experiments.plans import channel_plans, channels, weight_plans
+from experiments.plans import channels
+from experiments.plans.fields import flatten
+from experiments.plans.method import Method, Task, prunes_channels
 from experiments.run import config_check
 from experiments.run.steps import init_state
+from tests.experiments.fields import put
 
-CONFIGS = configs.names()
+METHODS = {
+    method.name: method
+    for module in pkgutil.iter_modules(plans.__path__)
+    for _, method in inspect.getmembers(
+        importlib.import_module(f"experiments.plans.{module.name}"),
+        lambda value: isinstance(value, Method),
+    )
+}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", configs.names())
 def test_every_config_is_accepted(name):
     config_check.check(configs.load(name))
 
 
-@pytest.mark.parametrize("module", [weight_plans, channel_plans])
-def test_every_plan_declares_what_it_reads(module):
-    found = {
-        name
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__
-        and not name.startswith("_")
-        and list(inspect.signature(function).parameters) == ["config", "task"]
-    } - {"pruning_learning_rate", "stepped_learning_rate"}
-    assert len(found) >= 8
-    assert found <= {*config_check._READS}
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_the_defaults_of_every_method_are_accepted(method):
+    config = default.get_config(method)
+    if prunes_channels(method):
+        put(config, macs=0.5)
+    if method.plan is None:
+        put(config, prune=0.0)
+    config_check.check(config)
+    assert all(field.about.endswith(".") for _, field in flatten(method.fields))
 
 
 class _Noted:
     """A config that notes the fields that are read."""
 
-    def __init__(self, config):
-        self._config, self.noted = config, set()
+    def __init__(self, config, noted, prefix=""):
+        self._config, self._noted, self._prefix = config, noted, prefix
 
     def __getattr__(self, name):
-        self.noted.add(name)
-        return self._config[name]
+        value = self._config[name]
+        if isinstance(value, type(self._config)):
+            return _Noted(value, self._noted, f"{self._prefix}{name}.")
+        self._noted.add(f"{self._prefix}{name}")
+        return value
 
     __getitem__ = __getattr__
+
+    def __contains__(self, name):
+        return name in self._config
+
+    def get(self, name, default=None):
+        return getattr(self, name) if name in self._config else default
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +87,17 @@ _BRANCHES = (
     {"solver": "admm"},
     {"gated": True},
 )
-# Read beside the plan: by the trail, the end of the phase, the sample of the loss and
-# the measured latency.
-_ELSEWHERE = {
-    *("trail_every", "lowest_rung", "sparsity", "score_batches"),
-    *("latency_batch", "latency_widths"),
-}
+# Read beside the plan: by the trail, the end of the phase and the sample of the loss.
+_ELSEWHERE = {"trail_every", "lowest_rung", "score_batches"}
 
 
-def _noted(name, branch, network):
+def _noted(method, branch, network):
     """The fields that a plan reads when it is made, and for the masks of its end."""
     params, batch_stats, traced = network
-    config = default.get_config()
-    config.update({**branch, "budget": {"macs": 0.5}, "trials": 1})
-    config = _Noted(config)
-    task = weight_plans.Task(
+    config, noted = put(default.get_config(method), **branch), set()
+    if prunes_channels(method):
+        put(config, macs=0.5, **({"trials": 1} if "trials" in config.method else {}))
+    task = Task(
         params=params,
         first_step=0,
         steps=8,
@@ -92,38 +106,39 @@ def _noted(name, branch, network):
         channels=traced,
         judge=lambda params, batch_stats: 0.5,
     )
-    plan = (getattr(weight_plans, name, None) or getattr(channel_plans, name))(
-        config, task
-    )
+    plan = method.plan(_Noted(config, noted), task)
     if plan.allocate is not None:
         plan.allocate(init_state(plan, params, batch_stats, 0))
-    return config.noted
+    return {name.removeprefix("method.") for name in noted if "method." in name}
 
 
-@pytest.mark.parametrize("name", config_check._READS)
-def test_a_plan_reads_what_it_declares_and_nothing_else(name, network):
-    declared = {*config_check._READS[name]}
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"dense"}))
+def test_a_method_reads_all_of_its_fields(name, network):
+    method = METHODS[name]
+    declared = {*method.fields}
     branches = [branch for branch in _BRANCHES if declared.issuperset(branch)]
-    noted = set().union(*(_noted(name, branch, network) for branch in branches))
-    of_methods = set().union(*config_check._READS.values())
-    assert noted & of_methods <= declared
+    noted = set().union(*(_noted(method, branch, network) for branch in branches))
+    assert noted <= declared
     assert declared - noted <= _ELSEWHERE
 
 
 WRONG = [
-    ({"epochs": 3}, r"config.epochs`: there is no such field.*'prune_epochs'"),
+    ({"epochs": 3}, r"config.epochs`: there is no such field for LTP"),
     ({"budget.flops": 0.5}, "budget.flops`: there is no such field"),
-    ({"budget.macs": 0.5}, "macs=0.5`: `config.plan=ltp` does not read it.*dsa"),
-    ({"budget.macs": 50}, r"must be in \(0, 1\].*For 50.0 %, pass 0.5"),
-    ({"sparsity": 95.0}, r"must be in \[0, 1\)\. For 95.0 %, pass 0.95"),
-    ({"sparsity": float("nan")}, r"must be in \[0, 1\)"),
-    ({"channel_multiple": 8}, "`config.plan=ltp` does not read it"),
-    ({"importance": "filter_norm"}, "choose a plan that reads it: dsa, dsa_as_pub"),
-    ({"homotopy_beta": 0.1}, "choose a plan that reads it: pgh"),
-    ({"log_every": 0}, "log_every=0` must be at least 1"),
-    ({"learning_rate": -0.1}, "must be 0 or above"),
-    ({"penalty_weight": 3.0, "sparsity": 0.9}, "config.penalty_weight` decides"),
-    ({"momentum": 1.5}, r"must be in \[0, 1\)"),
+    ({"budget.macs": 0.5}, "budget.macs`: there is no such field for LTP"),
+    ({"method.sharpness": 3.0}, "method.sharpness`: there is no such field for LTP"),
+    ({"method.temprature": 3.0}, "Did you mean 'method.temperature'"),
+    ({"budget.sparsity": 95.0}, r"must be in \[0, 1\)\. For 95.0 %, pass 0.95"),
+    ({"budget.sparsity": float("nan")}, r"must be in \[0, 1\)"),
+    ({"run.log_every": 0}, "log_every=0` must be at least 1"),
+    ({"optimizer.learning_rate": -0.1}, "must be 0 or above"),
+    (
+        {"method.penalty_weight": 3.0, "budget.sparsity": 0.9},
+        "config.method.penalty_weight` decides",
+    ),
+    ({"optimizer.momentum": 1.5}, r"must be in \[0, 1\)"),
+    ({"method.solver": "newton"}, "must be one of 'dual_ascent', 'admm'"),
+    ({"phases.rewind": True, "phases.prune": 0.0}, "needs masks to train under"),
 ]
 
 
@@ -139,13 +154,3 @@ def test_a_wrong_field_is_refused_before_anything_starts(
     with pytest.raises(ValueError, match=message):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "changes", [{"sparsity": 0.9}, {"min_keep_ratio": 0.01}, {"solver": "admm"}]
-)
-def test_fields_for_single_weights_are_refused_with_channels(changes):
-    config = dsa.get_config()
-    config.update(changes)
-    with pytest.raises(ValueError, match=r"`config.plan=dsa` does not read it"):
-        config_check.check(config)

@@ -11,12 +11,13 @@ import jaxprune
 from experiments import train
 from experiments.configs import default
 from experiments.logging.metrics_file import read_metrics
-from experiments.plans import weight_plans
+from experiments.plans.lats import LATS
 from experiments.report import report
 from experiments.report.plots.run import figures
 from experiments.run import regrowth
 from experiments.run.setting import prepare
 from jaxprune import io
+from tests.experiments.fields import put
 
 pytestmark = pytest.mark.usefixtures("digits_in_memory")
 
@@ -25,16 +26,11 @@ WEIGHTS = 50_200
 
 def soft_run(data_dir, workdir, **changes):
     """Train `mlp` for twenty steps with soft thresholds; return its pruning steps."""
-    config = default.get_config()
-    config.update(
-        {
-            **{"dense_epochs": 0.05, "prune_epochs": 0.46, "finetune_epochs": 0.0},
-            **{"model": "mlp", "plan": weight_plans.lats, "data_dir": str(data_dir)},
-            **{"progress": False, "log_every": 1, "trail_every": 100},
-            **{"learning_rate": 0.3, "sparsity": 0.5},  # So that weights return.
-            **changes,
-        }
-    )
+    config = put(default.get_config(LATS), dense=0.05, prune=0.46, finetune=0.0)
+    put(config, model="mlp", dir=str(data_dir), progress=False)
+    put(config, log_every=1, trail_every=100)
+    put(config, learning_rate=0.3, sparsity=0.5)  # So that weights return.
+    put(config, **changes)
     with pytest.MonkeyPatch.context() as patch:
         # The page is not what these tests look at, and takes longer than the run.
         patch.setattr(report, "write_report", lambda workdir: None)
@@ -84,7 +80,7 @@ def test_looking_changes_neither_the_network_nor_the_numbers(often, data_dir, tm
 
 @pytest.mark.slow
 def test_under_pmap_the_counts_of_one_device_are_taken(data_dir, tmp_path):
-    records, _ = soft_run(data_dir, tmp_path, parallel="pmap", prune_epochs=0.2)
+    records, _ = soft_run(data_dir, tmp_path, parallel="pmap", prune=0.2)
     pruning, counted, gained = gains(records)
     np.testing.assert_allclose(counted, gained, atol=0.1)
     assert sum(r["newly_pruned"] for r in pruning) > 0

@@ -14,9 +14,9 @@ from experiments.tables import sparsity_table
 # 1 + 4 + 2 steps of an MLP.
 SHORT = (
     "--config.model=mlp",
-    "--config.dense_epochs=0.05",
-    "--config.prune_epochs=0.2",
-    "--config.finetune_epochs=0.1",
+    "--config.phases.dense=0.05",
+    "--config.phases.prune=0.2",
+    "--config.phases.finetune=0.1",
 )
 
 
@@ -36,16 +36,24 @@ def test_a_run_is_a_config_a_sparsity_and_a_seed_in_a_folder_of_its_own():
     ]
     assert runs[5].flags == [
         "--config=digits/ltp",
-        "--config.sparsity=0.95",
+        "--config.budget.sparsity=0.95",
         "--config.seed=1",
     ]
     assert str(runs[5]) == "digits/ltp 0.95 seed 1"
 
 
 def test_a_config_that_does_not_prune_runs_once_for_each_seed():
-    runs = plan_runs(["digits/dense"], [0.9, 0.95, 0.98], [3, 4], "w")
+    runs = plan_runs(["digits/dense"], [], [3, 4], "w")
     assert _names(runs) == ["w/digits/dense/dense/3", "w/digits/dense/dense/4"]
     assert not [flag for flag in runs[0].flags if "sparsity" in flag]
+
+
+def test_sizes_that_no_config_takes_are_refused():
+    for sparsities, budgets in (([0.95], []), ([0.9], ["macs:0.5"])):
+        with pytest.raises(ValueError, match="no config of the sweep prunes single w"):
+            plan_runs(["digits/dsa"], sparsities, [0], "w", [], budgets)
+    both = plan_runs(["digits/dsa", "digits/ltp"], [0.9], [0], "w", [], ["macs:0.5"])
+    assert [run.point for run in both] == ["macs:0.5", "0.9"]
 
 
 def test_what_is_said_twice_is_run_once():
@@ -76,12 +84,16 @@ def test_a_sweep_that_cannot_run_is_refused_at_once(arguments, message):
         (["--config.budget.macs=0.5"], "is what `--budgets` says"),
         (
             ["--config.epochs=3"],
-            "epochs`: there is no such field. Did you mean 'prune",
+            "epochs`: there is no such field for LTP",
         ),
         (["--config.model.width=3"], "config.model.width`: there is no such field"),
-        (["--config.batch_size=all"], "must be of type int; got 'all'"),
-        (["--config.importance=a"], "digits/ltp 0.9 seed 0 cannot start. `config.imp"),
-        (["--config.trail_every=0"], "trail_every=0` must be at least 1"),
+        (["--config.data.batch_size=all"], "must be of type int; got 'all'"),
+        (
+            ["--config.phases.prune=-1"],
+            "digits/ltp 0.9 seed 0 cannot start. `config.ph",
+        ),
+        (["--config.method.trail_every=0"], "trail_every=0` must be at least 1"),
+        (["--budgets=macs:0.5"], "`--budgets`: no config of the sweep prunes channels"),
         (["--jobs=0"], "at least 1, got 0"),
         (["--seeds=a"], "invalid list of int value: 'a'"),
     ],
@@ -105,11 +117,11 @@ def test_only_a_finished_run_of_the_same_command_counts(tmp_path):
     run.workdir.mkdir(parents=True)
     for status, words, counts in (
         ("finished", command, True),
-        ("finished", command[:-1], True),  # without --config.progress
+        ("finished", command[:-1], True),  # without --config.run.progress
         ("finished", elsewhere, True),
         ("stopped", command, False),
         ("finished", other, False),
-        ("finished", [*command, "--config.momentum=0.8"], False),
+        ("finished", [*command, "--config.optimizer.momentum=0.8"], False),
         ("finished", [], False),
     ):
         summary = {"status": status, "command": words}
@@ -145,7 +157,7 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
         "--seeds=0,1,2",
         f"--workdir={tmp_path}",
         "--jobs=2",
-        f"--config.data_dir={data_dir}",
+        f"--config.data.dir={data_dir}",
         *SHORT,
     ]
     assert sweep.main(arguments) == 1
@@ -175,8 +187,8 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
 
 
 def test_a_sweep_that_is_stopped_saves_its_run_and_starts_no_other(data_dir, tmp_path):
-    long = [a for a in SHORT if "prune" not in a] + ["--config.prune_epochs=500"]
-    overrides = [f"--config.data_dir={data_dir}", "--config.log_every=1", *long]
+    long = [a for a in SHORT if "phases.prune" not in a] + ["--config.phases.prune=500"]
+    overrides = [f"--config.data.dir={data_dir}", "--config.run.log_every=1", *long]
     runs = plan_runs(["digits/ltp"], [0.9], [0, 1], tmp_path, overrides)
     lines = []
     metrics = runs[0].workdir / "metrics.jsonl"
@@ -197,6 +209,5 @@ def test_a_search_of_a_penalty_that_the_plan_does_not_read_is_refused(capsys):
     with pytest.raises(SystemExit):
         bisect.main(arguments)
     error = capsys.readouterr().err
-    assert "`config.plan=dsa` does not read it" in error
-    assert "group_lasso, morphnet" in error
+    assert "`config.method.channel_penalty`: there is no such field for DSA" in error
     assert not Path("unused").exists()

@@ -17,6 +17,7 @@ def put(workdir, config, limit, seed, accuracy, macs, seconds=100.0, **changes):
     summary = {
         "status": "finished",
         "method": config,
+        "title": config.removeprefix("digits/").removesuffix("_net").upper(),
         "dataset": "digits",
         "model": "net",
         "seed": seed,

@@ -33,6 +33,10 @@ RUNS = {
 }
 
 
+TITLES = {"digits/dense": "Dense", "digits/ltp": "LTP", "digits/ltp_cnn": "LTP"}
+TITLES |= {"digits/magnitude": "Magnitude", "digits/lats": "LATS", "digits/str": "STR"}
+
+
 def put(workdir, config, sparsity, seed, accuracy, **changes):
     asked = "dense" if sparsity is None else repr(sparsity)
     folder = workdir / config / asked / str(seed)
@@ -45,14 +49,12 @@ def put(workdir, config, sparsity, seed, accuracy, **changes):
         "dataset": "digits",
         "model": "cnn",
         "seed": seed,
-        "config": {
-            "sparsity": 0.95 if sparsity is None else sparsity,
-            "prune_epochs": 0.0 if sparsity is None else 22.0,
-        },
+        "title": TITLES.get(config, config),
+        "points": [] if sparsity is None else [{}],
         "versions": {"jaxprune": "1.2.3"},
         "seconds": 30.04,
         "dense_accuracy": 0.985,
-        "budget": {"weights": 0.1},
+        "budget": None if sparsity is None else {"weights": 1 - sparsity},
         "costs": {"weights": keep},
         "final": {"keep_ratio": keep, "accuracy": accuracy},
     } | changes
@@ -100,7 +102,7 @@ def test_the_markdown_table_says_what_it_shows(workdir):
     assert to_markdown(rows, "digits").splitlines() == [
         "Test accuracy in % of cnn on digits by sparsity: mean ± sample standard "
         "deviation of 3 seeds, or fewer where in parentheses. Dense, `digits/dense`: "
-        "99.00 ± 0.00. Every keep ratio is within 0.12 points of that asked for. Every "
+        "99.00 ± 0.00. Every keep ratio is within 0.12 points of its target. Every "
         "run: `results/digits.csv`, read by `python -m experiments table`; best mean "
         "bold.",
         "",
@@ -118,6 +120,7 @@ def test_a_row_holds_the_numbers_of_its_run(workdir):
     assert rows[3] == Row(
         config="digits/ltp",
         method="ltp",
+        title="LTP",
         model="cnn",
         dataset="digits",
         sparsity=0.9,
@@ -134,7 +137,9 @@ def test_the_csv_file_keeps_every_bit(workdir):
     rows, _ = read_runs(workdir)
     text = to_csv(Row, rows)
     assert from_csv(text, Row) == rows
-    assert text.splitlines()[0].startswith("config,method,model,dataset,sparsity,keep")
+    assert text.splitlines()[0].startswith(
+        "config,method,title,model,dataset,sparsity,keep"
+    )
     assert len(text.splitlines()) == 1 + len(rows)
     with pytest.raises(ValueError, match=r"requires the columns config.*got config, a"):
         from_csv("config,a\n", Row)

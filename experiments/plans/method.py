@@ -1,0 +1,165 @@
+"""A method as one value, what it knows of a run, and how a phase then trains."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import jaxprune
+from experiments.plans.channels import Channels
+from experiments.plans.fields import COUNT, FRACTION, LIMIT, Field, Fields, at_least
+
+Config = Any
+"""A `ConfigDict` with the fields of `configs/default.py`; they have no static types."""
+
+Loss = Callable[..., jax.Array]
+"""`params, temperature=1.0` to the loss of a sample; see `steps.make_loss`."""
+
+
+class Task(NamedTuple):
+    """What a method knows of the run.
+
+    Attributes:
+      params: the parameters, possibly abstract.
+      first_step: the step of the run at which the phase begins.
+      steps: the number of steps of the phase.
+      steps_per_epoch: steps.
+      loss: of a sample of the training data, as a function of the parameters.
+      channels: the channels of the network, if they are what is pruned.
+      judge: `params, batch_stats -> accuracy` on the held-out data; on the training
+        data if none is held out.
+    """
+
+    params: Any
+    first_step: int
+    steps: int
+    steps_per_epoch: int
+    loss: Loss
+    channels: Channels | None
+    judge: Callable[[Any, Any], float]
+
+
+class Search(NamedTuple):
+    """How variables are learned apart from the weights, on held-out data.
+
+    Attributes:
+      optimizer: moves the variables.
+      every: steps of the weights for one of the variables.
+      until_met: whether the variables stand still once every limit is met.
+    """
+
+    optimizer: optax.GradientTransformation
+    every: int
+    until_met: bool = False
+
+
+class Plan(NamedTuple):
+    """How one phase of a run trains.
+
+    Attributes:
+      pruner: from the weights to those that the network computes with.
+      budget: what it may cost.
+      optimizer: moves `{"params": ..., "variables": ...}`.
+      search: if given, the optimizer leaves the variables alone, and they are learned
+        on held-out data.
+      allocate: of a method that prunes channels, `state -> {group: bool mask}`, called
+        when the pruning phase ends; the state has `params`, `variables` and
+        `batch_stats`.
+    """
+
+    pruner: jaxprune.Pruner | jaxprune.ChannelPruner
+    budget: jaxprune.Budget
+    optimizer: optax.GradientTransformation
+    search: Search | None = None
+    allocate: Callable[[Any], dict[str, Any]] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method: what a config and the tables need to know of it.
+
+    Attributes:
+      title: its name in tables, as papers write it.
+      full_title: its name in full, for the page of a run.
+      plan: `config, task -> Plan`, how the pruning phase trains; its name is that of
+        the method in `summary.json`. None if nothing is pruned.
+      fields: those that only this method reads; they are `config.method`.
+      budget: the fields of `config.budget`, that is `WEIGHTS` or `CHANNELS`.
+    """
+
+    title: str
+    full_title: str
+    plan: Callable[[Config, Task], Plan] | None
+    fields: Fields = dataclasses.field(default_factory=dict)
+    budget: Fields = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the method in `summary.json`."""
+        return "dense" if self.plan is None else self.plan.__name__
+
+
+WEIGHTS: Fields = {
+    "sparsity": Field(
+        0.95, "Fraction of the weights that are zero at the end.", FRACTION
+    )
+}
+"""The budget of methods that prune single weights."""
+
+LIMITS = ("macs", "parameters", "bytes", "latency")
+
+CHANNELS: Fields = {
+    "macs": Field(None, "Multiplications, at most this fraction of dense.", LIMIT),
+    "parameters": Field(None, "Parameters, at most this fraction of dense.", LIMIT),
+    "bytes": Field(None, "Bytes moved, at most this fraction of dense.", LIMIT),
+    "latency": Field(None, "Seconds on this machine, as a fraction of dense.", LIMIT),
+    "latency_batch": Field(64, "Images in a call that is timed.", COUNT),
+    "latency_widths": Field(
+        24, "Compact networks that are timed, before training.", at_least(4)
+    ),
+    "channel_multiple": Field(1, "Numbers of channels are multiples of this.", COUNT),
+}
+"""The budget of methods that prune channels."""
+
+WEIGHT_FIELDS: Fields = {
+    "min_keep_ratio": Field(1e-3, "What every layer keeps at minimum.", FRACTION),
+    "trail_every": Field(5, "Steps between looks for a point of the trail.", COUNT),
+}
+"""What every method reads that prunes single weights."""
+
+
+def prunes_channels(method: Method) -> bool:
+    """Whether the budget of a method limits what channels cost."""
+    return method.budget is CHANNELS
+
+
+def channel_limits(config: Config) -> dict[str, float]:
+    """The limits on the costs of channels, by name; empty if weights are pruned."""
+    found = {name: config.budget.get(name) for name in LIMITS}
+    # A limit of 1 is none; so one in a config can be lifted on the command line.
+    return {name: limit for name, limit in found.items() if limit not in (None, 1)}
+
+
+def target_keep_ratio(config: Config) -> float | None:
+    """The keep ratio to finalize to, or None where none is the target."""
+    method: Mapping[str, Any] = config.method
+    free = ("penalty_weight", "final_threshold")
+    if "sparsity" not in config.budget or any(
+        method.get(name) is not None for name in free
+    ):
+        return None
+    return jaxprune.masks.keep_ratio_of(config.budget.sparsity)
+
+
+def check_feasible(config: Config, params: Any) -> None:
+    """Raise ValueError, before any training, if a target cannot be met."""
+    if target_keep_ratio(config) is not None:
+        jax.eval_shape(
+            lambda p: jaxprune.global_magnitude(
+                sparsity=config.budget.sparsity,
+                min_keep_ratio=config.method.min_keep_ratio,
+            ).masks(p, {}),
+            params,
+        )

@@ -1,0 +1,115 @@
+"""One step of a phase over all devices: weights, the search, and what they changed."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+import jaxprune
+from experiments.plans.method import Plan
+from experiments.run import regrowth
+from experiments.run.network import Network
+from experiments.run.phases import Phase
+from experiments.run.setting import Setting
+from experiments.run.steps import (
+    Metrics,
+    Step,
+    TrainState,
+    make_search_step,
+    make_train_step,
+)
+
+Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
+"""`state, step -> state, metrics`: does this step; the state is on every device."""
+
+
+def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advance:
+    """Return the function that does the steps of a phase, one after the other.
+
+    Args:
+      setting: of the run.
+      phase: what trains.
+      network: what is trained.
+      plan: how.
+    """
+    ways, known = setting.parallel, setting.task.channels
+    shared = Step(
+        model=network.model,
+        plan=plan,
+        size_cost=(
+            known.costs["parameters"]
+            if plan.allocate and known
+            else jaxprune.density(network.params)
+        ),
+        first_step=phase.begin,
+        seed=setting.config.seed,
+        label_smoothing=setting.config.optimizer.label_smoothing,
+        axis_name=ways.axis_name,
+    )
+    train_step = ways.compile(make_train_step(shared))
+    search_step = ways.compile(make_search_step(shared)) if plan.search else None
+    look = _looking(setting, phase, plan)
+
+    def advance(state, step):
+        before = look(state, step)
+        state, metrics = train_step(state, ways.shard(next(phase.stream)))
+        if before is not None:
+            metrics = {**metrics, **regrowth.changes(before, look(state, step))}
+        if plan.search and search_step and step % plan.search.every == 0:
+            held_out = ways.shard(next(setting.streams["held_out"]))
+            state, found = search_step(state, held_out)
+            metrics = {**metrics, **found}
+        return state, metrics
+
+    return _announced(setting, phase, network, advance)
+
+
+def is_logged(setting: Setting, phase: Phase, step: int) -> bool:
+    """Whether the numbers of a step are written."""
+    every = setting.config.run.log_every
+    return step % every == 0 or step in (phase.begin + 1, phase.end)
+
+
+def _looking(setting: Setting, phase: Phase, plan: Plan) -> Callable[..., Any]:
+    """`state, step -> zeros`, or None where no zeros come and go."""
+    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
+
+    def look(state, step):
+        # Elsewhere nothing is pruned, or the masks are fixed.
+        if not (phase.finds_points and is_logged(setting, phase, step)):
+            return None
+        peek = setting.parallel.peek
+        return zeros(*peek((state.params, state.variables, state.step)))
+
+    return look
+
+
+def _announced(setting: Setting, phase: Phase, network: Network, advance) -> Advance:
+    """Prints that the first step is compiled, and how long that took."""
+    if not setting.config.run.progress or jax.process_index():
+        return advance
+    leaves = len(jax.tree.leaves(network.params))
+    # Two idle cores take a fifth of a second for each leaf, with what belongs to it.
+    expected = 1 + leaves / 5
+    first = True
+
+    def announced(state, step):
+        nonlocal first
+        if not first:
+            return advance(state, step)
+        first = False
+        print(
+            f"{phase.name}: compiling the step of {setting.config.model}, about "
+            f"{expected:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        begin = time.monotonic()
+        done = jax.block_until_ready(advance(state, step))
+        took = time.monotonic() - begin
+        print(f"{phase.name}: compiled in {took:.1f} s", file=sys.stderr, flush=True)
+        return done
+
+    return announced

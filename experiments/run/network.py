@@ -1,0 +1,57 @@
+"""The network of a phase: dense, or the small one after channels are removed."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+import jaxprune
+from experiments.plans.channels import Channels, Masks
+
+Evaluator = Callable[[Any], Callable[[Any, Any], float]]
+"""`model -> evaluate`, which is compiled for the model."""
+
+
+class Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      model: called as `model.apply(variables, image, train=...)`.
+      params: of the right shapes, all zero.
+      batch_stats: of the right shapes, all zero.
+      evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
+    """
+
+    model: Any
+    params: Any
+    batch_stats: Any
+    evaluate: Callable[[Any, Any], float]
+
+
+def compact(
+    known: Channels, evaluator: Evaluator, masks: Masks, *networks: tuple[Any, Any]
+) -> tuple[Network, list[tuple[Any, Any]]]:
+    """Return the small network, and parameters and statistics cut to it.
+
+    Args:
+      known: the channels of the dense network.
+      evaluator: makes the function that evaluates a model.
+      masks: the channels that stay, by group.
+      *networks: parameters and statistics of the dense network.
+    """
+    trees = [{"params": p, "batch_stats": s} for p, s in networks]
+    model, small = known.compact(masks, *trees)
+    blank = model.blank
+    network = Network(
+        model=model,
+        params=blank["params"],
+        batch_stats=blank["batch_stats"],
+        evaluate=evaluator(model),
+    )
+    return network, [(tree["params"], tree["batch_stats"]) for tree in small]
+
+
+@jax.jit
+def nonzero_masks(params: Any) -> Any:
+    """What is left of the prunable leaves; a bias that is zero is not pruned."""
+    return jaxprune.nonzero_masks(params)
