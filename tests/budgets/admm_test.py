@@ -32,7 +32,13 @@ def _log_costs(exponents, amounts):
 
 
 @pytest.mark.parametrize(
-    ("seed", "n", "m"), [(0, 2, 1), (1, 5, 2), (2, 30, 1), (3, 12, 3)]
+    ("seed", "n", "m"),
+    [
+        (0, 2, 1),
+        pytest.param(1, 5, 2, marks=pytest.mark.slow),
+        pytest.param(2, 30, 1, marks=pytest.mark.slow),
+        (3, 12, 3),
+    ],
 )
 def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
     rng = np.random.default_rng(seed)

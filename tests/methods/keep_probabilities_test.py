@@ -13,6 +13,7 @@ from scipy import optimize
 
 from jaxprune.channels._counts import most_important
 from jaxprune.methods import _keep_probabilities as kp
+from tests.support.rows import rows
 
 CASES = json.loads((Path(__file__).parent.parent / "golden" / "dsa.json").read_text())
 
@@ -86,7 +87,7 @@ def _draw(rng, kind, shape):
 
 @pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("kind", ["spread", "two heaps", "equal", "zeros"])
-@pytest.mark.parametrize("sharpness", [0.01, 1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("sharpness", rows([0.01, 1.0, 30.0, 1000.0], [0.01, 30.0]))
 def test_the_mean_is_the_keep_ratio_to_the_last_digits(kind, sharpness):
     rng = np.random.default_rng(0)
     solve = jax.jit(functools.partial(kp.keep_probabilities, sharpness=sharpness))

@@ -526,7 +526,7 @@ class Both(NamedTuple):
 
 
 @each_kind
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", rows(CONTAINERS, ("nnx.State", "NamedTuple")))
 def test_every_container_is_trained_alike(name, container):
     wrap, row = CONTAINERS[container], ROWS[name]
     if row.trains is _both:
