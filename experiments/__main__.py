@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 COMMANDS = {
     "train": ("train", "train one config: dense, pruned, fine-tuned, with a report"),
     "sweep": ("sweep.sweep", "run configs at several sizes and seeds"),
+    "seeds": ("sweep.cells", "run configs at several sizes, all seeds at once"),
     "bisect": ("sweep.bisect", "find the penalty that leaves a budget of channels"),
     "table": ("tables.tables", "make the table, CSV file and page of a sweep"),
     "report": ("report.report", "make the report of a run again"),

@@ -2,7 +2,8 @@
 
 The name of a config is its path in this folder without `.py`, such as `digits/ltp`. A
 path to any other file with a function `get_config` stands for that file; its name is
-that of the file. Fields are changed by `field=value`, and only here.
+that of the file. What follows a colon is given to `get_config`: `mnist1d/ltp:mlp1d`.
+Fields are changed by `field=value`, and only here.
 """
 
 import ast
@@ -34,25 +35,32 @@ def name_of(text: str) -> str:
     ('digits/ltp', 'digits/ltp')
     >>> name_of("/home/me/mine.py")
     'mine'
+    >>> name_of("mnist1d/ltp.py:mlp1d")
+    'mnist1d/ltp:mlp1d'
     """
-    name = text.removesuffix(".py").rpartition("configs/")[2]
-    return name if name in names() else Path(name).name
+    file, colon, argument = text.partition(":")
+    name = file.removesuffix(".py").rpartition("configs/")[2]
+    known = name if name in names() else Path(name).name
+    return f"{known}{colon}{argument}"
 
 
 def load(text: str) -> Any:
     """Return the config of a name or a path.
 
     Args:
-      text: a name such as `digits/ltp`, with or without `.py`; or the path of a file.
+      text: a name such as `digits/ltp`, with or without `.py`; or the path of a file;
+        either with the argument of its `get_config` behind a colon.
 
     Raises:
       ValueError: if there is no such config; the message has names that are near.
     """
+    text, _, argument = text.partition(":")
+    given = (argument,) if argument else ()
     name = name_of(text)
     path = Path(text)
     if name in names() and (not path.is_file() or _FOLDER in path.resolve().parents):
         module = importlib.import_module(f"{__name__}.{name.replace('/', '.')}")
-        return module.get_config()
+        return module.get_config(*given)
     if path.is_dir() or not path.exists():
         path = Path(f"{text}.py")
     if not path.is_file():
@@ -72,7 +80,7 @@ def load(text: str) -> Any:
             f"`config={text!r}`: the file has no function `get_config`. Start from "
             "`experiments.configs.default.get_config()`."
         )
-    return module.get_config()
+    return module.get_config(*given)
 
 
 def override(config: Any, argument: str) -> None:

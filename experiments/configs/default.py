@@ -29,6 +29,11 @@ FIELDS: Fields = {
     "data": {
         "name": Field("digits", "The data set."),
         "dir": Field("data", "Where TFDS keeps its data; digits are prepared there."),
+        "eval_split": Field(
+            "test",
+            "What networks are evaluated on; choices are made on validation.",
+            one_of("test", "validation"),
+        ),
         "image_size": Field(0, "Side to resize to; 0 leaves images.", NOT_NEGATIVE),
         "augment": Field(True, "What the data set's papers use; nothing for digits."),
         "held_out": Field(0.0, "Share of training data for a search.", FRACTION),
@@ -43,7 +48,8 @@ FIELDS: Fields = {
         "pretrained": Field("", "Workdir of a finished run to start from."),
     },
     "optimizer": {
-        "learning_rate": Field(0.03, "Of SGD; cosine schedules.", NOT_NEGATIVE),
+        "name": Field("sgd", "Adam reads no momentum.", one_of("sgd", "adam")),
+        "learning_rate": Field(0.03, "Cosine schedules.", NOT_NEGATIVE),
         "end_learning_rate_factor": Field(0.1, "Of it, at the end of pruning.", SHARE),
         "learning_rate_drops": Field((), "Epochs from which a tenth; no cosine."),
         "finetune_learning_rate": Field(0.02, "Of the fine-tuning.", NOT_NEGATIVE),

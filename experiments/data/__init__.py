@@ -4,6 +4,7 @@ from experiments.data.batches import Batch as Batch
 from experiments.data.batches import Batches as Batches
 from experiments.data.batches import test_batches as test_batches
 from experiments.data.batches import train_batches as train_batches
+from experiments.data.batches import train_positions as train_positions
 from experiments.data.datasets import ArraySource as ArraySource
 from experiments.data.datasets import Dataset as Dataset
 from experiments.data.datasets import DatasetSpec as DatasetSpec
@@ -26,4 +27,5 @@ __all__ = [
     "load",
     "test_batches",
     "train_batches",
+    "train_positions",
 ]

@@ -8,9 +8,9 @@ into batches of NumPy arrays with Grain:
     batches = train_batches(dataset, batch_size=64, seed=0)
     batch = next(batches)  # image float32 (64, 8, 8, 1), label int32 (64,)
 
-Pixels are stored as uint8 and normalised per channel in float32,
-`(pixel / 255 - mean) / std`, with the constants of the `DatasetSpec`. Small sets are
-decoded once into memory; ImageNet is decoded as it is read.
+Pixels are stored as uint8, or signals as float32, and normalised per channel in
+float32, `(pixel / unit - mean) / std`, with the constants of the `DatasetSpec`. Small
+sets are decoded once into memory; ImageNet is decoded as it is read.
 
 With several processes, process p of P takes elements p, p + P, ... of one global
 stream. So the union of the P batches of b examples is the batch of P * b examples which
@@ -83,7 +83,7 @@ def train_batches(
             f"requires batch_size * process_count <= {len(dataset.train)}, the number "
             f"of training examples of {spec.name!r}. Use a smaller batch."
         )
-    stream = grain.MapDataset.source(dataset.train).seed(seed).shuffle().repeat()
+    stream = _shuffled(dataset.train, seed)
     if augment and spec.train_view is not None:
         stream = stream.random_map(functools.partial(_train_example, spec, size))
     else:
@@ -91,6 +91,26 @@ def train_batches(
     stream = stream[process_index::process_count].to_iter_dataset(_reading(spec))
     batches = stream.batch(batch_size, drop_remainder=True)
     return iter(batches.map(functools.partial(_normalise, spec)))
+
+
+def train_positions(size: int, *, seed: int, count: int) -> np.ndarray:
+    """Returns which examples `train_batches` gives, in their order.
+
+    Args:
+        size: Number of training examples.
+        seed: In [0, 2**32).
+        count: Number of examples that are given, over all epochs.
+
+    Returns:
+        Positions in the training set, int32, shape (count,).
+    """
+    stream = _shuffled(range(size), seed)
+    return np.fromiter((stream[i] for i in range(count)), np.int32, count)
+
+
+def _shuffled(source: Any, seed: int) -> grain.MapDataset[Any]:
+    """The examples of all epochs, each in an order of its own."""
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
 class Batches(Sequence[Batch]):
@@ -171,7 +191,8 @@ def test_batches(
         if valid:
             found = _test_example(spec, size, examples[index])
         else:
-            black = np.zeros((size, size, spec.image_shape[2]), np.uint8)
+            sides = (size,) * (len(spec.image_shape) - 1)
+            black = np.zeros((*sides, spec.image_shape[-1]), spec.dtype)
             found = {"image": black, "label": np.int32(0)}
         return {**found, "valid": np.float32(valid)}
 
@@ -240,6 +261,7 @@ def _test_example(spec: DatasetSpec, size: int, example: Example) -> Example:
 
 def _normalise(spec: DatasetSpec, batch: Any) -> Batch:
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-    image = np.multiply(batch["image"], np.float32(1 / (255 * std)), dtype=np.float32)
+    scale = np.float32(1 / (spec.unit * std))
+    image = np.multiply(batch["image"], scale, dtype=np.float32)
     image -= np.float32(mean / std)
     return {**batch, "image": image}

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from experiments.data import digits
+from experiments.data import digits, mnist1d
 from experiments.data.images import (
     centre_crop,
     crop_and_flip,
@@ -44,7 +44,7 @@ class ArraySource:
     """Examples in memory.
 
     Attributes:
-        images: uint8, shape (N, H, W, C).
+        images: numbers as they are stored, such as uint8, shape (N, H, W, C).
         labels: int32, shape (N,).
     """
 
@@ -84,10 +84,14 @@ class DatasetSpec:
     Attributes:
         name: Name in TFDS.
         num_classes: Labels are in [0, num_classes).
-        image_shape: Shape (H, H, C) of an image when no `image_size` is given.
-        mean: Mean of each channel of `pixel / 255`, length C.
+        image_shape: Shape (H, H, C) of an image when no `image_size` is given, or
+            (H, C) of a signal.
+        mean: Mean of each channel of `pixel / unit`, length C.
         std: Standard deviation of each channel, length C.
+        unit: What a stored number is divided by.
+        dtype: Of the stored numbers.
         test_split: Name of the split that serves as test set.
+        validation_split: Name of the split on which choices are made, if there is one.
         in_memory: Whether images are decoded once, at `load`. Otherwise `Source` gives
             encoded files, and the two views below decode them.
         train_view: `(image, rng, size)` to an augmented image of side `size`, or `None`
@@ -98,10 +102,13 @@ class DatasetSpec:
 
     name: str
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    unit: float = 255
+    dtype: type[np.generic] = np.uint8
     test_split: str = "test"
+    validation_split: str | None = None
     in_memory: bool = True
     train_view: Callable[[Any, np.random.Generator, int], np.ndarray] | None = None
     test_view: Callable[[Any, int], np.ndarray] = upsample
@@ -119,11 +126,13 @@ class Dataset:
         spec: What is known of it.
         train: Training examples.
         test: Test examples.
+        validation: Examples on which choices are made, if there are any apart.
     """
 
     spec: DatasetSpec
     train: Source
     test: Source
+    validation: Source | None = None
 
     @property
     def train_size(self) -> int:
@@ -145,6 +154,16 @@ _SPECS = {
             image_shape=(8, 8, 1),
             mean=(0.3054,),
             std=(0.3762,),
+        ),
+        DatasetSpec(
+            name="mnist1d",
+            num_classes=10,
+            image_shape=(40, 1),
+            mean=(0.0,),
+            std=(1.0,),
+            unit=1,
+            dtype=np.float32,
+            validation_split="validation",
         ),
         DatasetSpec(
             name="mnist",
@@ -176,8 +195,7 @@ _SPECS = {
     )
 }
 
-
-_BUILDERS = {"digits": digits.Digits}
+_BUILDERS = {"digits": digits.Digits, "mnist1d": mnist1d.Mnist1d}
 """Of the data sets that need no download."""
 
 
@@ -185,7 +203,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Returns what is known of the dataset called `name`.
 
     Args:
-        name: One of `digits`, `mnist`, `cifar10`, `imagenet2012`.
+        name: One of `digits`, `mnist1d`, `mnist`, `cifar10`, `imagenet2012`.
 
     Returns:
         Its spec.
@@ -206,13 +224,13 @@ def dataset_spec(name: str) -> DatasetSpec:
 def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens a dataset, and prepares it if `data_dir` does not hold it yet.
 
-    Preparing `digits` takes a fraction of a second. The others must be there: TFDS,
-    which needs TensorFlow for that, may take hours. Preparing happens beside the final
-    place and ends with one rename: any number of processes may do it at once,
-    and what a killed process leaves behind is never read.
+    Preparing `digits` takes a fraction of a second, `mnist1d` ten seconds. The others
+    must be there: TFDS, which needs TensorFlow for that, may take hours. Preparing
+    happens beside the final place and ends with one rename: any number of processes may
+    do it at once, and what a killed process leaves behind is never read.
 
     Args:
-        name: One of `digits`, `mnist`, `cifar10`, `imagenet2012`.
+        name: One of `digits`, `mnist1d`, `mnist`, `cifar10`, `imagenet2012`.
         data_dir: TFDS directory; the data are in `data_dir/name/version`.
 
     Returns:
@@ -235,6 +253,11 @@ def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         spec=spec,
         train=_open(spec, builder, "train"),
         test=_open(spec, builder, spec.test_split),
+        validation=(
+            _open(spec, builder, spec.validation_split)
+            if spec.validation_split
+            else None
+        ),
     )
 
 
@@ -314,7 +337,7 @@ def _open(spec: DatasetSpec, builder: tfds.core.DatasetBuilder, split: str) -> S
         ) from error
     if not spec.in_memory:
         return source
-    images = np.empty((len(source), *spec.image_shape), np.uint8)
+    images = np.empty((len(source), *spec.image_shape), spec.dtype)
     labels = np.empty(len(source), np.int32)
     for index in range(len(source)):
         example = source[index]

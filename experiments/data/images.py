@@ -11,17 +11,19 @@ def upsample(image: np.ndarray, size: int) -> np.ndarray:
     """Enlarges an image by repeating pixels (nearest neighbour).
 
     Args:
-        image: uint8, shape (H, H, C).
+        image: uint8, shape (H, H, C); or a signal, shape (H, C).
         size: Side of the result, at least H.
 
     Returns:
-        uint8, shape (size, size, C).
+        Of the same dtype, shape (size, size, C); or (size, C).
     """
     side = image.shape[0]
     if size == side:
         return image
     nearest = np.arange(size) * side // size
-    return image[nearest[:, None], nearest]
+    for axis in range(image.ndim - 1):
+        image = image.take(nearest, axis)
+    return image
 
 
 def crop_and_flip(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 SUMMARY_FILE = "summary.json"
+CELL_SUFFIX = ".cell.json"
+"""How the file of a config at one size ends, whose seeds ran in one program."""
 
 _LEVELS = ("*/*/*", "*/*/*/*")
 

@@ -1,9 +1,9 @@
 """Models of the experiments, made by name.
 
 Every model is a Linen module `model.apply(variables, x, train=...)` that maps images of
-shape (B, H, W, C) to logits of shape (B, num_classes). `params` is trained; models with
-batch normalisation also keep a collection `batch_stats`. `cnn` has a twin in NNX,
-`experiments.models.cnn_nnx.CNN`.
+shape (B, H, W, C), or signals of shape (B, L, C), to logits of shape (B, num_classes).
+`params` is trained; models with batch normalisation also keep a collection
+`batch_stats`. `cnn` has a twin in NNX, `experiments.models.cnn_nnx.CNN`.
 """
 
 import difflib
@@ -12,6 +12,7 @@ import functools
 import flax.linen as nn
 
 from experiments.models.cnn import CNN as CNN
+from experiments.models.cnn1d import CNN1D as CNN1D
 from experiments.models.imagenet_resnet import Basic as Basic
 from experiments.models.imagenet_resnet import Bottleneck as Bottleneck
 from experiments.models.imagenet_resnet import ImageNetResNet as ImageNetResNet
@@ -22,7 +23,10 @@ from experiments.models.vgg import VGG16 as VGG16
 
 MODELS = {
     "mlp": lambda num_classes, axis_name: MLP(num_classes),
+    "mlp1d": lambda num_classes, axis_name: MLP(num_classes, widths=(256, 256)),
     "cnn": CNN,
+    "cnn1d": CNN1D,
+    "cnn1d_norm": functools.partial(CNN1D, norms=True),
     "resnet20": functools.partial(ResNet, blocks_per_stage=3),
     "resnet32": functools.partial(ResNet, blocks_per_stage=5),
     "resnet56": functools.partial(ResNet, blocks_per_stage=9),
@@ -42,14 +46,15 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
     """Makes the model called `name`.
 
     Args:
-        name: One of `mlp` and `cnn`; `resnet20`, `resnet32`, `resnet56`,
+        name: One of `mlp` and `cnn`; `mlp1d`, `cnn1d` and `cnn1d_norm` for signals;
+            `resnet20`, `resnet32`, `resnet56`,
             `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet50` and
             `mobilenetv1` for ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where
             the statistics of a sharded batch are those of the whole batch already.
-            The MLP has no batch normalisation and does not use it.
+            Networks without batch normalisation do not use it.
 
     Returns:
         The module, whose call takes `(x, *, train)` and returns logits.

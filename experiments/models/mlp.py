@@ -1,4 +1,4 @@
-"""The 300-100 multilayer perceptron on which pruning papers begin.
+"""Multilayer perceptrons, such as the 300-100 one on which pruning papers begin.
 
 The layers are named, so that masks, thresholds and reports read `dense1/kernel`.
 
@@ -13,16 +13,18 @@ import jax.numpy as jnp
 
 
 class MLP(nn.Module):
-    """Dense 300, ReLU, dense 100, ReLU, dense `num_classes`.
+    """Dense layers with ReLU between them, then dense `num_classes`.
 
     There is no normalisation layer, so training and evaluation are one function and
     nothing is kept outside of `params`.
 
     Attributes:
         num_classes: Number of logits.
+        widths: Units of the hidden layers.
     """
 
     num_classes: int
+    widths: tuple[int, ...] = (300, 100)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -37,11 +39,13 @@ class MLP(nn.Module):
         """
         del train
         x = x.reshape((x.shape[0], -1))
-        for index, width in enumerate((300, 100), start=1):
+        for index, width in enumerate(self.widths, start=1):
             x = nn.Dense(
                 width,
                 dtype=jnp.float32,
                 name=f"dense{index}",
             )(x)
             x = nn.relu(x)
-        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense3")(x)
+        return nn.Dense(
+            self.num_classes, dtype=jnp.float32, name=f"dense{len(self.widths) + 1}"
+        )(x)

@@ -32,9 +32,10 @@ def given(config: Config, task: Task) -> Plan:
     """Numbers of channels that are given; ranking and training are free.
 
     It tells apart what a method gains by its numbers, by its ranking and by its
-    training. `allocation` is the folder of a finished run whose numbers are taken, or
-    empty for equal widths; `importance` ranks the channels of a group; with `gated` the
-    weights are trained under the gates of DSA at these keep ratios, else without.
+    training. `allocation` is the folder of a finished run whose numbers are taken, the
+    file of a cell of `seeds`, or empty for equal widths; `importance` ranks the
+    channels of a group; with `gated` the weights are trained under the gates of DSA at
+    these keep ratios, else without.
     """
     known = channels_of(config, task)
     counts = _given_counts(config, task)
@@ -75,15 +76,26 @@ def _given_counts(config: Config, task: Task) -> Counts:
     """The numbers of channels of `config.method.allocation`."""
     if not config.method.allocation:
         return uniform_counts(config, task)
-    path = Path(config.method.allocation) / "summary.json"
-    kept = json.loads(path.read_text())["channels"] if path.exists() else None
+    kept = _kept_channels(Path(config.method.allocation), config.seed)
     groups = channels_of(config, task).graph.groups
     if not kept or kept.keys() != groups.keys():
         raise ValueError(
             f"`config.method.allocation={config.method.allocation!r}` must be the "
-            "folder of a finished run that pruned channels of the same network."
+            "folder of a finished run that pruned channels of the same network, or the "
+            f"file of a cell that holds seed {config.seed}."
         )
-    return {name: len(indices) for name, indices in kept.items()}
+    return kept
+
+
+def _kept_channels(path: Path, seed: int) -> Counts | None:
+    """The numbers of channels of a run or, of the file of a cell, of one seed."""
+    if path.is_file():
+        rows = {row["seed"]: row for row in json.loads(path.read_text())["rows"]}
+        layers = rows.get(seed, {}).get("layers", {})
+        return {name: layer["kept"] for name, layer in layers.items()}
+    path /= "summary.json"
+    kept = json.loads(path.read_text())["channels"] if path.exists() else None
+    return kept and {name: len(indices) for name, indices in kept.items()}
 
 
 GIVEN = Method(
@@ -92,7 +104,7 @@ GIVEN = Method(
     plan=given,
     fields={
         **SHARPNESS,
-        "allocation": Field("", "Folder of the run whose widths are taken."),
+        "allocation": Field("", "Run or cell whose widths are taken."),
         "gated": Field(False, "Whether weights are trained under gates."),
     },
     budget=CHANNELS,

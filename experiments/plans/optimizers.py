@@ -1,4 +1,4 @@
-"""How weights move: SGD and learning rates, for every method and phase."""
+"""How weights move: SGD, Adam and learning rates, for every method and phase."""
 
 import optax
 
@@ -9,12 +9,16 @@ from experiments.plans.method import Config, Method, Plan, Task
 def weights_optimizer(
     config: Config, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """SGD with momentum and weight decay, as `config.optimizer` says."""
+    """SGD with momentum or Adam, after weight decay, as `config.optimizer` says."""
     fields = config.optimizer
     decayed = None if fields.decay_everything else jaxprune.kernels
+    moved = {
+        "sgd": optax.sgd(learning_rate, fields.momentum, fields.nesterov),
+        "adam": optax.adam(learning_rate),
+    }
     return optax.chain(
         optax.add_decayed_weights(fields.weight_decay, mask=decayed),
-        optax.sgd(learning_rate, momentum=fields.momentum, nesterov=fields.nesterov),
+        moved[fields.name],
     )
 
 

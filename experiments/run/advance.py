@@ -20,6 +20,7 @@ from experiments.run.steps import (
     make_search_step,
     make_train_step,
 )
+from jaxprune.base import Cost
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 """`state, step -> state, metrics`: does this step; the state is on every device."""
@@ -34,15 +35,11 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
       network: what is trained.
       plan: how.
     """
-    ways, known = setting.parallel, setting.task.channels
+    ways = setting.parallel
     shared = Step(
         model=network.model,
         plan=plan,
-        size_cost=(
-            known.costs["parameters"]
-            if plan.allocate and known
-            else jaxprune.density(network.params)
-        ),
+        size_cost=size_cost(setting, network, plan),
         first_step=phase.begin,
         seed=setting.config.seed,
         label_smoothing=setting.config.optimizer.label_smoothing,
@@ -64,6 +61,14 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
         return state, metrics
 
     return _announced(setting, phase, network, advance)
+
+
+def size_cost(setting: Setting, network: Network, plan: Plan) -> Cost:
+    """The fraction of the prunable weights that the keep ratios of a plan amount to."""
+    known = setting.task.channels
+    if plan.allocate and known:
+        return known.costs["parameters"]
+    return jaxprune.density(network.params)
 
 
 def is_logged(setting: Setting, phase: Phase, step: int) -> bool:

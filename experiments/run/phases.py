@@ -267,7 +267,7 @@ def _finish_weights(setting, plan, pruned, network, state, record):
     masks, hard = add_point(
         network, setting.workdir, plan, pruned, state, record, setting.keep_ratio
     )
-    record.result = _result(state)
+    record.result = result_of(state)
     final = {**record.points[-1], "layers": trail.layers_of(state.params, masks)}
     left = Left(network, hard, state.batch_stats, masks)
     if setting.config.phases.rewind:
@@ -280,7 +280,7 @@ def _finish_channels(setting, plan, network, state, record):
     del network
     masks = plan.allocate(state)
     record.channels = channels.as_json(masks)
-    record.result = _result(state)
+    record.result = result_of(state)
     networks = [(state.params, state.batch_stats)]
     if setting.config.phases.rewind:
         start = initial(setting, record)
@@ -325,7 +325,7 @@ def _measured_compact(setting, left: Left, step: int, record) -> dict[str, Any]:
     return {**point, "layers": layers}
 
 
-def _result(state: TrainState) -> str | None:
+def result_of(state: TrainState) -> str | None:
     """How the budget stands at the end of pruning; None if there is none."""
     result = getattr(state.budget_state, "result", None)
     return None if result is None else Result(int(result)).name

@@ -55,11 +55,20 @@ class Setting:
     keep_ratio: float | None
 
 
-def prepare(config: Config, workdir: Path) -> Setting:
-    """Builds everything that a run needs, and checks the config; writes nothing."""
+def prepare(
+    config: Config, workdir: Path, dataset: data.Dataset | None = None
+) -> Setting:
+    """Builds everything that a run needs, and checks the config; writes nothing.
+
+    Args:
+      config: see `experiments/configs/default.py`.
+      workdir: the folder of the run.
+      dataset: the data, if they are loaded already.
+    """
     ways = parallel.create(config.run.parallel)
     _check_batches(config)
-    dataset = data.load(config.data.name, data_dir=config.data.dir)
+    dataset = dataset or data.load(config.data.name, data_dir=config.data.dir)
+    dataset = _evaluated_on(config.data.eval_split, dataset)
     test = _test_batches(config, dataset)
     model = functools.partial(models.create, config.model, dataset.spec.num_classes)
     # Initialisation and evaluation take global arrays, whatever the step takes.
@@ -114,6 +123,18 @@ def _check_batches(config: Config) -> None:
                 f"`config.data.{field}={size}` must be a multiple of the number of "
                 f"devices, {jax.device_count()}."
             )
+
+
+def _evaluated_on(split: str, dataset: data.Dataset) -> data.Dataset:
+    """The data with the split of the config in the place of the test split."""
+    if split == "test":
+        return dataset
+    if dataset.validation is None:
+        raise ValueError(
+            f"`config.data.eval_split={split!r}`: the data set "
+            f"{dataset.spec.name!r} has no such split. Use 'test'."
+        )
+    return dataclasses.replace(dataset, test=dataset.validation)
 
 
 def _process() -> dict[str, int]:
@@ -198,18 +219,35 @@ def _held_out(
     """The data that weights are trained on, and the rest, None if nothing is."""
     if not config.data.held_out:
         return dataset, None
-    size = round(config.data.held_out * dataset.train_size)
-    if size < config.data.batch_size:
+    weights, held_out = hold_out(config, dataset.train_size)
+
+    def part(indices):
+        chosen = data.Subset(dataset.train, indices)
+        return dataclasses.replace(dataset, train=chosen)
+
+    return part(weights), part(held_out)
+
+
+def hold_out(config: Config, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training examples that weights see before the size is found, and the rest.
+
+    Args:
+      config: its share that is held out, its seed and its batches are read.
+      size: the number of training examples.
+
+    Returns:
+      Positions in the training set, in order, of both.
+
+    Raises:
+      ValueError: the rest is smaller than a batch.
+    """
+    count = round(config.data.held_out * size)
+    if count < config.data.batch_size:
         raise ValueError(
-            f"`config.data.held_out={config.data.held_out}` leaves {size} examples, "
+            f"`config.data.held_out={config.data.held_out}` leaves {count} examples, "
             "fewer than one batch of "
             f"`config.data.batch_size={config.data.batch_size}`. Hold out more, or "
             "use smaller batches."
         )
-    order = np.random.default_rng(config.seed).permutation(dataset.train_size)
-
-    def part(indices):
-        chosen = data.Subset(dataset.train, np.sort(indices))
-        return dataclasses.replace(dataset, train=chosen)
-
-    return part(order[size:]), part(order[:size])
+    order = np.random.default_rng(config.seed).permutation(size)
+    return np.sort(order[count:]), np.sort(order[:count])

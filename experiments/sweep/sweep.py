@@ -51,20 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--configs",
         required=True,
-        type=_list_of(str),
+        type=list_of(str),
         help="names or paths of files, such as digits/ltp",
     )
     parser.add_argument(
-        "--sparsities", default=[], type=_list_of(float), help="such as 0.9,0.95"
+        "--sparsities", default=[], type=list_of(float), help="such as 0.9,0.95"
     )
     parser.add_argument(
         "--budgets",
         default=[],
-        type=_list_of(str),
+        type=list_of(str),
         help="such as macs:0.5,parameters:0.5,macs:0.5+parameters:0.5",
     )
     parser.add_argument(
-        "--seeds", default=[0], type=_list_of(int), help="such as 0,1,2; 0 if not given"
+        "--seeds", default=[0], type=list_of(int), help="such as 0,1,2; 0 if not given"
     )
     parser.add_argument("--workdir", required=True, help="the folder of the sweep")
     parser.add_argument(
@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """A parser of values between commas."""
+def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Return a parser of values between commas."""
 
     def parse(text: str) -> list[Any]:
         return [kind(part) for part in text.split(",") if part]

@@ -12,7 +12,9 @@ reads every finished `summary.json` below the workdir and writes
   standard deviation over the seeds.
 
 Of runs that prune channels the columns are budgets, and there is no page; `--times`
-adds how long the methods take.
+adds how long the methods take. Of cells (`python -m experiments seeds`) the columns are
+networks and sizes, rows of `results/NAME_recorded.csv` stand beside them, and a picture
+is written to `results/NAME.svg`.
 
 Without `--workdir` the CSV file is read instead and only README.md is written, so that
 a clone without the runs can check its table. No number is typed by hand anywhere.
@@ -24,9 +26,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.logging.files import write_atomically
-from experiments.logging.summary import read_summaries
-from experiments.report.plots.rendering import png
-from experiments.tables import channel_table, comparison_page, results, sparsity_table
+from experiments.logging.summary import CELL_SUFFIX, read_summaries
+from experiments.report.plots.rendering import png, svg
+from experiments.tables import (
+    cells_table,
+    channel_table,
+    comparison_page,
+    results,
+    sparsity_table,
+)
 
 PAGE_FILE = "comparison.html"
 PICTURE_FILE = "comparison.png"
@@ -59,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.page_only and parsed.workdir is None:
         parser.error("argument --page-only: needs --workdir")
     try:
-        if _prunes_channels(parsed):
+        if _is_of_cells(parsed):
+            _write_cells(parsed)
+        elif _prunes_channels(parsed):
             if parsed.page_only:
                 parser.error("argument --page-only: runs that prune channels have none")
             _write_channels(parsed)
@@ -71,6 +81,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_of_cells(parsed: argparse.Namespace) -> bool:
+    """Whether the runs are of many seeds in one program each."""
+    if parsed.workdir is None:
+        return "recorded" in results.columns(parsed)
+    return any(Path(parsed.workdir).rglob(f"*{CELL_SUFFIX}"))
+
+
+def _write_cells(parsed: argparse.Namespace) -> None:
+    """Write CSV, README.md and picture, or nothing if README.md has no place."""
+    kind = cells_table.Row
+    rows, unread = results.load(parsed, kind, cells_table.read_cells)
+    folder = Path(parsed.results)
+    recorded = folder / f"{parsed.name}_recorded.csv"
+    known = results.from_csv(recorded.read_text(), kind) if recorded.exists() else []
+    markdown = cells_table.to_markdown([*rows, *known], parsed.name)
+    results.save(parsed, kind, rows, markdown)
+    picture = svg(cells_table.draw([*rows, *known]))
+    write_atomically(folder / f"{parsed.name}.svg", picture)
+    results.show(markdown, unread)
 
 
 def _prunes_channels(parsed: argparse.Namespace) -> bool:

@@ -153,6 +153,68 @@ def accuracy_by_method(
     return figure
 
 
+@drawing.style
+def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw accuracy against size, a picture for each network and a line a method.
+
+    Args:
+      panels: By network, its `sizes` in order; `dense`, its accuracy if nothing is
+        pruned, or None; and `lines`, by method: `points`, mean and spread of the
+        accuracy by size (a spread of `None` has no bar), and whether they are
+        `recorded` elsewhere, drawn in grey.
+
+    Returns:
+      The figure. Sizes are evenly spaced.
+    """
+    figure = drawing.blank("Accuracy against size", height=5.4, width=drawing.WIDE)
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    names = dict.fromkeys(name for panel in panels.values() for name in panel["lines"])
+    drawn = {}
+    for axes, (network, panel) in zip(every, panels.items(), strict=True):
+        sizes = panel["sizes"]
+        for number, name in enumerate(names):
+            line = panel["lines"].get(name)
+            if line and line["points"]:
+                drawn[name] = _size_line(axes, line, sizes, number, len(names))
+        if panel["dense"] is not None:
+            _dense_line(axes, panel["dense"])
+            drawn["dense"] = axes.lines[-1]
+        axes.set_title(network, loc="left", fontsize=10.5, color=drawing.MUTED)
+        axes.set_xticks(range(len(sizes)), sizes)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
+        axes.margins(x=0.08)
+    every[0].set_ylabel("test accuracy")
+    figure.legend(drawn.values(), drawn, loc="outside right center", fontsize=8.5)
+    return figure
+
+
+def _size_line(axes: Axes, line, sizes: Sequence[str], number: int, of: int) -> Any:
+    """Draw one method, its bars beside those of the others; returns what was drawn."""
+    xs = [sizes.index(s) + 0.012 * (number - (of - 1) / 2) for s in line["points"]]
+    means, spreads = zip(*line["points"].values(), strict=True)
+    return axes.errorbar(
+        xs,
+        means,
+        yerr=[math.nan if s is None else s for s in spreads],
+        color=_line_colour(line, number),
+        linestyle=(0, (3, 2)) if line["recorded"] else "-",
+        linewidth=1.6,
+        elinewidth=1.1,
+        capsize=2,
+        marker=drawing.MARKS[number % len(drawing.MARKS)],
+        markersize=5.5,
+        markeredgecolor=drawing.PAPER,
+        markeredgewidth=0.8,
+        zorder=2 if line["recorded"] else 3,
+    )
+
+
+def _line_colour(line: Mapping[str, Any], number: int) -> str:
+    if line["recorded"]:
+        return drawing.MUTED
+    return drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
+
+
 def is_point(point: Mapping[str, Any]) -> bool:
     """Tell whether a network has both numbers that place it in the picture."""
     return is_positive(point.get("compression")) and any(

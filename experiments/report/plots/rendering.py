@@ -23,6 +23,15 @@ def png(figure: Figure) -> bytes:
 
 
 @style
+def svg(figure: Figure) -> str:
+    """Render a figure as an SVG file on white ground."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", facecolor="white", metadata=nothing)
+    return re.sub(r" +$", "", buffer.getvalue(), flags=re.M)
+
+
+@style
 def inline_svg(figure: Figure, name: str, *, label: str | None = None) -> str:
     """Render a figure as an SVG element to put inside an HTML page.
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from experiments import data
-from experiments.data import images
+from experiments.data import images, mnist1d
 
 _LOAD_DIGITS = """
 import sys
@@ -95,6 +95,92 @@ def test_digits_are_the_bundled_digits_with_every_fifth_as_test(digits):
         expected = np.column_stack([labels[chosen], pixels])
         assert sorted(map(tuple, rows)) == sorted(map(tuple, expected))
     assert (digits.train_size, digits.test_size) == (1437, 360)
+
+
+# Of a generation: the number of examples, the sum and the sum of squares of signals,
+# the first signal's beginning, the first labels and the sum of each times its position.
+_GENERATED = {
+    (200, 42, 0.8): (
+        160,
+        56.256901374974404,
+        6437.223173680601,
+        (-0.24991774559020996, 0.24871958792209625, 0.3274170756340027),
+        (5, 4, 3, 7, 3, 5, 4, 3),
+        56_982,
+    ),
+    (5_000, 42, 0.8): (
+        4_000,
+        -51.787469785878784,
+        159248.25384650432,
+        (-0.33200567960739136, -0.47191035747528076, -0.7786970734596252),
+        (2, 6, 4, 5, 6, 6, 6, 0),
+        36_383_495,
+    ),
+    (20_000, 43, 1.0): (
+        20_000,
+        0.0,
+        799999.9999427331,
+        (0.5121700763702393, -0.08314448595046997, -0.6334665417671204),
+        (9, 9, 9, 3, 9, 7, 2, 0),
+        900_652_989,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (200, 42, 0.8),
+        pytest.param((5_000, 42, 0.8), marks=pytest.mark.slow),
+        pytest.param((20_000, 43, 1.0), marks=pytest.mark.slow),
+    ],
+)
+def test_mnist1d_is_generated_as_it_was_and_global_states_stay(arguments):
+    state = np.random.get_state()[1].copy()
+    names = ("num_samples", "seed", "train_split")
+    signals, labels = mnist1d.generate(**dict(zip(names, arguments, strict=True)))
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+    size, total, squares, first, first_labels, positions = _GENERATED[arguments]
+    assert (signals.shape, signals.dtype) == ((size, 40, 1), np.float32)
+    signals = signals.astype(float)
+    assert signals.sum() == pytest.approx(total, abs=1e-3)
+    assert np.square(signals).sum() == pytest.approx(squares, rel=1e-8)
+    np.testing.assert_allclose(signals[0, :3, 0], first, rtol=1e-6)
+    assert tuple(labels[:8]) == first_labels
+    assert (labels * np.arange(size)).sum() == positions
+
+
+def test_mnist1d_is_prepared_in_three_splits_of_signals(tmp_path, monkeypatch):
+    few = {"num_samples": 30, "seed": 43, "train_split": 1.0}
+    monkeypatch.setattr(mnist1d, "_FURTHER", few)
+    monkeypatch.setattr(mnist1d, "_TRAIN", {**few, "seed": 42, "train_split": 0.8})
+    monkeypatch.setattr(mnist1d, "_TEST_SIZE", 20)
+    dataset = data.load("mnist1d", data_dir=tmp_path)
+    further, labels = mnist1d.generate(**few)
+    sizes = dataset.train_size, dataset.test_size, len(dataset.validation)
+    assert sizes == (24, 20, 10)
+    for source, part in (
+        (dataset.test, slice(20)),
+        (dataset.validation, slice(20, 30)),
+    ):
+        found = [(x["image"].ravel().tolist(), int(x["label"])) for x in source]
+        pairs = zip(further[part], labels[part], strict=True)
+        wanted = [(signal.ravel().tolist(), int(label)) for signal, label in pairs]
+        assert sorted(found) == sorted(wanted)
+    batch = next(data.train_batches(dataset, batch_size=4, seed=0))
+    assert (batch["image"].shape, batch["image"].dtype) == ((4, 40, 1), np.float32)
+    padded = data.test_batches(dataset, batch_size=16)
+    assert [b["valid"].sum() for b in padded] == [16, 4]
+
+
+def test_positions_are_those_of_the_examples_in_the_batches():
+    dataset = in_memory("digits", 30, 1)
+    batches = take(data.train_batches(dataset, batch_size=10, seed=3), 7)
+    positions = data.train_positions(30, seed=3, count=70)
+    np.testing.assert_array_equal(
+        np.concatenate([batch["label"] for batch in batches]), positions
+    )
 
 
 def test_processes_preparing_digits_at_once_agree_and_import_no_tensorflow(tmp_path):

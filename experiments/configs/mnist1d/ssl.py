@@ -1,0 +1,16 @@
+"""SSL (group lasso) on MNIST-1D.
+
+Command:
+    python -m experiments train --config=mnist1d/ssl \
+        --workdir=runs/mnist1d/ssl
+
+Expected: see the table of MNIST-1D in README.
+"""
+
+from experiments.configs import mnist1d
+from experiments.plans.penalties import GROUP_LASSO
+
+
+def get_config(model: str = "cnn1d_norm"):
+    """Returns the config."""
+    return mnist1d.channels(GROUP_LASSO, model)

@@ -1,0 +1,250 @@
+"""Configs at several sizes, all seeds of each in one program; goes on if stopped.
+
+Command:
+    python -m experiments seeds --configs=mnist1d/ltp,mnist1d/ltp:mlp1d \
+        --sparsities=0.9,0.95 --seeds=0,1,2,3,4 --workdir=runs/mnist1d --jobs=2
+
+A config at one size is a cell. What `run_seeds` finds is written to
+`workdir/config/size.cell.json` when the cell is finished, at once or not at all;
+finished cells are left alone. Networks are evaluated on the validation split. With
+`--test` the final ones are evaluated on the test split too: to be given when nothing is
+left to be chosen.
+
+Methods that prune channels take budgets, `--budgets=macs:0.5`. With `--crossed` the
+numbers of channels that `mnist1d/dsa` found, and equal widths, are taken with every
+ranking and every way to train the weights: see `channel_plans.given`.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.metadata
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import configs, data
+from experiments.logging.files import write_atomically
+from experiments.logging.summary import CELL_SUFFIX
+from experiments.run.workdir import config_as_json
+from experiments.sweep.sweep import list_of
+from experiments.sweep.sweep_plan import plan_runs
+
+_DSA, _GIVEN = "mnist1d/dsa", "mnist1d/given"
+_NUMBERS = {"uniform": "Equal widths", "dsa": "Numbers of DSA"}
+_RANKINGS = {"filter_norm": "filter norms", "norm_scale": "norm scales"}
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+_PACKAGES = ("jaxprune", "jax", "flax", "optax", "mnist1d", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A config at one size.
+
+    Attributes:
+      name: what its folder is called, such as `mnist1d/ltp:mlp1d`.
+      size: the sparsity or the budget as its file is called.
+      config: the name of the config.
+      overrides: what is changed in it, `--config.field=value`.
+      file: where its results go.
+    """
+
+    name: str
+    size: str
+    config: str
+    overrides: tuple[str, ...]
+    file: Path
+
+    def fields(self) -> Any:
+        """The config of the cell."""
+        config = configs.load(self.config)
+        for override in self.overrides:
+            configs.override(config, override)
+        return config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the cells from the command line.
+
+    Args:
+      arguments: those of the process if not given.
+
+    Returns:
+      The exit status: 0, or 1 if a cell failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments seeds",
+        description="Run configs at several sizes, all seeds of each in one program.",
+        epilog="Arguments --config.field=value are given to every cell.",
+        allow_abbrev=False,
+    )
+    strings, numbers = list_of(str), list_of(float)
+    parser.add_argument("--configs", required=True, type=strings, help="names")
+    parser.add_argument("--sparsities", default=[], type=numbers, help="as 0.9,0.95")
+    parser.add_argument("--budgets", default=[], type=strings, help="as macs:0.5")
+    parser.add_argument("--seeds", default=[0], type=list_of(int), help="as 0,1,2")
+    parser.add_argument("--workdir", required=True, help="the folder of the results")
+    parser.add_argument("--jobs", default=1, type=int, help="cells at a time")
+    parser.add_argument("--crossed", action="store_true", help="see above")
+    parser.add_argument("--test", action="store_true", help="read the test split")
+    parsed, others = parser.parse_known_args(arguments)
+    try:
+        configs.split_overrides(others)
+        cells = plan_cells(parsed, others)
+    except ValueError as error:
+        parser.error(str(error))
+    begin = time.monotonic()
+    failed = _run_all(cells, parsed)
+    minutes = (time.monotonic() - begin) / 60
+    done = len(cells) - len(failed)
+    print(f"{done} of {len(cells)} cells are finished; {minutes:.1f} min.")
+    for cell, error in failed.items():
+        print(f"{cell.name} {cell.size}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def plan_cells(parsed: argparse.Namespace, overrides: Sequence[str]) -> list[Cell]:
+    """List the cells, in order: those that others take numbers from come first.
+
+    Args:
+      parsed: the arguments of `main`.
+      overrides: `--config.field=value`, for every cell.
+
+    Raises:
+      ValueError: there is no such config, or a cell is not valid.
+    """
+    workdir = Path(parsed.workdir)
+    runs = plan_runs(
+        parsed.configs, parsed.sparsities, [0], workdir, overrides, parsed.budgets
+    )
+    cells = [
+        Cell(
+            name=configs.name_of(run.config),
+            size=run.point,
+            config=run.config,
+            overrides=tuple(run.flags[1:]),
+            file=run.workdir.parent.with_name(f"{run.point}{CELL_SUFFIX}"),
+        )
+        for run in runs
+    ]
+    if parsed.crossed:
+        found = [cell for cell in cells if cell.config == _DSA]
+        if not found:
+            raise ValueError(
+                f"`--crossed` needs {_DSA} among `--configs`, and budgets."
+            )
+        cells += itertools.chain.from_iterable(map(_crossed, found))
+    return cells
+
+
+def _crossed(dsa: Cell) -> Iterator[Cell]:
+    """The cells that take numbers of channels, rankings and trainings apart."""
+    for numbers, ranking, training in itertools.product(
+        _NUMBERS, _RANKINGS, ("plain", "gated")
+    ):
+        name = f"{_GIVEN}, {numbers}, {ranking}, {training}"
+        changed = [
+            f"--config.title={_NUMBERS[numbers]}, {_RANKINGS[ranking]}, {training}",
+            f"--config.method.importance={ranking}",
+            f"--config.method.gated={str(training == 'gated').lower()}",
+            f"--config.method.allocation={dsa.file}" if numbers == "dsa" else "",
+        ]
+        yield Cell(
+            name=name,
+            size=dsa.size,
+            config=_GIVEN,
+            overrides=(*dsa.overrides, *filter(None, changed)),
+            file=dsa.file.parents[2] / name / dsa.file.name,
+        )
+
+
+def _run_all(cells: Sequence[Cell], parsed: argparse.Namespace) -> dict[Cell, str]:
+    """Run what is not finished; returns the cells that failed, and why."""
+    waiting = [c for c in cells if not _finished(c, parsed.seeds, parsed.test)]
+    if len(waiting) < len(cells):
+        print(f"{len(cells) - len(waiting)} of {len(cells)} are finished already.")
+    failed = {}
+    # Cells that take numbers from others wait for them.
+    for taking in (False, True):
+        wave = [c for c in waiting if (c.config == _GIVEN) == taking]
+        for cell, outcome in _outcomes(wave, parsed):
+            if isinstance(outcome, Exception):
+                failed[cell] = f"{type(outcome).__name__}: {outcome}"
+            text = failed.get(cell) or outcome
+            print(f"{cell.name} {cell.size}: {text}", flush=True)
+    return failed
+
+
+def _outcomes(
+    cells: Sequence[Cell], parsed: argparse.Namespace
+) -> Iterator[tuple[Cell, Any]]:
+    """Each cell as it ends, with a line that says how, or the exception."""
+    run = functools.partial(run_cell, seeds=tuple(parsed.seeds), test=parsed.test)
+    if parsed.jobs == 1:
+        for cell in cells:
+            try:
+                yield cell, run(cell)
+            except (ArithmeticError, OSError, ValueError) as error:
+                yield cell, error
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {_ONE_THREAD}"  # of the processes below
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(parsed.jobs, context) as pool:
+        futures = {pool.submit(run, cell): cell for cell in cells}
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.exception() or future.result()
+
+
+def run_cell(cell: Cell, *, seeds: Sequence[int], test: bool) -> str:
+    """Run a cell and write its file.
+
+    Args:
+      cell: the cell.
+      seeds: distinct whole numbers.
+      test: whether the test split is read.
+
+    Returns:
+      A line for the terminal.
+    """
+    from experiments.sweep.seeds import run_seeds  # imports JAX
+
+    config = cell.fields()
+    dataset = _dataset(config.data.name, config.data.dir)
+    result = run_seeds(config, seeds, dataset, test=test)
+    content = {
+        "name": cell.name,
+        "title": config.title or config.plan.title,
+        "size": cell.size,
+        "config": config_as_json(config),
+        "seeds": list(seeds),
+        "test": test,
+        "rows": result.rows,
+        "seconds": result.seconds,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    cell.file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(cell.file, json.dumps(content, indent=1) + "\n")
+    found = [100 * row["validation"] for row in result.rows]
+    mean = sum(found) / len(found)
+    return f"{mean:.2f} % of the validation split, {result.seconds:.0f} s"
+
+
+_dataset = functools.cache(lambda name, data_dir: data.load(name, data_dir=data_dir))
+
+
+def _finished(cell: Cell, seeds: Sequence[int], test: bool) -> bool:
+    """Whether the file of a cell holds what would be computed."""
+    try:
+        content = json.loads(cell.file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    same = content["config"] == config_as_json(cell.fields())
+    return same and content["seeds"] == list(seeds) and content["test"] >= test
