@@ -118,19 +118,23 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
     """
     table = gather(rows, _column)
     columns = sorted({_column(row) for row in rows if row.size}, key=_place)
-    texts, best = lay_out(table, columns)
+    ours = gather([row for row in rows if not row.recorded], _column)
+    usual = max(
+        len(cell.accuracies) for line in ours.values() for cell in line.values()
+    )
+    texts, best = lay_out(table, columns, usual=usual)
     labels = _labels(rows)
     lines = [[labels[config], *cells] for config, cells in texts.items()]
     header = ["method", *(f"{model} {_shown(size)}" for model, size in columns)]
     subjects = " and ".join(dict.fromkeys(model for model, _ in columns))
-    about = describe(table, f"{subjects} on {rows[0].dataset} by size")
+    about = describe(ours, f"{subjects} on {rows[0].dataset} by size")
     dense = ", ".join(f"{model} {cell}" for model, cell in _dense(rows).items())
     notes = [f"Dense: {dense}."] if dense else []
-    notes += _missing(table, columns, labels)
+    notes += _missing(ours, columns, labels)
     if any(row.recorded for row in rows):
         notes.append(
-            "Rows marked as recorded were measured by another program: see "
-            f"`results/{name}_recorded.csv`."
+            "Rows marked as recorded were measured by another program, with as many "
+            f"seeds as in parentheses: see `results/{name}_recorded.csv`."
         )
     source = (
         f"Every run: `results/{name}.csv`, read by `python -m experiments table`; best "
@@ -190,7 +194,7 @@ def _missing(table, columns: Sequence[Column], labels) -> list[str]:
     gaps = [
         f"{labels[config]} {model} {_shown(size)}"
         for config, line in table.items()
-        if "(recorded)" not in labels[config] and any(c in line for c in columns)
+        if any(c in line for c in columns)
         for model, size in columns
         if (model, size) not in line
     ]

@@ -54,21 +54,24 @@ def gather(
 
 
 def lay_out(
-    table: Mapping[str, Mapping[Key, Cell]], columns: Sequence[Key]
+    table: Mapping[str, Mapping[Key, Cell]],
+    columns: Sequence[Key],
+    *,
+    usual: int | None = None,
 ) -> tuple[dict[str, list[str]], list[tuple[int, int]]]:
-    """Lay out cells as texts, with the number of runs where it is not the largest.
+    """Lay out cells as texts, with the number of runs where it is not the usual one.
 
     Args:
       table: cells by config and column.
       columns: those to show, in order.
+      usual: the usual number of runs of a cell; the largest if not given.
 
     Returns:
       The cells of every config that has one of the columns; and which of them hold the
       best mean of their column, by row and column. Column 0 is left for names.
     """
-    most = max(
-        len(cell.accuracies) for line in table.values() for cell in line.values()
-    )
+    counts = {len(cell.accuracies) for line in table.values() for cell in line.values()}
+    usual = usual or max(counts)
     lines = {c: line for c, line in table.items() if any(x in line for x in columns)}
     texts = {config: [] for config in lines}
     best = []
@@ -81,8 +84,8 @@ def lay_out(
         best += [(row, number) for row, m in enumerate(means) if m == max(means)]
         for config, line in lines.items():
             cell = line.get(column)
-            count = len(cell.accuracies) if cell else most
-            note = f" ({count})" if count != most else ""
+            count = len(cell.accuracies) if cell else usual
+            note = f" ({count})" if count != usual else ""
             texts[config].append(f"{cell}{note}" if cell else MISSING)
     return texts, best
 
