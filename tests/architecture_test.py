@@ -358,3 +358,33 @@ def test_tests_of_the_library_do_not_import_the_experiments():
         )
     }
     assert not offenders
+
+
+# As `experiments/README.md` lists them.
+EXPERIMENTS = (
+    *("logging", "data", "models", "plans", "configs", "report", "run", "train"),
+    *("sweep", "tables", "analyses", "benchmarks"),
+)
+
+
+def test_folders_of_the_experiments_import_from_those_before_them():
+    folder = ROOT / "experiments"
+    if not folder.is_dir():
+        pytest.skip("no experiments in this checkout")
+    upward = set()
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder).with_suffix("").parts[0]
+        if name in ("__init__", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            first, *rest = node.module.split(".")
+            targets = rest[:1] or [alias.name for alias in node.names]
+            if first == "experiments":
+                upward |= {
+                    (str(path.relative_to(folder)), target)
+                    for target in targets
+                    if EXPERIMENTS.index(target) > EXPERIMENTS.index(name)
+                }
+    assert not upward

@@ -30,7 +30,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments import data, models
-from experiments.benchmarks.timing import compiled, in_turns
+from experiments.analyses.timing import compiled, in_turns
 from experiments.logging.files import write_atomically
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.report import compact_report, report

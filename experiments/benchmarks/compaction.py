@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import models
-from experiments.benchmarks.timing import compiled, in_turns
+from experiments.analyses.timing import compiled, in_turns
 from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,

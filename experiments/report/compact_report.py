@@ -31,7 +31,7 @@ def section(workdir: Path) -> str:
     found = json.loads(path.read_text())
     header, rows = _rows(found)
     markup = pages.table(header, rows, left={0})
-    note = f'<p class="caption">{pages.text(_note(found))}</p>'
+    note = pages.caption(pages.text(_note(found)))
     return pages.section("Compact network", markup + note, "compact")
 
 

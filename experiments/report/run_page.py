@@ -225,7 +225,7 @@ def _details(title: str, tree: Any) -> str:
         return ""
     rows = [[key, value] for key, value in _flatten(tree)]
     table = pages.table(["name", "value"], rows, left={0, 1})
-    return f"<details><summary>{pages.text(title)}</summary>\n{table}</details>"
+    return pages.details(title, table)
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:

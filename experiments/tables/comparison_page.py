@@ -84,7 +84,7 @@ def render(
             pages.section(
                 "Table",
                 pages.table(header, lines, left={0}, best=best)
-                + f'<p class="caption">{caption}</p>',
+                + pages.caption(caption),
                 "table",
             ),
             _every_run(rows),
@@ -123,7 +123,7 @@ def _every_run(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     drawn = pages.table(header, lines, left={0})
-    return f"<details><summary>Every run</summary>\n{drawn}</details>"
+    return pages.details("Every run", drawn)
 
 
 def _point(cell: Cell) -> dict[str, Any]:

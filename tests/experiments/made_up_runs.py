@@ -33,6 +33,7 @@ def point(step, keep, soft, hard):
 def summary_of(**changes):
     return {
         "method": "ltp",
+        "full_title": "Learned threshold pruning",
         "dataset": "mnist",
         "model": "lenet",
         "seed": 7,
@@ -82,6 +83,7 @@ def channel_summary(**changes):
     return (
         summary_of(
             method="dsa",
+            full_title="Differentiable sparsity allocation",
             points=[point(440, 0.41, None, 0.5) | {"costs": costs}],
             final=final
             | {"kept_weights": 410, "total_weights": 1000, "layers": GROUPS},

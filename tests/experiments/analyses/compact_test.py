@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import models
-from experiments.analyses import compact
-from experiments.benchmarks import timing
+from experiments.analyses import compact, timing
 from experiments.report import compact_report
 from experiments.run import trail
 from jaxprune import io

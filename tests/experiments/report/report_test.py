@@ -171,7 +171,7 @@ def test_the_page_shows_every_picture(page, finished):
 def test_hostile_texts_are_only_shown(tmp_path):
     layers = {EVIL: {"size": 10, "kept": 1, "keep_ratio": 0.1}}
     summary = summary_of(
-        method=EVIL, dataset=EVIL, model=EVIL, seed=EVIL, status=EVIL, command=EVIL,
+        full_title=EVIL, dataset=EVIL, model=EVIL, seed=EVIL, status=EVIL, command=EVIL,
         config={EVIL: {EVIL: EVIL}, "list": [EVIL]}, versions={EVIL: EVIL},
         points=[point(1000, 0.25, 0.9, 0.9) | {"checkpoint": EVIL}],
         final=summary_of()["final"] | {"layers": layers},
