@@ -25,14 +25,7 @@ _USAGE = "usage: python -m experiments COMMAND [--help] ..."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Call the command that the first argument names with the others.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Call the command that the first argument names; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = COMMANDS
     usage = _USAGE

@@ -183,14 +183,7 @@ def _saving(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one config from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status: 0, 1 if the run failed, 130 if it was stopped.
-    """
+    """Run one config from the command line, and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m experiments train",

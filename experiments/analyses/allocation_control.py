@@ -60,11 +60,7 @@ def cells(workdir: Path, macs: float, seed: int) -> Iterator[tuple[Path, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is not finished.
-
-    Args:
-      arguments: those of the process if not given.
-    """
+    """Runs what is not finished."""
     parser = argparse.ArgumentParser(prog="python -m experiments allocation-control")
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--macs", type=float, default=0.5)

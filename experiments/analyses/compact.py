@@ -33,6 +33,7 @@ from experiments import data, models
 from experiments.analyses.timing import compiled, in_turns
 from experiments.logging.files import write_atomically
 from experiments.logging.summary import SUMMARY_FILE
+from experiments.plans import channels
 from experiments.report import compact_report, report
 from experiments.run import trail
 from jaxprune import costs, io
@@ -105,10 +106,11 @@ def read_network(workdir: Path) -> Network:
         return model.apply(variables, images, train=False)
 
     graph = trace_channels(apply_fn, like, images)
-    masks = _recorded_masks(summary, graph)
-    if masks is None:
+    kept, masks = summary.get("channels"), None
+    if not kept:
         saved = io.load(entry, like)
     else:
+        masks = channels.from_json(graph, kept)
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         small = graph.compact(masks, blank)
         saved = _enlarge(blank, io.load(entry, small.trees[0]), small.kept)
@@ -133,16 +135,6 @@ def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
         functools.partial(model.init, train=False), jax.random.key(0), images
     )
     return model, {"batch_stats": {}, **variables}, images
-
-
-def _recorded_masks(summary: Any, graph: ChannelGraph) -> dict[str, np.ndarray] | None:
-    """The masks of a structured run: `channels` names the kept ones of each group."""
-    if not summary.get("channels"):
-        return None
-    return {
-        name: np.isin(np.arange(graph.groups[name].size), kept)
-        for name, kept in summary["channels"].items()
-    }
 
 
 def _enlarge(blank: Any, small: Any, kept: Any) -> Any:
@@ -274,14 +266,7 @@ def _times(network: Network, small: Compacted, batch_sizes, rounds: int) -> list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compact the network of a run from the command line.
-
-    Args:
-      arguments: Those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Compact the network of a run, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments compact",
         description="Remove from the network of a run what it does not need.",

@@ -231,14 +231,7 @@ def write(workdir: str | Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Draw from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments l1-coefficients",
         description="Draw the L1 coefficient of every threshold schedule.",

@@ -167,14 +167,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a run from the command line.
-
-    Args:
-      arguments: Those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Measure a run from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments sensitivity",
         description="Measure how much each group of channels matters.",

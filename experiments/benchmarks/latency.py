@@ -15,14 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.analyses.sensitivity import rank_correlation
 from jaxprune import costs
 from jaxprune.channels import trace_channels
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Returns Spearman's correlation; values that are equal are ranked by position."""
-    ranks = [np.argsort(np.argsort(np.asarray(values))) for values in (x, y)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

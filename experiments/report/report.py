@@ -62,14 +62,7 @@ def write_report(workdir: str | Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a report again from the command line.
-
-    Args:
-      arguments: Those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Make a report again from the command line, and return the exit status."""
     # Not absl flags: a `--workdir` defined here would collide with that of `main.py`,
     # which imports this module.
     parser = argparse.ArgumentParser(

@@ -87,17 +87,7 @@ def point_of(
 ) -> dict[str, Any]:
     """Returns the numbers of one point, as they stand in `summary.json`."""
     counts = _counts(params, masks)
-    return {
-        "step": step,
-        "sparsity": counts.sparsity,
-        "keep_ratio": counts.keep_ratio,
-        "compression": counts.compression,
-        "kept_weights": counts.kept,
-        "total_weights": counts.size,
-        "accuracy_soft": accuracy_soft,
-        "accuracy_hard": accuracy_hard,
-        "checkpoint": f"{FOLDER}/{step}",
-    }
+    return _point(counts.kept, counts.size, step, accuracy_soft, accuracy_hard)
 
 
 def compact_point(
@@ -111,16 +101,19 @@ def compact_point(
     """Returns the numbers of a compact network; prunable weights are counted."""
     total = sum(jaxprune.tree.sizes(dense).values())
     kept = sum(jaxprune.tree.sizes(params).values())
+    return {**_point(kept, total, step, None, accuracy_hard), "costs": costs}
+
+
+def _point(kept: int, total: int, step: int, soft: float | None, hard: float):
     return {
         "step": step,
         "sparsity": 1 - kept / total,
         "keep_ratio": kept / total,
-        "compression": total / kept,
+        "compression": total / kept if kept else math.inf,
         "kept_weights": kept,
         "total_weights": total,
-        "accuracy_soft": None,
-        "accuracy_hard": accuracy_hard,
-        "costs": costs,
+        "accuracy_soft": soft,
+        "accuracy_hard": hard,
         "checkpoint": f"{FOLDER}/{step}",
     }
 

@@ -82,14 +82,7 @@ def search(run: Run, *, most: int, tolerance: float) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status: 0, or 1 if a run failed.
-    """
+    """Run from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m experiments bisect")
     parser.add_argument("--config", required=True, help="such as digits/ssl_resnet20")
     parser.add_argument("--budget", required=True, help="such as macs:0.5")

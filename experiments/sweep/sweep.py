@@ -34,14 +34,7 @@ _STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sweep from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status: 0, 1 if a run failed, 130 if the sweep was stopped.
-    """
+    """Run a sweep from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments sweep",
         description="Run configs at several sparsities and seeds; finished runs stay.",

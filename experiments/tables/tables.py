@@ -41,14 +41,7 @@ PICTURE_FILE = "comparison.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the tables from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status.
-    """
+    """Make the tables from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments table",
         description="Compare the finished runs of a sweep.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy import optimize
 
 
 def label_ends(
@@ -54,17 +55,10 @@ def spread(heights: np.ndarray, gap: float) -> np.ndarray:
     """Move ascending heights as little as need be to be `gap` apart.
 
     Least squares with the order as constraint: what remains after the gaps are taken
-    off must not decrease, which pooling neighbours that do (isotonic regression)
-    solves exactly.
+    off must not decrease.
     """
     offsets = gap * np.arange(len(heights))
-    pools: list[list[float]] = []  # mean and size
-    for value in heights - offsets:
-        pools.append([float(value), 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (a, m), (b, n) = pools[-2:]
-            pools[-2:] = [[(a * m + b * n) / (m + n), m + n]]
-    spread = np.repeat([p[0] for p in pools], [int(p[1]) for p in pools]) + offsets
+    spread = optimize.isotonic_regression(heights - offsets).x + offsets
     # Back inside the axes as a whole, if it hangs out at one end.
     return spread - max(spread[-1] - 1.02, 0) + max(-0.02 - spread[0], 0)
 
