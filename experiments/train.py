@@ -115,6 +115,7 @@ def _run(
                 final = None
                 break
             left, final = phase.finish(network, state, record)
+            record.phase_ends[phase.name] = time.monotonic() - clock
             hooks.write_accuracy(run, phase, phase.end, final["accuracy_hard"])
     record.seconds = time.monotonic() - clock
     return summarize(

@@ -78,6 +78,11 @@ def caption(markup: str) -> Markup:
     return _PARTS.caption(Markup(markup))
 
 
+def banner(title: str, body: str) -> Markup:
+    """Make a warning above the sections of a page."""
+    return _PARTS.banner(title, body)
+
+
 def details(title: str, body: str) -> Markup:
     """Make a part, from markup, that is closed at first."""
     return _PARTS.details(title, Markup(body))

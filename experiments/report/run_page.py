@@ -28,10 +28,14 @@ _FOOTER = (
     "<code>metrics.jsonl</code>; the pictures are in <code>plots/</code> too."
 )
 
+# A loss of accuracy, a fraction, that asks for an explanation.
+_DISAPPOINTING = 0.02
+
 _CAPTIONS = {
     "accuracy": (
         "Networks of the trail. Hard masks set a pruned weight to zero; soft ones, used"
-        " while pruning, let those near the threshold count in part."
+        " while pruning, let those near the threshold count in part. To finalize is to"
+        " replace the soft masks by hard ones that keep exactly the target."
     ),
     "learning": (
         "Moving averages, with the single values behind. The accuracies of the first"
@@ -48,7 +52,11 @@ _CAPTIONS = {
     ),
     "groups": "Channels that each group keeps in the final network.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
-    "thresholds": "Each layer's threshold; colours run from the first to the last.",
+    "thresholds": (
+        "Each layer's threshold, of STR its logit; colours run from the first layer to"
+        " the last. A threshold below zero, which learning may lead to, keeps all"
+        " weights of its layer; a logit below zero is the rule."
+    ),
     "regrowth": (
         "Weights that single steps turn into exact zeros of the network, and zeros that"
         " they bring back. Moving averages, with the steps that were logged behind."
@@ -79,16 +87,18 @@ def render(
     facts = [
         f"seed {summary['seed']}" if "seed" in summary else "",
         duration(summary.get("seconds")),
+        *_facts(summary),
     ]
     status = str(summary.get("status", "finished"))
     sections = [
-        _stopped() if status != "finished" else "",
+        *(pages.banner(*warning) for warning in _warnings(summary)),
         pages.section("The trail", trail_table.as_markup(summary), "trail"),
         pages.section("Pictures", _pictures(figures), "pictures") if figures else "",
         _layers(summary),
         sensitivity_report.section(measured) if measured else "",
         compact_report.section(workdir),
         pages.section("Run it again", _command(summary, workdir), "again"),
+        pages.section("Load the network", _loading(workdir), "load"),
         _details("Configuration", summary.get("config")),
         _details("Versions", summary.get("versions")),
     ]
@@ -157,11 +167,59 @@ def _bound(name: str) -> str:
     return "target" if name == "weights" else "limit"
 
 
-def _stopped() -> str:
-    return (
-        '<p class="banner"><strong>Stopped before its end.</strong> The numbers are'
-        " those of the last point that the run reached.</p>"
+def _facts(summary: Mapping[str, Any]) -> list[str]:
+    """Say where the run took its time, and what its accuracy is made of."""
+    facts = []
+    spent = summary.get("phase_seconds") or {}
+    if spent:
+        facts.append(", ".join(f"{name} {duration(s)}" for name, s in spent.items()))
+    facts += sorted({str(device) for device in summary.get("devices") or ()})
+    examples = summary.get("test_examples")
+    if is_number(examples) and examples > 0:
+        worth = f"{100 / examples:.2g} points"
+        facts.append(f"{count(examples)} test examples, each {worth} of accuracy")
+    weights = (summary.get("final") or {}).get("kept_weights")
+    total = (summary.get("final") or {}).get("total_weights")
+    if is_number(weights) and is_number(total):
+        # Values of four bytes, and a bit for each weight that says whether it is kept.
+        packed = 4 * weights + math.ceil(total / 8)
+        facts.append(f"kernels {count(4 * total)} bytes, {count(packed)} as bitmasks")
+    return facts
+
+
+def _warnings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say in a few words, and then in more, what a reader must not miss."""
+    warnings = []
+    if str(summary.get("status", "finished")) != "finished":
+        text = "The numbers are those of the last point that the run reached."
+        warnings.append(("Stopped before its end.", text))
+    accuracy = (summary.get("final") or {}).get("accuracy")
+    dense = summary.get("dense_accuracy")
+    if is_number(accuracy) and is_number(dense) and dense - accuracy > _DISAPPOINTING:
+        text = (
+            f"The pruned network is {100 * (dense - accuracy):.1f} points below the "
+            "dense one. Try longer phases, a learning rate that is not near zero while "
+            "the size falls, or a larger network that is left."
+        )
+        warnings.append(("The accuracy suffers.", text))
+    if summary.get("result") == "NOT_MET":
+        text = (
+            "When the pruning phase ended, the learned size was above its target; the "
+            "final decision met it. Such a step costs accuracy: lengthen the phase."
+        )
+        warnings.append(("The solver did not reach the target by itself.", text))
+    return warnings
+
+
+def _loading(workdir: Path) -> str:
+    """Show how to load the final network."""
+    lines = (
+        "from pathlib import Path",
+        "from experiments.analyses.compact import read_network",
+        f"network = read_network(Path({str(workdir)!r}))",
+        "logits = network.apply_fn(network.variables, images)  # normalised",
     )
+    return f"<pre>{pages.text(chr(10).join(lines))}</pre>"
 
 
 def _pictures(figures: Mapping[str, Figure]) -> str:

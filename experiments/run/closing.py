@@ -50,6 +50,8 @@ def summarize(
         "devices": [device.device_kind for device in jax.devices()],
         "command": list(command),
         "seconds": record.seconds,
+        "phase_seconds": _phase_seconds(record),
+        "test_examples": setting.dataset.test_size,
         "dense_accuracy": record.dense_accuracy,
         "budget": _targets(setting),
         "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},
@@ -63,6 +65,15 @@ def summarize(
         write_atomically(workdir / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         report.write_report(workdir)
     return summary
+
+
+def _phase_seconds(record: trail.Record) -> dict[str, float]:
+    """How long each phase took that is finished, its evaluations included."""
+    begins = [0.0, *record.phase_ends.values()]
+    return {
+        name: end - begin
+        for (name, end), begin in zip(record.phase_ends.items(), begins, strict=False)
+    }
 
 
 def _targets(setting: Setting) -> dict[str, float] | None:

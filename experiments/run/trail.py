@@ -25,6 +25,7 @@ class Record:
       data_state: the states of the iterators over the training data, by name.
       channels: the kept channels of every group, once they are decided, or None.
       result: how the budget stood when pruning ended, the name of a `Result`, or None.
+      phase_ends: how long the run had taken at the end of each phase.
     """
 
     dense_accuracy: float | None = None
@@ -33,6 +34,7 @@ class Record:
     data_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     channels: dict[str, list[int]] | None = None
     result: str | None = None
+    phase_ends: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def compression_ladder(keep_ratio: float) -> tuple[float, ...]:

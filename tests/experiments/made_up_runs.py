@@ -40,6 +40,9 @@ def summary_of(**changes):
         "config": {"optimizer": {"name": "sgd", "rate": 0.1}, "widths": [6, 16]},
         "versions": {"jax": "0.10.2"},
         "seconds": 83.0,
+        "phase_seconds": {"dense": 10.0, "prune": 73.0},
+        "devices": ["cpu", "cpu"],
+        "test_examples": 500,
         "dense_accuracy": 0.9931,
         "points": [point(1000, 0.25, 0.9925, 0.9917), point(2000, 0.05, 0.991, 0.98)],
         "final": {

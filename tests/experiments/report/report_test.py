@@ -218,6 +218,25 @@ def test_a_stopped_run_says_so(tmp_path):
     assert "Stopped before its end." in " ".join(Page(path.read_text()).text)
 
 
+def test_the_page_says_what_the_numbers_are_worth_and_how_to_load_the_network(page):
+    text = " ".join(" ".join(page.text).split())
+    assert "dense 10.0 s, prune 1 min 13 s · cpu · " in text
+    assert "500 test examples, each 0.2 points of accuracy" in text
+    # 4 * 2,000 bytes, and a bit for each of 106,000 weights.
+    assert "kernels 424,000 bytes, 21,250 as bitmasks" in text
+    assert "network = read_network(Path(" in text
+    assert "The accuracy suffers." not in text
+
+
+def test_a_result_that_disappoints_is_pointed_out(tmp_path):
+    final = summary_of()["final"] | {"accuracy": 0.90}
+    summary = summary_of(final=final, result="NOT_MET")
+    text = " ".join(Page(write_report(run_of(tmp_path, summary, [])).read_text()).text)
+    assert "The accuracy suffers." in text
+    assert "is 9.3 points below the dense one" in text
+    assert "did not reach the target by itself" in text
+
+
 def test_a_missed_budget_says_so(tmp_path):
     summary = summary_of(budget={"weights": 0.01})
     text = write_report(run_of(tmp_path, summary, [])).read_text()
