@@ -52,6 +52,18 @@ def pruning_learning_rate(config: Config, task: Task) -> optax.Schedule:
     )
 
 
+def dense_learning_rate(
+    config: Config, task: Task, learning_rate: float
+) -> optax.Schedule:
+    """Cosine from a learning rate to zero.
+
+    With `learning_rate_drops` it falls in steps instead, over the whole run.
+    """
+    if config.optimizer.learning_rate_drops:
+        return stepped_learning_rate(config, task)
+    return optax.cosine_decay_schedule(learning_rate, max(task.steps, 1))
+
+
 def with_variables(
     weights: optax.GradientTransformation, variables: optax.GradientTransformation
 ) -> optax.GradientTransformation:
@@ -63,14 +75,8 @@ def with_variables(
 
 
 def dense(config: Config, task: Task, learning_rate: float) -> Plan:
-    """Trains the network as it is, with a cosine learning rate that ends at zero.
-
-    With `learning_rate_drops` it falls in steps instead, over the whole run.
-    """
-    if config.optimizer.learning_rate_drops:
-        schedule = stepped_learning_rate(config, task)
-    else:
-        schedule = optax.cosine_decay_schedule(learning_rate, max(task.steps, 1))
+    """Trains the network as it is."""
+    schedule = dense_learning_rate(config, task, learning_rate)
     optimizer = weights_optimizer(config, schedule)
     return Plan(jaxprune.identity(), jaxprune.unlimited(), optimizer)
 

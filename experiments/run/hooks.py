@@ -135,7 +135,9 @@ def _write(run: Run, phase: Phase, step: int, metrics: Metrics) -> bool:
     if not is_logged(run.setting, phase, step):
         return True  # Not looked at: the state remembers the first that was not.
     # A variable may be a vector, one entry for each stacked layer.
-    numbers = {name: np.mean(value) for name, value in metrics.items()}
+    numbers: dict[str, Any] = {n: np.mean(value) for n, value in metrics.items()}
+    rate = phase.learning_rate(step - 1 - phase.begin)
+    numbers["learning_rate"] = np.asarray(rate)
     run.writer.write(step, {**numbers, "phase": phase.name})
     return bool(np.isfinite(numbers["loss"]))
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 import jaxprune
 from experiments.plans import channels, optimizers
@@ -43,6 +44,7 @@ class Phase(NamedTuple):
       begin: steps of the run before it.
       end: steps of the run after it.
       stream: the training batches.
+      learning_rate: of the weights, by the steps of the phase so far.
       plan: `network -> Plan`, how it trains.
       start: `Left -> TrainState`, its first state.
       finish: `network, state, record -> Left, final`: measures and saves the network
@@ -55,6 +57,7 @@ class Phase(NamedTuple):
     begin: int
     end: int
     stream: Any
+    learning_rate: optax.Schedule
     plan: Callable[[Network], Plan]
     start: Callable[[Left], TrainState]
     finish: Callable[[Network, TrainState, trail.Record], tuple[Left, dict[str, Any]]]
@@ -172,7 +175,8 @@ def add_point(
 def _dense(setting: Setting, begin: int, end: int) -> Phase:
     config = setting.config
     task = setting.task._replace(first_step=begin, steps=end - begin)
-    plan = optimizers.dense(config, task, config.optimizer.learning_rate)
+    rate = config.optimizer.learning_rate
+    plan = optimizers.dense(config, task, rate)
 
     def finish(network, state, record):
         masks = nonzero_masks(state.params)
@@ -185,6 +189,7 @@ def _dense(setting: Setting, begin: int, end: int) -> Phase:
         begin=begin,
         end=end,
         stream=setting.streams.get("weights", setting.streams["train"]),
+        learning_rate=optimizers.dense_learning_rate(config, task, rate),
         plan=lambda network: plan,
         start=_starting(plan, begin),
         finish=finish,
@@ -204,6 +209,7 @@ def _prune(setting: Setting, begin: int, end: int) -> Phase:
         begin=begin,
         end=end,
         stream=setting.streams.get("weights", setting.streams["train"]),
+        learning_rate=optimizers.pruning_learning_rate(setting.config, task),
         plan=lambda network: plan,
         start=_starting(plan, begin),
         finish=functools.partial(_finish_channels, setting, plan),
@@ -249,6 +255,9 @@ def _finetune(setting: Setting, begin: int, end: int) -> Phase:
         begin=begin,
         end=end,
         stream=setting.streams["train"],
+        learning_rate=optimizers.dense_learning_rate(
+            config, task, config.optimizer.finetune_learning_rate
+        ),
         plan=plan,
         start=start,
         finish=finish,

@@ -14,6 +14,7 @@ from experiments.report.plots.series import (
     LEARNING,
     LIMIT,
     MULTIPLIER,
+    RATE,
     REGROWTH,
     Record,
     recorded_keys,
@@ -24,21 +25,34 @@ from experiments.report.plots.series import (
 
 @drawing.style
 def learning_curves(records: Sequence[Record]) -> Figure:
-    """Draw loss and accuracy against the step, one above the other.
+    """Draw loss, accuracy and learning rate against the step, one above the other.
 
     Args:
       records: Lines with `loss`, `accuracy` (of the training batches) and, in some,
-        `test_accuracy`.
+        `test_accuracy` or `learning_rate`.
 
     Returns:
-      The figure; a half without data is left out.
+      The figure; a part without data is left out.
     """
     has_loss = any(is_number(r.get("loss")) for r in records)
     has_accuracy = any(is_number(r.get(k)) for r in records for k in LEARNING[1:])
+    has_rate = any(is_number(r.get(RATE)) for r in records)
+    ratios = [1.0] * (has_loss + has_accuracy) + [0.55] * has_rate
     figure = drawing.blank(
-        "Loss and accuracy over time", height=2.0 + 1.7 * has_accuracy
+        "Loss and accuracy over time",
+        height=2.0 + 1.7 * has_accuracy + 0.95 * has_rate,
     )
-    halves = figure.subplots(has_loss + has_accuracy, sharex=True, squeeze=False)[:, 0]
+    halves = figure.subplots(
+        len(ratios),
+        sharex=True,
+        squeeze=False,
+        gridspec_kw={"height_ratios": ratios},
+    )[:, 0]
+    if has_rate:
+        steps, values = thin(*series(records, RATE))
+        halves[-1].plot(steps, values, color=drawing.MUTED, linewidth=1.6)
+        halves[-1].set_ylim(bottom=0)
+        halves[-1].set_ylabel("learning rate")
     if has_loss:
         steps, values = series(records, "loss")
         _noisy(halves[0], steps, values, colour=drawing.BLUE, label=None)
@@ -46,7 +60,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
             scales.log_ticks(halves[0])
         halves[0].set_ylabel("training loss")
     if has_accuracy:
-        axes = halves[-1]
+        axes = halves[int(has_loss)]
         scales.zoom(axes, [series(records, key) for key in LEARNING[1:]])
         steps, values = series(records, "accuracy")
         if len(steps):

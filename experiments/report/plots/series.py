@@ -14,6 +14,7 @@ THRESHOLD, KEPT = "threshold/", "keep_ratio/"
 COST, LIMIT = "budget/cost/", "budget/limit/"
 MULTIPLIER = "budget/multiplier/"
 LEARNING = ("loss", "accuracy", "test_accuracy")
+RATE = "learning_rate"
 REGROWTH = ("newly_pruned", "regrown")
 
 
