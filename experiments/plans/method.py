@@ -153,9 +153,9 @@ def target_keep_ratio(config: Config) -> float | None:
     return jaxprune.masks.keep_ratio_of(config.budget.sparsity)
 
 
-def check_feasible(config: Config, params: Any) -> None:
+def check_feasible(config: Config, keep_ratio: float | None, params: Any) -> None:
     """Raise ValueError, before any training, if a target cannot be met."""
-    if target_keep_ratio(config) is not None:
+    if keep_ratio is not None:
         jax.eval_shape(
             lambda p: jaxprune.global_magnitude(
                 sparsity=config.budget.sparsity,

@@ -10,7 +10,6 @@ import jax
 import jaxprune
 from experiments.logging.files import write_atomically
 from experiments.logging.summary import SUMMARY_FILE
-from experiments.plans.method import channel_limits
 from experiments.report import report
 from experiments.run import trail
 from experiments.run.setting import Setting
@@ -78,7 +77,7 @@ def _phase_seconds(record: trail.Record) -> dict[str, float]:
 
 def _targets(setting: Setting) -> dict[str, float] | None:
     """The limits, as fractions of the dense network; None without any."""
-    targets = channel_limits(setting.config)
+    targets = setting.limits
     if not targets and setting.keep_ratio is not None:
         targets = {"weights": setting.keep_ratio}
     return targets or None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.logging.metrics import MetricsWriter
-from experiments.plans.method import Plan, channel_limits
+from experiments.plans.method import Plan
 from experiments.run import phases, trail
 from experiments.run.advance import is_logged
 from experiments.run.network import Network
@@ -144,7 +144,7 @@ def _write(run: Run, phase: Phase, step: int, metrics: Metrics) -> bool:
 
 def _sizes(run: Run, metrics: Metrics, decided: bool) -> dict[str, Any]:
     """What the progress says of the size: the costs under a limit, or the weights."""
-    names = channel_limits(run.setting.config)
+    names = run.setting.limits
     if not names:
         return {"keep_ratio": metrics["keep_ratio"]}
     if decided:

@@ -11,7 +11,7 @@ import optax
 
 import jaxprune
 from experiments.plans import channels, optimizers
-from experiments.plans.method import Plan, channel_limits
+from experiments.plans.method import Plan
 from experiments.run import parallel, trail
 from experiments.run.network import Network, compact, nonzero_masks
 from experiments.run.setting import Setting
@@ -84,7 +84,7 @@ def make(setting: Setting) -> tuple[Phase, ...]:
             "`config.phases`: at least one of `dense`, `prune` and `finetune` must be "
             "long enough for a step, none is."
         )
-    for name, limit in channel_limits(setting.config).items():
+    for name, limit in setting.limits.items():
         if all(phase.name != "prune" for phase in found):
             raise ValueError(
                 f"`config.budget.{name}={limit}`: `config.phases.prune="
@@ -199,7 +199,7 @@ def _dense(setting: Setting, begin: int, end: int) -> Phase:
 def _prune(setting: Setting, begin: int, end: int) -> Phase:
     task = setting.task._replace(first_step=begin, steps=end - begin)
     plan = setting.config.plan.plan(setting.config, task)
-    if bool(channel_limits(setting.config)) != (plan.allocate is not None):
+    if bool(setting.limits) != (plan.allocate is not None):
         raise ValueError(
             f"`config.plan={setting.config.plan.name}`: a method with a budget of "
             "channels must allocate them, and no other may."

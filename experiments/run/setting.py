@@ -40,6 +40,7 @@ class Setting:
       init: `() -> variables`, the initialised network.
       evaluator: `model -> evaluate`.
       task: what a method knows, but for the length of its phase.
+      limits: on the costs of channels, by name; empty if weights are pruned.
       keep_ratio: the keep ratio to finalize to, or None where a penalty weight decides.
     """
 
@@ -52,6 +53,7 @@ class Setting:
     init: Callable[[], dict[str, Any]]
     evaluator: Evaluator
     task: Task
+    limits: dict[str, float]
     keep_ratio: float | None
 
 
@@ -83,7 +85,8 @@ def prepare(
     # Zeros on the host need no program for each shape.
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     blank = (zeros["params"], zeros.get("batch_stats", {}))
-    check_feasible(config, blank[0])
+    limits, keep_ratio = channel_limits(config), target_keep_ratio(config)
+    check_feasible(config, keep_ratio, blank[0])
     training, held_out = _held_out(config, dataset)
     streams = {"train": _batches(config, dataset)}
     if held_out is not None:
@@ -108,10 +111,11 @@ def prepare(
             steps=0,
             steps_per_epoch=len(dataset.train) // config.data.batch_size,
             loss=make_loss(unmapped, blank[1], _sample(config, training)),
-            channels=_traced(config, workdir, unmapped, blank, image_shape),
+            channels=_traced(config, limits, workdir, unmapped, blank, image_shape),
             judge=_evaluator(_test_batches(config, judged), judged.test_size, unmapped),
         ),
-        keep_ratio=target_keep_ratio(config),
+        limits=limits,
+        keep_ratio=keep_ratio,
     )
 
 
@@ -190,9 +194,8 @@ def _evaluator(batches: data.Batches, size: int, model: Any) -> Callable:
     return evaluate
 
 
-def _traced(config, workdir: Path, model, blank, image_shape):
+def _traced(config, limits, workdir: Path, model, blank, image_shape):
     """The channels of the network with what they cost; None if weights are pruned."""
-    limits = channel_limits(config)
     if not limits:
         return None
     if config.run.parallel == "pmap":
