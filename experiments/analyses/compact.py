@@ -129,7 +129,8 @@ def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
     """
     spec = data.dataset_spec(summary["dataset"])
     side = summary["config"]["data"]["image_size"] or spec.image_shape[0]
-    images = np.zeros((1, side, side, spec.image_shape[-1]), np.float32)
+    sides = (side,) * (len(spec.image_shape) - 1)
+    images = np.zeros((1, *sides, spec.image_shape[-1]), np.float32)
     model = models.create(summary["model"], spec.num_classes)
     variables = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), images

@@ -153,3 +153,15 @@ def test_a_compact_network_that_is_slower_is_called_slower(seconds):
     text = compact_report.table(found)
     assert ("slower here: one batch takes 1.29 times as long" in text) == (seconds > 1)
     assert ("multiples of 8" in text) == (seconds > 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "shape"),
+    [("cnn", "digits", (1, 8, 8, 1)), ("cnn1d", "mnist1d", (1, 40, 1))],
+)
+def test_a_model_of_images_and_one_of_signals_are_made_again(model, dataset, shape):
+    summary = {"model": model, "dataset": dataset}
+    summary["config"] = {"data": {"image_size": 0}}
+    _, variables, images = compact.read_model(summary)
+    assert images.shape == shape
+    assert variables.keys() == {"params", "batch_stats"}
