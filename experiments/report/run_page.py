@@ -177,7 +177,8 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     examples = summary.get("test_examples")
     if is_number(examples) and examples > 0:
         worth = f"{100 / examples:.2g} points"
-        facts.append(f"{count(examples)} test examples, each {worth} of accuracy")
+        split = summary.get("eval_split", "test")
+        facts.append(f"{count(examples)} {split} examples, each {worth} of accuracy")
     weights = (summary.get("final") or {}).get("kept_weights")
     total = (summary.get("final") or {}).get("total_weights")
     if is_number(weights) and is_number(total):

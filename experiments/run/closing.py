@@ -51,6 +51,7 @@ def summarize(
         "seconds": record.seconds,
         "phase_seconds": _phase_seconds(record),
         "test_examples": setting.dataset.test_size,
+        "eval_split": config.data.eval_split,
         "dense_accuracy": record.dense_accuracy,
         "budget": _targets(setting),
         "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},

@@ -76,15 +76,7 @@ def prepare(
     # Initialisation and evaluation take global arrays, whatever the step takes.
     unmapped = model()
     image_shape = next(iter(test))["image"].shape[1:]
-    init = jax.jit(
-        lambda: unmapped.init(
-            jax.random.key(config.seed), jnp.zeros((1, *image_shape)), train=False
-        )
-    )
-    shapes = jax.eval_shape(init)
-    # Zeros on the host need no program for each shape.
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    blank = (zeros["params"], zeros.get("batch_stats", {}))
+    init, blank = _initialisation(config, unmapped, image_shape)
     limits, keep_ratio = channel_limits(config), target_keep_ratio(config)
     check_feasible(config, keep_ratio, blank[0])
     training, held_out = _held_out(config, dataset)
@@ -117,6 +109,19 @@ def prepare(
         limits=limits,
         keep_ratio=keep_ratio,
     )
+
+
+def _initialisation(config: Config, model: Any, image_shape: tuple[int, ...]):
+    """`() -> variables`, and parameters and statistics of their shapes, all zero."""
+    init = jax.jit(
+        lambda: model.init(
+            jax.random.key(config.seed), jnp.zeros((1, *image_shape)), train=False
+        )
+    )
+    shapes = jax.eval_shape(init)
+    # Zeros on the host need no program for each shape.
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return init, (zeros["params"], zeros.get("batch_stats", {}))
 
 
 def _check_batches(config: Config) -> None:

@@ -407,8 +407,8 @@ def _phase_orders(part: _Part, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
     name = "train"
     begin = phase.begin
     if "weights" in orders:
-        name = "train" if phase.name == "finetune" else "weights"
-        begin = 0 if phase.name == "finetune" else begin
+        name = "train" if phase.is_decided else "weights"
+        begin = 0 if phase.is_decided else begin
     mine = orders[name][:, begin : begin + phase.end - phase.begin]
     if not plan.search:
         return mine, mine

@@ -60,31 +60,35 @@ def learning_curves(records: Sequence[Record]) -> Figure:
             scales.log_ticks(halves[0])
         halves[0].set_ylabel("training loss")
     if has_accuracy:
-        axes = halves[int(has_loss)]
-        scales.zoom(axes, [series(records, key) for key in LEARNING[1:]])
-        steps, values = series(records, "accuracy")
-        if len(steps):
-            _noisy(axes, steps, values, colour=drawing.BLUE, label="training batches")
-        steps, values = series(records, "test_accuracy")
-        if len(steps):
-            steps, values = thin(steps, values)
-            axes.plot(
-                steps,
-                values,
-                color=drawing.GREEN,
-                label="test set",
-                zorder=4,
-                marker="o" if len(steps) <= 60 else None,
-                markersize=4.5,
-                markeredgecolor=drawing.PAPER,
-                markeredgewidth=0.8,
-            )
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
-        axes.set_ylabel("accuracy")
-        drawing.legend(axes)
+        _accuracies(halves[int(has_loss)], records)
     for axes in halves:
         scales.steps(axes, records, label=axes is halves[-1], name=axes is halves[0])
     return figure
+
+
+def _accuracies(axes: Axes, records: Sequence[Record]) -> None:
+    """Draw the accuracies on training batches and on the test set."""
+    scales.zoom(axes, [series(records, key) for key in LEARNING[1:]])
+    steps, values = series(records, "accuracy")
+    if len(steps):
+        _noisy(axes, steps, values, colour=drawing.BLUE, label="training batches")
+    steps, values = series(records, "test_accuracy")
+    if len(steps):
+        steps, values = thin(steps, values)
+        axes.plot(
+            steps,
+            values,
+            color=drawing.GREEN,
+            label="test set",
+            zorder=4,
+            marker="o" if len(steps) <= 60 else None,
+            markersize=4.5,
+            markeredgecolor=drawing.PAPER,
+            markeredgewidth=0.8,
+        )
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
+    axes.set_ylabel("accuracy")
+    drawing.legend(axes)
 
 
 @drawing.style
