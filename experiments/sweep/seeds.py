@@ -267,7 +267,7 @@ def _orders(setting: Setting, parts: dict[str, Phase]) -> dict[str, np.ndarray]:
     for name, source in sources.items():
         count = taken[name] * config.data.batch_size
         order = _positions(folder, len(source), config.seed, count)
-        orders[name] = source[order].reshape(taken[name], -1)
+        orders[name] = source[order].reshape(-1, config.data.batch_size)
     return orders
 
 

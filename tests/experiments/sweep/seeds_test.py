@@ -100,6 +100,19 @@ def test_methods_share_initial_weights_and_batches_of_a_seed(short, dataset, tmp
         np.testing.assert_array_equal(batch["image"], dataset.train.images[positions])
 
 
+def test_a_stream_that_nothing_takes_from_is_empty(short, dataset):
+    config = short("mnist1d/uniform", prune=0.1, dense=0.3)
+    given = seeds._arrays(dataset, test=False)
+    orders = seeds._first_part(config, (0,), dataset, given).orders
+    shapes = {name: order.shape for name, order in orders.items()}
+    assert shapes == {
+        "train": (1, 4, 16),
+        "weights": (1, 4, 16),
+        "held_out": (1, 0, 16),
+    }
+    assert orders["weights"].max() < 160
+
+
 def test_the_test_split_is_read_only_when_asked_for(dataset):
     given = seeds._arrays(dataset, test=False)
     assert given.sizes == {"validation": 60}
