@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import nnx
 
+import jaxprune
 from experiments import models
 from experiments.models import cnn_nnx
 from tests.support.rows import rows
@@ -35,6 +37,12 @@ _SIZES = {
     ("resnet20", (32, 32, 3)): 272_474,
     ("resnet32", (32, 32, 3)): 466_906,
     ("resnet56", (32, 32, 3)): 855_770,
+    # Kernels 5 * 1 * 25 + 2 * 3 * 25 * 25 + 5 * 25 * 10 = 5125, biases 3 * 25 + 10
+    ("cnn1d", (40, 1)): 5_210,
+    # the same kernels, norms 3 * 2 * 25, a bias of 10
+    ("cnn1d_norm", (40, 1)): 5_285,
+    # Kernels 40 * 256 + 256 * 256 + 256 * 10 = 78336, biases 2 * 256 + 10
+    ("mlp1d", (40, 1)): 78_858,
 }
 
 # Parameters, and the multiplications of convolutions and dense layers, which tell
@@ -99,6 +107,50 @@ def test_parameter_count(name, image_shape):
         lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
     )
     assert sizes(variables["params"]) == _SIZES[name, image_shape]
+
+
+def test_a_convolution_of_signals_is_that_of_flax_with_its_first_weights():
+    x = jax.random.normal(jax.random.key(1), (3, 40, 1))
+    ours, theirs = models.create("cnn1d", 10), _FlaxCNN1D()
+    params = ours.init(jax.random.key(0), x, train=True)
+    jax.tree.map(
+        np.testing.assert_array_equal, params, theirs.init(jax.random.key(0), x)
+    )
+    np.testing.assert_allclose(
+        ours.apply(params, x, train=True), theirs.apply(params, x), rtol=0, atol=2e-6
+    )
+
+
+class _FlaxCNN1D(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for index, size in enumerate((5, 3, 3), start=1):
+            conv = nn.Conv(25, (size,), strides=2, padding=1, name=f"conv{index}")
+            x = nn.relu(conv(x))
+        return nn.Dense(10, name="dense")(x.reshape((x.shape[0], -1)))
+
+
+def test_channels_of_signals_are_removed_from_all_taps_of_a_kernel():
+    model = models.create("cnn1d_norm", 10)
+    x = jax.random.normal(jax.random.key(1), (3, 40, 1))
+    variables = model.init(jax.random.key(0), x, train=False)
+    graph = jaxprune.trace_channels(
+        functools.partial(model.apply, train=False), variables, x
+    )
+    assert {name: group.size for name, group in graph.groups.items()} == {
+        f"params/conv{index}/kernel:2": 25 for index in (1, 2, 3)
+    }
+    masks = {name: np.arange(25) % 5 != 0 for name in graph.groups}
+    small = graph.compact(masks, variables)
+    shapes = jax.tree.map(jnp.shape, small.trees[0]["params"])
+    assert shapes["conv2"]["kernel"] == (3, 20, 20)
+    assert shapes["dense"]["kernel"] == (100, 10)
+    np.testing.assert_allclose(
+        small.apply_fn(small.trees[0], x),
+        graph.masked(masks)(variables, x),
+        rtol=0,
+        atol=2e-6,
+    )
 
 
 def multiplications(jaxpr):
