@@ -64,8 +64,11 @@ def load(text: str) -> Any:
     if path.is_dir() or not path.exists():
         path = Path(f"{text}.py")
     if not path.is_file():
-        files = {known.split("/")[1]: known for known in names()}
+        files = {known.split("/")[1]: known for known in reversed(names())}
         near = did_you_mean(text, {**files, **{known: known for known in names()}})
+        same = [repr(known) for known in names() if known.split("/")[1] == text]
+        if same:
+            near = f" Did you mean {' or '.join(same)}?"
         raise ValueError(
             f"`config={text!r}`: there is no such config.{near} `python -m experiments "
             "train --help` lists them; any other is given by the path of its file."
