@@ -1,11 +1,15 @@
 """What a user passes by mistake is refused by the function that was called.
 
 The message begins with the call. Each row is a kind of mistake: a number instead of a
-graph, a mask of another size, variables of another pruner.
+graph, a mask of another size, variables of another pruner. All messages in the sources
+are read too: each has the call, the requirement and a remedy.
 """
 
+import ast
 import fractions
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +154,97 @@ OTHERS = {
 }
 
 
+# The older forms, "must be given": what the message begins with, and a call.
+TREE = {"kernel": np.ones((2, 3), np.float32)}
+
+
+def _updated(transformation):
+    return transformation.update(TREE, transformation.init(TREE), None)
+
+
+OTHERS |= {
+    "proximal(prox=3)": [lambda: transforms.proximal(3, 0.1)],
+    "proximal(prox=<lambda>)`: must return a tree": [
+        lambda: transforms.proximal(lambda p, s: [p], 0.1).init(TREE)
+    ],
+    "proximal(prox=<lambda>)`: must keep the shape": [
+        lambda: transforms.proximal(
+            lambda p, s: jax.tree.map(lambda x: x[:1], p), 0.1
+        ).init(TREE)
+    ],
+    "ista(...).update(updates, state, params=None)": [
+        lambda: _updated(transforms.ista(0.1, 0.1))
+    ],
+    "lats(...).update(updates, state, params=None)": [
+        lambda: _updated(jaxprune.lats(SGD, sparsity=0.5, steps=3))
+    ],
+    "freeze_pruned(...).update(updates, state, params=None)": [
+        lambda: _updated(jaxprune.freeze_pruned(jax.tree.map(lambda x: x > 0, TREE)))
+    ],
+    "preconditioned_proximal(preconditioner=3)": [
+        lambda: transforms.preconditioned_proximal(
+            SGD, jaxprune.prox.soft_threshold, 0.1, preconditioner=3
+        )
+    ],
+    "preconditioned_proximal(preconditioner=...)`: must return": [
+        lambda: transforms.preconditioned_proximal(
+            SGD, jaxprune.prox.soft_threshold, 0.1, preconditioner=lambda _: 3
+        ).update(
+            TREE,
+            transforms.preconditioned_proximal(
+                SGD, jaxprune.prox.soft_threshold, 0.1, preconditioner=lambda _: 3
+            ).init(TREE),
+            TREE,
+        )
+    ],
+    "adam_preconditioner()(state)`: the state must hold": [
+        lambda: transforms.adam_preconditioner()(SGD.init(TREE))
+    ],
+    "reach_keep_ratio(pruner=3)": [
+        lambda: transforms.reach_keep_ratio(SGD, 3, keep_ratio=0.5, shape=lambda t: t)
+    ],
+    "reach_keep_ratio(shape=3)": [
+        lambda: transforms.reach_keep_ratio(
+            SGD, jaxprune.soft_thresholding(), keep_ratio=0.5, shape=3
+        )
+    ],
+    "follow_threshold(...)`: the tree must have the entries": [
+        lambda: transforms.follow_threshold(
+            SGD, jaxprune.soft_thresholding(), threshold=1.0
+        ).init(TREE)
+    ],
+    "soft_threshold(params, scaling)`: scalings must broadcast": [
+        lambda: jaxprune.prox.soft_threshold(TREE, np.ones((3, 3), np.float32))
+    ],
+    "soft_threshold(params, scaling)`: the scaling must be": [
+        lambda: jaxprune.prox.soft_threshold(TREE, {"other": 1.0})
+    ],
+    "soft_threshold(params, ...)`: leaves must be floating": [
+        lambda: jaxprune.prox.soft_threshold({"kernel": np.ones(3, np.int32)}, 1.0)
+    ],
+    "box(lower=1, upper=0)": [lambda: jaxprune.prox.box(TREE, lower=1, upper=0)],
+    "group_soft_threshold(group_axes=(5,))": [
+        lambda: jaxprune.prox.group_soft_threshold(TREE, group_axes=5)
+    ],
+    "group_soft_threshold(params, scaling)`: one scaling": [
+        lambda: jaxprune.prox.group_soft_threshold(
+            TREE, np.ones((2, 3), np.float32), group_axes=-1
+        )
+    ],
+    "resolve(params, where)`: `where` must be a tree prefix": [
+        lambda: jaxprune.tree.resolve(TREE, {"a": True})
+    ],
+    "magnitude(": [
+        lambda: jaxprune.magnitude(sparsity=0.5, where={"a": True}).masks(TREE, {})
+    ],
+    "lats(..., where=...)`: `where` must hold Python booleans": [
+        lambda: jaxprune.lats(SGD, sparsity=0.5, steps=3, where={"kernel": 3}).init(
+            TREE
+        )
+    ],
+}
+
+
 @pytest.mark.parametrize("begins", GRAPHS)
 def test_messages_of_functions_of_a_graph_begin_with_the_call(begins, graph):
     for call in GRAPHS[begins]:
@@ -187,3 +282,64 @@ def test_an_attribute_of_the_model_is_found_in_the_message():
         _ = _module().kernel
     with pytest.raises(AttributeError, match="no attribute 'kern'"):
         _ = _module().kern
+
+
+SOURCES = pathlib.Path(jaxprune.__file__).parent
+# What another exception wraps, or what no message is.
+INTERNAL = {"a name stands twice", "ft_in", "{key}"}
+
+
+def _written(node):
+    """Return a message as it is written, values as their expressions in braces."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_written, node.values))
+    if isinstance(node, ast.FormattedValue):
+        return "{" + ast.unparse(node.value).replace("`", "") + "}"
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+        return _written(node.args[0])
+    if isinstance(node, ast.BinOp):
+        return _written(node.left) + _written(node.right)
+    return "{" + ast.unparse(node).replace("`", "") + "}"
+
+
+def _messages():
+    """Yield the place and the text of every message that the library raises."""
+    for path in sorted(SOURCES.rglob("*.py")):
+        module = ast.parse(path.read_text())
+        # Values that begin a message, by the name that holds them; functions that
+        # return one.
+        begins = {
+            target.id: _written(node.value)
+            for node in ast.walk(module)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.JoinedStr)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        made = {
+            node.name: _written(inner.value)
+            for node in ast.walk(module)
+            if isinstance(node, ast.FunctionDef)
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.Return) and inner.value is not None
+        }
+        for node in ast.walk(module):
+            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+                continue
+            calls = [node.exc.args[0], node.exc]
+            helpers = [ast.unparse(getattr(call, "func", call)) for call in calls]
+            helped = [made[name] for name in helpers if name in made]
+            text = helped[0] if helped else _written(calls[0])
+            name = re.match(r"\{(\w+)\}", text)
+            if name and name[1] in begins:
+                text = begins[name[1]] + text[name.end() :]
+            if text not in INTERNAL:
+                yield f"{path.relative_to(SOURCES)}:{node.lineno}", text
+
+
+def test_all_messages_have_the_call_the_requirement_and_a_remedy():
+    found = dict(_messages())
+    assert len(found) > 100
+    form = re.compile(r"`[^`]+`: .*[^.](\. ?[A-Z`{].*|; .*|\.?\{.*\}\.?)", re.DOTALL)
+    assert not {place: text for place, text in found.items() if not form.match(text)}

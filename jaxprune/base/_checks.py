@@ -27,6 +27,14 @@ def is_one_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether `value` is an integer or a known array of one; no boolean is."""
+    if isinstance(value, np.ndarray | jax.Array):
+        known = not isinstance(value, jax.core.Tracer)
+        return known and value.ndim == 0 and value.dtype.kind in "iu"
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_concrete(call: str, *values: Any) -> None:
     """Refuse traced arrays, for functions that decide by values on the host.
 
@@ -127,7 +135,10 @@ def check_fraction(call: str, name: str, value: Any, *, closed: bool) -> None:
         0 <= float(value) <= 1 if closed else 0 < float(value) < 1
     )
     if not inside:
-        raise ValueError(f"`{call}({name}={value!r})`: must be a number in {interval}.")
+        raise ValueError(
+            f"`{call}({name}={value!r})`: must be a number in {interval}. Pass a"
+            " fraction, such as 0.5."
+        )
 
 
 def check_momentum(call: str, value: Any) -> None:
@@ -143,8 +154,7 @@ def check_momentum(call: str, value: Any) -> None:
 
 def check_positive_int(call: str, name: str, value: Any) -> int:
     """Return `value` as an int, refusing what is not a whole number >= 1."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
+    if not is_whole(value) or value < 1:
         raise ValueError(
             f"`{call}({name}={value!r})`: must be a whole number, at least 1. Count"
             f" optimizer steps (or epochs) as a Python int, e.g."
@@ -181,7 +191,10 @@ def check_positive(call: str, name: str, value: Any) -> None:
         return
     _check_number(call, name, value)
     if not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
-        raise ValueError(f"`{call}({name}={value!r})`: must be positive and finite.")
+        raise ValueError(
+            f"`{call}({name}={value!r})`: must be positive and finite. Leave it out for"
+            " the default, or pass a number above 0."
+        )
 
 
 def _check_number(call: str, name: str, value: Any) -> None:

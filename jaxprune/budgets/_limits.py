@@ -161,7 +161,7 @@ def _check_bound(call: str, name: str, bound: Any) -> None:
     if not is_static_number(bound):
         raise TypeError(
             f"`{call}({name}={bound!r})`: a limit must be a number in (0, 1] or a "
-            "schedule of the step."
+            "schedule of the step. Pass the fraction of the dense cost, such as 0.5."
         )
     _check_range(call, name, bound, "")
 

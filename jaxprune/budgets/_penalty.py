@@ -80,7 +80,9 @@ def _check_weight(weight: Any) -> None:
     if isinstance(weight, jax.Array):
         return
     if not is_static_number(weight):
-        raise TypeError(f"`weighted(weight={weight!r})`: must be a number.")
+        raise TypeError(
+            f"`weighted(weight={weight!r})`: must be a number. Pass e.g. `1e-4`."
+        )
     if not 0 <= float(weight) <= float(jnp.finfo(jnp.float32).max):
         raise ValueError(
             f"`weighted(weight={weight})`: must be finite and not negative. A positive "

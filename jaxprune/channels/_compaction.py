@@ -108,7 +108,7 @@ def masked(
     if name not in graph.functions:
         raise ValueError(
             f"`graph.masked(function={function!r})`: must be the name of a function "
-            f"that was traced, one of {list(graph.functions)}."
+            f"that was traced. Pass one of {list(graph.functions)}."
         )
     _check_removable("masked", graph, masks)
     kept = _kept_leaves(graph, read_masks("graph.masked", graph, masks))
@@ -229,9 +229,9 @@ def _check_shapes(graph, kept, params):
     given = jtree.named_leaves(params)
     if list(given) != list(graph.leaves):
         raise ValueError(
-            "`apply_fn(params, ...)` of a compact or masked network: the parameters "
+            "`apply_fn(params, ...)`: the parameters of a compact or masked network "
             f"must have the leaves that were traced, {list(graph.leaves)}, got "
-            f"{list(given)}."
+            f"{list(given)}. Pass the `trees` of the same call of `compact`."
         )
     for name, leaf in graph.leaves.items():
         left = kept.get(name, (None,) * len(leaf.shape))
@@ -241,7 +241,7 @@ def _check_shapes(graph, kept, params):
         )
         if tuple(given[name].shape) != shape:
             raise ValueError(
-                "`apply_fn(params, ...)` of a compact or masked network: leaf "
-                f"{name!r} must have shape {shape}, got {given[name].shape}. Pass the "
-                "`trees` of the same call of `compact`."
+                f"`apply_fn(params, ...)`: leaf {name!r} of this network must have "
+                f"shape {shape}, got {given[name].shape}. Pass the `trees` of the same "
+                "call of `compact`."
             )

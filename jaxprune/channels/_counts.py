@@ -51,7 +51,7 @@ def check_known(call: str, graph: ChannelGraph, names: Any) -> None:
     for name in names:
         if name not in graph.groups:
             raise ValueError(
-                f"`{call}`: {name!r} must be the name of a group, it is none. "
+                f"`{call}`: {name!r} must be the name of a group. "
                 + near(str(name), graph.groups)
             )
 
@@ -305,7 +305,8 @@ def _most_important_of(call: str, group: Group, scores, count):
         raise ValueError(
             f"`{call}(graph, scores, counts)`: the scores of group {group.name!r} must "
             f"have shape ({group.size},), one for each channel, got "
-            f"{None if scores is None else np.shape(scores)}."
+            f"{None if scores is None else np.shape(scores)}. `filter_norms(graph)` "
+            "makes such scores of the parameters."
         )
     if isinstance(scores, jax.core.Tracer) or isinstance(count, jax.core.Tracer):
         return most_important(jnp.asarray(scores), count)

@@ -154,7 +154,7 @@ def apply_gates(
       [[1.0], [0.25]]
     """
     leaves, gated = jtree.named_leaves(params), {}
-    for name, axis, factor in _factors(plan, leaves, gates):
+    for name, axis, factor in _factors("apply_gates", plan, leaves, gates):
         leaf = gated.get(name, leaves[name])
         shape = [-1 if d == axis else 1 for d in range(leaf.ndim)]
         gated[name] = leaf * factor.reshape(shape).astype(leaf.dtype)
@@ -190,7 +190,7 @@ def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -
     """
     leaves = jtree.named_leaves(params)
     masks = {name: jnp.asarray(True) for name in leaves}
-    for name, axis, factor in _factors(plan, leaves, gates):
+    for name, axis, factor in _factors("gate_masks", plan, leaves, gates):
         size = leaves[name].shape
         shape = [-1 if d == axis else 1 for d in range(len(size))]
         here = jnp.broadcast_to((factor != 0).reshape(shape), size)
@@ -198,9 +198,9 @@ def gate_masks(plan: GatePlan, params: Params, gates: Mapping[str, ArrayLike]) -
     return jtree.replace(params, masks)
 
 
-def _factors(plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
+def _factors(call, plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
     """Yield what multiplies each index of each axis on which channels are read."""
-    _check_gates(plan, gates)
+    _check_gates(call, plan, gates)
     dtype = jnp.result_type(jnp.float32, *gates.values())
     whole = [
         jnp.asarray(gates[name], dtype) if name in gates else jnp.ones(size, dtype)
@@ -208,27 +208,28 @@ def _factors(plan, leaves, gates) -> Iterator[tuple[str, int, jax.Array]]:
     ]
     numbered = jnp.concatenate([*whole, jnp.ones(1, dtype)])
     for name, places in plan.places.items():
-        present = _present(name, leaves)
+        present = _present(call, name, leaves)
         for axis, numbers in places:
             columns = [numbered[column] for column in numbers.T]
             yield present, axis, functools.reduce(jnp.multiply, columns)
 
 
-def _check_gates(plan, gates: Mapping[str, Any]) -> None:
+def _check_gates(call, plan, gates: Mapping[str, Any]) -> None:
     for name, gate in gates.items():
         if name not in plan.sizes:
             raise ValueError(
-                f"channel gates: no group is called {name!r}; the groups are "
+                f"`{call}(gates)`: no group is called {name!r}. The groups are "
                 f"{list(plan.sizes)}."
             )
         if jnp.shape(gate) != (plan.sizes[name],):
             raise ValueError(
-                f"channel gates of group {name!r} must have shape "
-                f"{(plan.sizes[name],)}, got {jnp.shape(gate)}."
+                f"`{call}(gates)`: the gates of group {name!r} must have shape "
+                f"{(plan.sizes[name],)}, got {jnp.shape(gate)}. Pass one number for "
+                "each channel."
             )
 
 
-def _present(name, leaves) -> str:
+def _present(call, name, leaves) -> str:
     """Return the name of a leaf of the graph in a tree, or in its part `params`."""
     if name in leaves:
         return name
@@ -236,6 +237,6 @@ def _present(name, leaves) -> str:
     if short in leaves:
         return short
     raise ValueError(
-        f"channel gates: leaf {name!r} reads channels and is missing; the leaves are "
-        f"{list(leaves)}. Pass the parameters that were traced."
+        f"`{call}(params)`: leaf {name!r} reads channels and is missing; the leaves "
+        f"are {list(leaves)}. Pass the parameters that were traced."
     )

@@ -121,7 +121,10 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
     """
     check_graph("filter_norms", graph)
     if order not in (1, 2):
-        raise ValueError(f"`filter_norms(order={order})`: must be 1 or 2.")
+        raise ValueError(
+            f"`filter_norms(order={order!r})`: must be 1 or 2. Pass 1 for sums of "
+            "magnitudes, 2 for Euclidean norms."
+        )
 
     def importance(params):
         leaves = _leaves("filter_norms", params, graph)

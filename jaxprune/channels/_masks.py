@@ -97,7 +97,8 @@ def _checked(call: str, group: Group, mask) -> np.ndarray:
     if mask.shape != (group.size,):
         raise ValueError(
             f"`{call}(masks)`: {place} must have shape {(group.size,)}, one "
-            f"entry for each channel, got {mask.shape}."
+            f"entry for each channel, got {mask.shape}. Make masks of this graph, with "
+            "`largest_channels` for instance."
         )
     if not mask.any():
         raise ValueError(
@@ -112,7 +113,8 @@ def _from_tree(call: str, graph, masks) -> dict[str, np.ndarray]:
     if leaves.keys() != graph.leaves.keys():
         raise ValueError(
             f"`{call}(masks)`: must have the leaves that were traced, "
-            f"{list(graph.leaves)}, got {list(leaves)}."
+            f"{list(graph.leaves)}, got {list(leaves)}. Pass a mask for each of them, "
+            "True where nothing goes."
         )
     gone = {name: _gone(call, graph, name, mask) for name, mask in leaves.items()}
     for pin in graph.pinned:
@@ -135,7 +137,8 @@ def _gone(call: str, graph, name, mask) -> list[np.ndarray]:
     ):
         raise ValueError(
             f"`{call}(masks)`: the mask of leaf {name!r} must have shape {shape}, one "
-            f"that broadcasts to it, or (), got {mask.shape}."
+            f"that broadcasts to it, or (), got {mask.shape}. Pass True where nothing "
+            "goes."
         )
     full = np.broadcast_to(mask, shape)
     axes = range(len(shape))
@@ -148,7 +151,8 @@ def _check_pinned(call: str, pin, gone):
     if len(gone) > 1 and gone[pin.indices].any() and not gone.all():
         raise ValueError(
             f"`{call}(masks)`: the mask of leaf {pin.leaf!r}, axis {pin.axis}, removes "
-            f"{np.flatnonzero(gone).tolist()}, which must stay: {pin.reason}."
+            f"{np.flatnonzero(gone).tolist()}, which must stay: {pin.reason}. Keep "
+            "them in the mask."
         )
 
 

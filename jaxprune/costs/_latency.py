@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._checks import check_positive_int, is_one_number
 from jaxprune.channels._counts import channel_counts, largest_channels
 from jaxprune.channels._graph import ChannelGraph, check_graph
 from jaxprune.costs import _channels as costs
@@ -126,10 +127,11 @@ def random_keep_ratios(
       ValueError: if `number` or `min_keep_ratio` is out of range.
     """
     check_graph("random_keep_ratios", graph)
-    if number < 1 or not 0 < min_keep_ratio <= 1:
+    check_positive_int("random_keep_ratios", "number", number)
+    if not is_one_number(min_keep_ratio) or not 0 < min_keep_ratio <= 1:
         raise ValueError(
-            f"`random_keep_ratios(number={number}, "
-            f"min_keep_ratio={min_keep_ratio})`: must be at least 1 and in (0, 1]."
+            f"`random_keep_ratios(min_keep_ratio={min_keep_ratio!r})`: must be a "
+            "number in (0, 1]. Pass e.g. 0.1."
         )
     shape = number - 1, len(graph.groups)
     drawn = np.asarray(jax.random.uniform(key, shape, minval=min_keep_ratio)).tolist()

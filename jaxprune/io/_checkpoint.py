@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxprune import tree
+from jaxprune.base._checks import is_whole
 from jaxprune.io import _leaves as leaves
 
 _DISCARDED = ".discarded"
@@ -71,7 +72,7 @@ def save(
       The folder.
 
     Raises:
-      ValueError: if `step` is negative, or two leaves have one name.
+      ValueError: if `step` is no whole number or negative, or two leaves have one name.
       TypeError: if a leaf is no array, typed key or number.
       OSError: if the disk is full or cannot be written; earlier checkpoints stay.
 
@@ -83,8 +84,12 @@ def save(
       ...     latest(directory).metadata
       {'loss': 1.0}
     """
-    if step < 0:
-        raise ValueError(f"`save(step={step})`: a step must not be negative.")
+    if not is_whole(step) or step < 0:
+        raise ValueError(
+            f"`save(step={step!r})`: must be a whole number, at least 0. Pass the "
+            "number of optimizer steps."
+        )
+    step = int(step)
     kept = leaves.records(f"save({str(directory)!r}, step={step})", state)
     named = tree.named_leaves(state)
     arrays = {

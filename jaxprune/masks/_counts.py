@@ -15,7 +15,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.base._checks import is_one_number
+from jaxprune.base._checks import is_one_number, is_whole
 
 _BITS = 12  # of the low word: sums of half a million low words fit into 31 bits
 _BASE = 1 << _BITS
@@ -43,8 +43,11 @@ def keep_count(keep_ratio: float, size: int) -> int:
       >>> keep_count(0.29, 100)
       29
     """
-    if size < 0:
-        raise ValueError(f"`keep_count(size={size})`: must be at least 0.")
+    if not is_whole(size) or size < 0:
+        raise ValueError(
+            f"`keep_count(size={size!r})`: must be a whole number, at least 0. Pass "
+            "the number of weights."
+        )
     return exact_count("keep_count", keep_ratio, size)
 
 

@@ -140,7 +140,8 @@ def shares_of(
         if share is None or not 0 < share < math.inf:
             raise ValueError(
                 f"`{call}(distribution=...)`: shares must be positive numbers, or None "
-                f"for every layer, got {share!r} for the shape {shape}."
+                f"for every layer, got {share!r} for the shape {shape}. Pass "
+                "`masks.erk`, `masks.uniform` or a function that returns such shares."
             )
     return [Fraction(share or 0) for share in shares]
 
@@ -154,15 +155,16 @@ def check_bounds(call, keep_ratio, min_keep_ratio, keep, floors, caps) -> None:
     least, most, size = sum(floors), sum(caps), max(sum(caps), 1)
     if keep < least:
         raise ValueError(
-            f"`{call}(keep_ratio={keep_ratio})` keeps {keep} weights, but with "
+            f"`{call}(keep_ratio={keep_ratio})`: {keep} weights would be kept, with "
             f"`min_keep_ratio={min_keep_ratio}` the layers together keep at least "
             f"{least}. Ask for a keep ratio of at least {least / size:.3g}, or lower "
             "`min_keep_ratio`."
         )
     if keep > most:
         raise ValueError(
-            f"`{call}(keep_ratio={keep_ratio})` keeps {keep} weights, but the masks "
-            f"that already hold keep {most}, and nothing comes back. Ask for less."
+            f"`{call}(keep_ratio={keep_ratio})`: {keep} weights would be kept, but the "
+            f"masks that already hold keep {most}, and nothing comes back. Ask for "
+            "less."
         )
 
 

@@ -4,7 +4,6 @@ Counts are exact: ties are settled by position, first come, first kept.
 """
 
 import math
-import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._checks import is_whole
 from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
 from jaxprune.masks._distributions import (
@@ -55,13 +55,13 @@ def top_k_masks(scores: Any, keep: jax.Array | int) -> Any:
     """
     leaves, treedef = jax.tree.flatten(scores)
     size = sum(math.prod(leaf.shape) for leaf in leaves)
-    if not isinstance(keep, jax.Array | Count):
-        whole = isinstance(keep, numbers.Integral) and not isinstance(keep, bool)
-        if not whole or not 0 <= keep <= size:
-            raise ValueError(
-                f"`top_k_masks(keep={keep!r})`: must be a whole number from 0 to the "
-                f"number of entries, {size}."
-            )
+    counted = isinstance(keep, jax.Array | Count)
+    if not counted and not (is_whole(keep) and 0 <= keep <= size):
+        raise ValueError(
+            f"`top_k_masks(keep={keep!r})`: must be a whole number from 0 to the "
+            f"number of entries, {size}. `keep_count(keep_ratio, size)` makes one of a "
+            "fraction."
+        )
     refuse_nan(f"top_k_masks(keep={keep})", dict(enumerate(leaves)))
     return jax.tree.unflatten(treedef, largest(leaves, keep))
 

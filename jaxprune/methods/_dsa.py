@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprune.base._checks import check_positive_int
+from jaxprune.base._checks import check_positive, check_positive_int
 from jaxprune.base._protocols import ChannelPruner, Pruned
 from jaxprune.channels._counts import (
     Fixed,
@@ -172,7 +172,8 @@ class _Layout(NamedTuple):
                 raise ValueError(
                     f"`dsa(importance=...)`: what it returns for group {name!r} must "
                     f"have shape ({size},), one number for each channel, got "
-                    f"{jnp.shape(scores[name])}."
+                    f"{jnp.shape(scores[name])}. `channels.filter_norms(graph)` "
+                    "returns such scores."
                 )
             rows.append(jnp.pad(scores[name], (0, max(self.sizes) - size)))
         return jnp.stack(rows).astype(jnp.float32)
@@ -298,10 +299,7 @@ def sharpness_schedule(
     """
     check_positive_int("sharpness_schedule", "every", every)
     for name, value in (("steps", steps), ("initial", initial), ("final", final)):
-        if not 0 < value < math.inf:
-            raise ValueError(
-                f"`sharpness_schedule({name}={value})`: must be positive and finite."
-            )
+        check_positive("sharpness_schedule", name, value)
     growth = math.log(final / initial)
 
     def schedule(step):

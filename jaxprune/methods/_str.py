@@ -188,7 +188,10 @@ def _reparameterized(
     optimizer: optax.GradientTransformation,
 ) -> Pruner:
     if is_static_number(init_value) and not np.all(np.isfinite(init_value)):
-        raise ValueError(f"`{call}(init_value={init_value})`: must be finite.")
+        raise ValueError(
+            f"`{call}(init_value={init_value})`: must be finite. Leave it out for the "
+            "default."
+        )
     check_positive(call, "temperature", temperature)
     check_min_keep_ratio(call, min_keep_ratio)
 

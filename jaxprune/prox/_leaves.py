@@ -35,9 +35,9 @@ def map_leaves(call: str, rule: Rule, params: Any, scaling: Any) -> Any:
             a not in (1, b) for a, b in zip(s.shape[::-1], x.shape[::-1], strict=False)
         ):
             raise ValueError(
-                f"`{call}(params, scaling)` must have scalings that broadcast to"
-                f" their leaves, got shape {s.shape} for leaf {name!r} of shape"
-                f" {x.shape}. Pass a scalar or an array of a shape such as"
+                f"`{call}(params, scaling)`: scalings must broadcast to their leaves,"
+                f" got shape {s.shape} for leaf {name!r} of shape {x.shape}. Pass a"
+                f" scalar or an array of a shape such as"
                 f" {(1,) * max(x.ndim - 1, 0) + x.shape[-1:]}."
             )
         return rule(x.astype(dtype), s, name).astype(x.dtype)
@@ -55,9 +55,9 @@ def floating_leaf(call: str, name: str, x: Any) -> jax.Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"`{call}(params, ...)` must have floating-point leaves, got leaf"
-            f" {name!r} of dtype {x.dtype}. Leave it out: select other leaves with"
-            " the `where` of the transformation."
+            f"`{call}(params, ...)`: leaves must be floating-point arrays, {name!r} is"
+            f" of dtype {x.dtype}. Leave it out: select other leaves with the `where`"
+            " of the transformation."
         )
     return x
 
@@ -70,7 +70,8 @@ def broadcast_scaling(call: str, params: Any, scaling: Any) -> Any:
         return jax.tree.broadcast(scaling, params)
     except ValueError as error:
         raise ValueError(
-            f"`{call}(params, scaling)` must have a scalar or a prefix of the"
-            f" parameters as scaling, got {jax.tree.structure(scaling)} for"
-            f" parameters {jax.tree.structure(params)}."
+            f"`{call}(params, scaling)`: the scaling must be a number or a tree prefix"
+            f" of the parameters, got {jax.tree.structure(scaling)} for"
+            f" {jax.tree.structure(params)}. Pass one number for all leaves, or a tree"
+            " like the parameters."
         ) from error

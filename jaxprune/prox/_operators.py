@@ -170,10 +170,10 @@ def group_soft_threshold(
         s = s.reshape((1,) * (x.ndim - s.ndim) + s.shape)
         if any(s.shape[axis] != 1 for axis in summed):
             raise ValueError(
-                "`group_soft_threshold(params, scaling, ...)` needs one scaling per"
-                f" group, but for leaf {name!r} of shape {x.shape} with"
-                f" group_axes={axes} it has shape {s.shape}. Give it size 1 on the"
-                f" axes {summed}."
+                "`group_soft_threshold(params, scaling)`: one scaling is needed for"
+                f" each group, that of leaf {name!r} of shape {x.shape} with"
+                f" group_axes={axes} has shape {s.shape}. Give it size 1 on the axes"
+                f" {summed}."
             )
         # In units of the largest entry the squares neither overflow nor vanish.
         largest = jnp.max(jnp.abs(x), axis=summed, keepdims=True, initial=0)
@@ -282,8 +282,8 @@ def box(params: Any, scaling: Any = 1.0, *, lower: Any, upper: Any) -> Any:
     static = not (isinstance(lower, jax.Array) or isinstance(upper, jax.Array))
     if static and not lower <= upper:
         raise ValueError(
-            "`box(..., lower=..., upper=...)` must have lower <= upper, got"
-            f" lower={lower!r}, upper={upper!r}. Exchange the two."
+            f"`box(lower={lower!r}, upper={upper!r})`: must have lower <= upper."
+            " Exchange the two."
         )
     return map_leaves("box", lambda x, *_: jnp.clip(x, lower, upper), params, scaling)
 
@@ -294,8 +294,8 @@ def _existing_axes(axes: tuple[int, ...], shape: tuple[int, ...], name: str) -> 
     found = {axis % len(shape) for axis in axes if axis not in missing}
     if missing or len(found) < len(axes):
         raise ValueError(
-            "`group_soft_threshold(..., group_axes=...)` must name different axes of"
-            f" every leaf, got group_axes={axes} for leaf {name!r} of shape {shape}."
-            " Leave such leaves out with the `where` of the transformation."
+            f"`group_soft_threshold(group_axes={axes!r})`: must name different axes of"
+            f" every leaf, leaf {name!r} has shape {shape}. Leave such leaves out with"
+            " the `where` of the transformation."
         )
     return found

@@ -114,9 +114,9 @@ def from_learning_rate(
     sums = np.cumsum(weights)
     if not sums[-1] > 0:
         raise ValueError(
-            f"`{call}(learning_rate, ...)` must be positive at some of its"
-            f" {steps} steps, got 0 at all of them. Pass the schedule that the"
-            " optimizer uses, and the number of its steps."
+            f"`{call}(learning_rate=..., steps={steps})`: must be positive at some of"
+            " its steps, is 0 at all of them. Pass the schedule that the optimizer"
+            " uses, and the number of its steps."
         )
     table = np.concatenate([[0.0], sums / sums[-1]])
 

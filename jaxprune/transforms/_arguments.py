@@ -16,10 +16,9 @@ def check_prox(call: str, prox: Any) -> None:
     """Refuse what is not a function `(params, scaling) -> params`."""
     if not callable(prox):
         raise TypeError(
-            f"`{call}(prox, ...)` must be given a function (params, scaling) ->"
-            f" params, got {prox!r} of type {type(prox).__name__}. Pass"
-            " `jaxprune.prox.soft_threshold` itself, or bind its configuration with"
-            " `functools.partial`."
+            f"`{call}(prox={prox!r})`: must be a function (params, scaling) -> params,"
+            f" got a {type(prox).__name__}. Pass `jaxprune.prox.soft_threshold` itself,"
+            " or bind its configuration with `functools.partial`."
         )
 
 
@@ -35,9 +34,10 @@ def check_result(call: str, prox: Prox, params: Any) -> None:
     result = jax.eval_shape(prox, shapes, jax.ShapeDtypeStruct((), jnp.float32))
     if jax.tree.structure(result) != jax.tree.structure(shapes):
         raise ValueError(
-            f"`{call}(prox, ...)` must be given a prox that returns the structure it"
-            f" gets, got {jax.tree.structure(result)} for"
-            f" {jax.tree.structure(shapes)}."
+            f"`{call}(prox={_named(prox)})`: must return a tree of the structure that"
+            f" it gets, returns {jax.tree.structure(result)} for"
+            f" {jax.tree.structure(shapes)}. Apply it to each leaf, with"
+            " `jax.tree.map`."
         )
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(shapes),
@@ -47,18 +47,22 @@ def check_result(call: str, prox: Prox, params: Any) -> None:
         if x.shape != y.shape:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
-                f"`{call}(prox, ...)` must be given a prox that keeps shapes, got"
-                f" {y.shape} for leaf {name!r} of shape {x.shape}."
+                f"`{call}(prox={_named(prox)})`: must keep the shape of every leaf,"
+                f" returns {y.shape} for leaf {name!r} of shape {x.shape}. Leave such"
+                " leaves out with `where`."
             )
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def require_params(call: str, params: Any) -> Any:
     """Return the parameters, refusing an update without them."""
     if params is None:
         raise ValueError(
-            f"`{call}(...).update(updates, state, params)` must be given the"
-            " parameters, got params=None. Pass the current parameters as the third"
-            " argument of the optimizer's `update`."
+            f"`{call}(...).update(updates, state, params=None)`: the parameters are"
+            " needed. Pass the current ones as the third argument of `update`."
         )
     return params
 
@@ -116,8 +120,8 @@ def check_size(call: str, sparsity: Any, steps: Any) -> int:
         )
     if steps is None:
         raise ValueError(
-            f"`{call}(sparsity=..., steps=None)`: the number of steps must be given."
-            " Pass the number of updates after which the size is met."
+            f"`{call}(sparsity=..., steps=None)`: a number of steps is needed. Pass the"
+            " number of updates after which the size is met."
         )
     return check_positive_int(call, "steps", steps)
 
@@ -128,6 +132,7 @@ def check_exactly_one(call: str, given: dict[str, Any]) -> None:
     if len(names) != 1:
         wanted = " or ".join(f"`{name}=`" for name in given)
         raise ValueError(
-            f"`{call}(...)`: exactly one of {wanted} must be given, got"
-            f" {names or 'none'}. The first is a fixed schedule, the other a size."
+            f"`{call}(...)`: exactly one of {wanted} is needed, got"
+            f" {names or 'none'}. Pass the first for a fixed schedule, the other for a"
+            " size."
         )

@@ -97,8 +97,8 @@ def preconditioned_proximal(
     check_scalar_or_schedule(call, "scaling", scaling)
     if not callable(preconditioner):
         raise TypeError(
-            f"`{call}(..., preconditioner=...)` must be a function of the optimizer's"
-            f" state, got {preconditioner!r}. Pass e.g. `adam_preconditioner()`."
+            f"`{call}(preconditioner={preconditioner!r})`: must be a function of the"
+            " optimizer's state. Pass e.g. `adam_preconditioner()`."
         )
 
     def rule(count, params, moved, metric):
@@ -154,10 +154,10 @@ def _preconditioned(
         metric = preconditioner(inner_state)
         if jax.tree.structure(metric) != jax.tree.structure(params):
             raise ValueError(
-                f"`{call}(..., preconditioner=...)` must return a tree like the"
-                f" parameters {jax.tree.structure(params)}, got"
-                f" {jax.tree.structure(metric)}. Select leaves with `where`, not with"
-                " `optax.masked` around the optimizer."
+                f"`{call}(preconditioner=...)`: must return a tree like the parameters,"
+                f" {jax.tree.structure(params)}, returns {jax.tree.structure(metric)}."
+                " Select leaves with `where`, not with `optax.masked` around the"
+                " optimizer."
             )
         chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
@@ -214,8 +214,8 @@ def adam_preconditioner(
         found = [s for s in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(s)]
         if len(found) != 1:
             raise ValueError(
-                "`adam_preconditioner()(state)` must be given a state with exactly one"
-                f" `optax.ScaleByAdamState`, got {len(found)}. Wrap each Adam in a"
+                "`adam_preconditioner()(state)`: the state must hold exactly one"
+                f" `optax.ScaleByAdamState`, holds {len(found)}. Wrap each Adam in a"
                 " `preconditioned_proximal` of its own, or write the function that"
                 " reads your optimizer's preconditioner."
             )

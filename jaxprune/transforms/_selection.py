@@ -33,8 +33,9 @@ def selection(call: str, params: Any, where: tree.Where | None) -> Any:
         # optax's placeholder for parameters, or all leaves are masked.
         return params
     chosen = tree.kernels if where is None else where
-    tree.select(params, chosen, call=f"{call}(..., where=...)")
-    return jax.tree.map(bool, tree.resolve(params, chosen))
+    call = f"{call}(..., where=...)"
+    tree.select(params, chosen, call=call)
+    return jax.tree.map(bool, tree.resolve(params, chosen, call=call))
 
 
 def only(chosen: Any, whole: Any) -> Any:

@@ -184,7 +184,7 @@ def reach_keep_ratio(
         keep_count(float(keep_ratio), 1)  # checks the range
     if not callable(shape):
         raise TypeError(
-            f"`reach_keep_ratio(shape={shape!r})` must be a schedule from 0 to 1. Pass"
+            f"`reach_keep_ratio(shape={shape!r})`: must be a schedule from 0 to 1. Pass"
             " `schedules.from_learning_rate(rate, final=1.0, steps=n)`."
         )
 
@@ -207,9 +207,8 @@ def _with_thresholds(call: str, optimizer: Any, pruner: Pruner, target):
     inner = checks.with_extra_args(call, optimizer)
     if not (hasattr(pruner, "apply") and hasattr(pruner, "masks")):
         raise TypeError(
-            f"`{call}(optimizer, pruner, ...)` must be given a `jaxprune.Pruner`, got"
-            f" {pruner!r}. Pass the `jaxprune.soft_thresholding()` whose variables"
-            " are trained."
+            f"`{call}(pruner={pruner!r})`: must be a `jaxprune.Pruner`. Pass the"
+            " `jaxprune.soft_thresholding()` whose variables are trained."
         )
 
     def init(params):
@@ -270,8 +269,8 @@ def _both(call: str, trainable: Any) -> tuple[Params, Variables]:
         )
     if set(entries) != {"params", "variables"}:
         raise ValueError(
-            f"`{call}(...)` must be given a container with the entries `params` and"
-            f" `variables`, got {names or type(trainable).__name__}. Pass"
+            f"`{call}(...)`: the tree must have the entries `params` and `variables`,"
+            f" got {names or type(trainable).__name__}. Pass"
             ' `{"params": params, "variables": pruner.init(params)}`.'
         )
     return entries["params"], entries["variables"]

@@ -127,7 +127,7 @@ def require_match(
     for pattern in patterns:
         if not matched(pattern, known):
             raise ValueError(
-                f"`{call(pattern)}`: the pattern must match a leaf, it matches none. "
+                f"`{call(pattern)}`: the pattern must match a leaf. "
                 + near(pattern, known)
             )
 

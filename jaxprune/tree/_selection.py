@@ -57,7 +57,7 @@ class Selection:
 
     def __call__(self, params: Params, /) -> Any:
         """Return the tree of booleans of the parameters."""
-        return resolve(params, self)
+        return resolve(params, self, call="selection(...)(params)")
 
 
 class Weights(NamedTuple):
@@ -147,7 +147,9 @@ def by_name(*patterns: str) -> Selection:
       {'conv': {'bias': False, 'kernel': True}}
     """
     if not patterns:
-        raise ValueError("`by_name()`: at least one pattern is needed, got none.")
+        raise ValueError(
+            "`by_name()`: at least one pattern is needed. Pass e.g. `'*/kernel'`."
+        )
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(
@@ -165,11 +167,11 @@ def _is_patterns(where: Where) -> bool:
     )
 
 
-def _decide(params: Params, where: Where) -> dict[str, tuple[bool, str]]:
+def _decide(call: str, params: Params, where: Where) -> dict[str, tuple[bool, str]]:
     """Return for every leaf whether it is selected, and why."""
     known = named_leaves(params)
     if isinstance(where, Selection):
-        choices = _decide(params, where.where)
+        choices = _decide(call, params, where.where)
         require_match(lambda p: f"selection(exclude={p!r})", where.exclude, known)
         for pattern in where.exclude:
             for name in matched(pattern, known):
@@ -190,7 +192,7 @@ def _decide(params: Params, where: Where) -> dict[str, tuple[bool, str]]:
         patterns = (where,) if isinstance(where, str) else tuple(where)
         require_match(lambda p: f"by_name({p!r})", patterns, known)
         return {name: _by_patterns(name, patterns) for name in known}
-    return _from_booleans(params, where, known)
+    return _from_booleans(call, params, where, known)
 
 
 def _by_patterns(name: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
@@ -200,7 +202,7 @@ def _by_patterns(name: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
     return False, "matches no pattern"
 
 
-def _from_booleans(params, where, known) -> dict[str, tuple[bool, str]]:
+def _from_booleans(call, params, where, known) -> dict[str, tuple[bool, str]]:
     source = getattr(where, "__name__", "function") if callable(where) else "tree"
     prefix = where(params) if callable(where) else where
     if prefix == ():
@@ -209,14 +211,15 @@ def _from_booleans(params, where, known) -> dict[str, tuple[bool, str]]:
         flags = jax.tree.leaves(jax.tree.broadcast(prefix, params))
     except ValueError as error:
         raise ValueError(
-            "`where` must be a tree prefix of the parameters, or a function that "
-            f"returns one, or patterns of names. {error}"
+            f"`{call}`: `where` must be a tree prefix of the parameters, or a function "
+            f"that returns one, or patterns of names. {error}"
         ) from error
     for name, flag in zip(known, flags, strict=True):
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(
-                f"`where` must hold Python booleans, got {type(flag).__name__} for "
-                f"{name!r}. Masks of weights are given as `selection(masks=...)`."
+                f"`{call}`: `where` must hold Python booleans, got "
+                f"{type(flag).__name__} for {name!r}. Masks of weights are given as "
+                "`selection(masks=...)`."
             )
     return {
         name: (bool(flag), f"chosen by `{source}`" if flag else f"not in `{source}`")
@@ -224,12 +227,15 @@ def _from_booleans(params, where, known) -> dict[str, tuple[bool, str]]:
     }
 
 
-def resolve(params: Params, where: Where) -> Any:
+def resolve(
+    params: Params, where: Where, *, call: str = "resolve(params, where)"
+) -> Any:
     """Return a selection as a tree of booleans of the structure of the parameters.
 
     Args:
       params: a pytree of arrays, possibly abstract.
       where: see `jaxprune.tree`.
+      call: what messages begin with: the function that the user called.
 
     Returns:
       A tree of the structure of `params`, of Python bools.
@@ -243,7 +249,7 @@ def resolve(params: Params, where: Where) -> Any:
       >>> resolve({"a": {"b": 1, "c": 2}, "d": 3}, {"a": True, "d": False})
       {'a': {'b': True, 'c': True}, 'd': False}
     """
-    choices = _decide(params, where)
+    choices = _decide(call, params, where)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: choices[name_of(path)][0], params
     )
@@ -321,7 +327,7 @@ def select(
             f"{params!r}. Pass the initialised parameters."
         )
     _refuse_other_things(call, leaves)
-    choices = _decide(params, where)
+    choices = _decide(call, params, where)
     chosen = {name: leaf for name, leaf in leaves.items() if choices[name][0]}
     if not chosen:
         raise ValueError(
@@ -333,13 +339,13 @@ def select(
     return chosen
 
 
-def _stacked(params: Params, where: Where) -> set[str]:
+def _stacked(call: str, params: Params, where: Where) -> set[str]:
     """Return the names of the leaves that hold stacked layers."""
     if not isinstance(where, Selection):
         return set()
-    own = _decide(params, where.stacked)
+    own = _decide(call, params, where.stacked)
     return {name for name, (flag, _) in own.items() if flag} | _stacked(
-        params, where.where
+        call, params, where.where
     )
 
 
@@ -432,7 +438,7 @@ def weights(params: Params, where: Where, *, call: str) -> dict[str, Weights]:
       ValueError, TypeError: see `select` and `selection`.
     """
     leaves = select(params, where, call=call)
-    stacked, held = _stacked(params, where), held_masks(params, where)
+    stacked, held = _stacked(call, params, where), held_masks(params, where)
     found = {}
     for name, leaf in leaves.items():
         if name in stacked and leaf.ndim < 2:
@@ -563,7 +569,8 @@ def selected(params: Params, where: Where = kernels) -> Selected:
       kernel    3x4      12          yes       a weight by its name
       selected           12                    of 16
     """
-    choices, stacked = _decide(params, where), _stacked(params, where)
+    call = "selected(params, where)"
+    choices, stacked = _decide(call, params, where), _stacked(call, params, where)
     rows = []
     for name, leaf in named_leaves(params).items():
         flag, reason = choices[name]

@@ -49,7 +49,8 @@ def leaves_of(graph: Any, params: Any, call: str) -> dict[str, Any]:
     if list(named) != list(graph.leaves):
         raise ValueError(
             f"`{call}`: `params` must have the leaves that were traced, "
-            f"{list(graph.leaves)}, got {list(named)}."
+            f"{list(graph.leaves)}, got {list(named)}. Pass the same tree as to "
+            "`trace_channels`."
         )
     for name, leaf in graph.leaves.items():
         for axis, (given, size) in enumerate(

@@ -82,11 +82,11 @@ class Program:
 
 
 def _refuse(atoms, name, axis, rows):
-    where = f"channels of {name}, axis {axis}, cannot be removed"
+    where = f"`apply_fn(params, ...)`: channels of {name}, axis {axis}, must stay"
     causes = atoms.causes(rows)
     if not causes:
         raise ValueError(
-            f"{where}: they are coupled with indices that are kept. Remove all members "
+            f"{where}, they are coupled with indices that are kept. Remove all members "
             "of a group together, as channel masks by group name do."
         )
     symbolic = [cause for cause in causes if cause.reason is Reason.SYMBOLIC]

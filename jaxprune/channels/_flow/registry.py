@@ -34,5 +34,7 @@ def register(names: str, primitive: Primitive) -> None:
     """Enters the rules of primitives, whose names are separated by blanks."""
     for name in names.split():
         if name in PRIMITIVES:
-            raise ValueError(f"`register({name!r})`: the primitive has a rule already.")
+            raise ValueError(
+                f"`register({name!r})`: the primitive must have no rule yet. Give one."
+            )
         PRIMITIVES[name] = primitive

@@ -71,7 +71,7 @@ def replaced(
     if updated is not None and not isinstance(updated, Mapping):
         raise TypeError(
             f"`trace_channels(updated={updated!r})`: must be a dictionary from names "
-            "of outputs to those of leaves, as in `{'1': 'batch_stats'}`, or None."
+            "of outputs to those of leaves, or None. Pass e.g. `{'1': 'batch_stats'}`."
         )
     if updated is None:
         names = [_below_item(output.path) for output in found]

@@ -125,8 +125,9 @@ class _Derivative:
                 found[d] = wanted[d]
             if not _alike(found, wanted):
                 raise ValueError(
-                    f"{name} keeps other channels than the function itself, so these "
-                    "channels cannot be removed. Leave their group out of the masks."
+                    f"`apply_fn(params, ...)`: {name} keeps other channels than the "
+                    "function itself, so these channels must stay. Leave their group "
+                    "out of the masks."
                 )
         return results
 

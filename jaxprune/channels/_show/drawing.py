@@ -105,7 +105,7 @@ def draw(graph: Any) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`graph.plot()` needs matplotlib, which is not installed. Install it with "
+            "`graph.plot()`: matplotlib is needed, and not installed. Install it with "
             "`pip install 'jaxprune[plot]'`; `print(graph)` needs nothing."
         ) from error
     rows = rows_of(graph)
