@@ -76,6 +76,7 @@ from jaxprune.tree import selection as selection
 
 __version__ = _version("jaxprune")
 
+# `io` is left out: a star import must hide no module of the standard library.
 __all__ = [
     "Budget",
     "ChannelGraph",
@@ -105,7 +106,6 @@ __all__ = [
     "gradual_magnitude",
     "grasp",
     "identity",
-    "io",
     "kernels",
     "lats",
     "live_channels",

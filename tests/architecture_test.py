@@ -1,6 +1,7 @@
 """The layout: the order of folders, public names, documentation, sizes."""
 
 import ast
+import builtins
 import functools
 import importlib
 import inspect
@@ -149,8 +150,21 @@ def test_a_package_re_exports_and_holds_no_logic(name):
             assert alias.asname in (alias.name, "_version")
             exported.add(alias.asname)
     module = importlib.import_module(f"jaxprune.{name}".rstrip("."))
-    assert set(module.__all__) == exported - {"_version"}
+    hiding = {"_version", *sys.stdlib_module_names} if not name else {"_version"}
+    assert set(module.__all__) == exported - hiding
     assert list(module.__all__) == sorted(module.__all__)
+
+
+def test_a_star_import_hides_no_module_of_the_standard_library_and_no_builtin():
+    names: dict[str, object] = {}
+    exec("import io, select\nfrom jaxprune import *", names)
+    assert names["io"] is sys.modules["io"]
+    assert names["select"] is sys.modules["select"]
+    taken = sys.stdlib_module_names | set(dir(builtins))
+    assert not taken.intersection(jaxprune.__all__)
+    for folder in PACKAGES:
+        module = importlib.import_module(f"jaxprune.{folder}")
+        assert not set(dir(builtins)).intersection(module.__all__)
 
 
 @pytest.mark.parametrize("name", ["", *PACKAGES])

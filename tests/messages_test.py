@@ -56,6 +56,10 @@ def _pruning():
     return jaxprune.pruning(jaxprune.ltp(), limit)
 
 
+def _begin(optimizer):
+    return optimizer.init(_pruning().init(PARAMS))
+
+
 def _half_the_macs():
     return jaxprune.at_most(costs.macs(_graph()), 0.5)
 
@@ -127,9 +131,24 @@ OTHERS = {
     ],
     "keep_count(size=-1)": [lambda: masks.keep_count(0.5, -1)],
     "by_name(3)": [lambda: jaxprune.by_name(3)],
-    "pruning.optimizer(optimizer=3)": [lambda: _pruning().optimizer(3)],
+    "pruning.optimizer(weights=3)": [lambda: _pruning().optimizer(3)],
     "pruning.optimizer(...).init(params)": [
         lambda: _pruning().optimizer(SGD).init(PARAMS)
+    ],
+    "pruning.optimizer(weights=...)`: must be an optimizer of the weights alone": [
+        lambda: _begin(_pruning().optimizer(_pruning().optimizer(SGD))),
+        lambda: _begin(
+            _pruning().optimizer(
+                optax.chain(
+                    optax.clip(1.0),
+                    optax.MultiSteps(_pruning().optimizer(SGD), 2),
+                )
+            )
+        ),
+        lambda: _begin(optax.chain(_pruning().optimizer(_pruning().optimizer(SGD)))),
+    ],
+    "pruning.optimizer(variables=...)`: must be an optimizer of the variables": [
+        lambda: _begin(_pruning().optimizer(SGD, variables=_pruning().optimizer(SGD)))
     ],
     "pruning.init(params)": [
         lambda: _pruning().init(_pruning().init(PARAMS)),

@@ -186,6 +186,8 @@ class Pruning:
 
         Raises:
           TypeError: `weights` or `variables` is no transformation.
+          ValueError: of the transformation's `init`, if `weights` or `variables` is
+            itself made by this function, or holds such an optimizer.
 
         Examples:
           >>> import jax, jax.numpy as jnp, optax, jaxprune
@@ -203,8 +205,8 @@ class Pruning:
         """
         moved = self.pruner.optimizer if variables is None else variables
         inner = {
-            "params": with_extra_args("pruning.optimizer", weights),
-            "variables": with_extra_args("pruning.optimizer", moved),
+            "params": with_extra_args("pruning.optimizer", weights, name="weights"),
+            "variables": with_extra_args("pruning.optimizer", moved, name="variables"),
         }
 
         def init(params):
@@ -213,7 +215,7 @@ class Pruning:
             else:
                 found = _parts("pruning.optimizer(...).init(params)", params)
                 parts = dict(zip(PARTS, found, strict=True))
-            return PruningState(**{n: t.init(parts[n]) for n, t in inner.items()})
+            return PruningState(**{n: _begun(n, t, parts[n]) for n, t in inner.items()})
 
         def update(updates, state, params=None, **extra_args):
             grads: dict[str, Any] = dict(
@@ -575,11 +577,28 @@ def _named(keep_ratios) -> Callable[[Params], Any]:
     return lambda params: jax.tree.map(lambda name: name in names, tree.names(params))
 
 
+class _NoPartsError(ValueError):
+    """What should be a tree of a pruning is none."""
+
+
+def _begun(name: str, inner: optax.GradientTransformation, part: Any) -> Any:
+    """Return the state of an optimizer of one part; it must be no optimizer of all."""
+    try:
+        return inner.init(part)
+    except _NoPartsError as error:
+        argument = "weights" if name == "params" else name
+        raise ValueError(
+            f"`pruning.optimizer({argument}=...)`: must be an optimizer of the "
+            f"{argument} alone, and is or holds another `pruning.optimizer(...)`, that "
+            "of all parts. Write `pruning.optimizer(optax.adam(1e-3))`, once."
+        ) from error
+
+
 def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
     try:
         return tuple(trainable[name] for name in PARTS)  # pyright: ignore
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
+        raise _NoPartsError(
             f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
             f"{_kind(trainable)}. Pass what `pruning.init(params)` returned, of a "
             "`TrainState` its `params`."

@@ -94,11 +94,13 @@ def is_abstract(params: Any) -> bool:
     return any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params))
 
 
-def with_extra_args(call: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
+def with_extra_args(
+    call: str, optimizer: Any, *, name: str = "optimizer"
+) -> optax.GradientTransformationExtraArgs:
     """Return `optimizer` taking any extra arguments, refusing what is none."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
-            f"`{call}(optimizer={optimizer!r})`: must be an"
+            f"`{call}({name}={optimizer!r})`: must be an"
             f" `optax.GradientTransformation`, got a {type(optimizer).__name__}. Pass"
             " e.g. `optax.sgd(0.1)`."
         )
