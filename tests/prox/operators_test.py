@@ -331,7 +331,7 @@ def test_global_top_k_keeps_mixed_dtypes():
         ),
         (lambda x: prox.soft_threshold(x, np.ones(4)), ValueError, r"got shape \(4,\)"),
         (lambda x: prox.soft_threshold({"a": x}, {"b": 1.0}), ValueError, "prefix"),
-        (lambda x: prox.soft_threshold({"a": jnp.arange(3)}), TypeError, "leaf 'a'"),
+        (lambda x: prox.soft_threshold({"a": jnp.arange(3)}), TypeError, "'a' is of"),
         (lambda x: prox.global_top_k(jnp.arange(3), keep_ratio=1), TypeError, "int"),
         (lambda x: prox.elastic_net(x, l2=-1), ValueError, "l2=-1"),
         (lambda x: prox.box(x, lower=1, upper=0), ValueError, "lower <= upper"),
@@ -344,7 +344,7 @@ def test_global_top_k_keeps_mixed_dtypes():
         (
             lambda x: prox.group_soft_threshold({"k": x}, group_axes=2),
             ValueError,
-            r"group_axes=\(2,\) for leaf 'k' of shape \(2, 3\)",
+            r"group_axes=\(2,\)\).*leaf 'k' has shape \(2, 3\)",
         ),
         (
             lambda x: prox.group_soft_threshold(x, group_axes=(1, -1)),

@@ -229,7 +229,7 @@ def test_pruning_may_start_late():
             ValueError,
             "at step 0",
         ),
-        (lambda: schedules.from_learning_rate(0.0, 1.0, 4), ValueError, "got 0 at all"),
+        (lambda: schedules.from_learning_rate(0.0, 1.0, 4), ValueError, "is 0 at all"),
         (
             lambda: schedules.from_learning_rate(0.1, 1.0, 4, coefficient=-1),
             ValueError,

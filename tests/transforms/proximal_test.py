@@ -469,14 +469,14 @@ missing = functools.partial(prox.group_soft_threshold, group_axes=5)
         (
             lambda: transforms.proximal(lambda p, s: p["k"], where=True).init(PARAMS),
             ValueError,
-            "returns the structure",
+            "return a tree of the structure",
         ),
         (
             lambda: transforms.proximal(lambda p, s: {"k": p["k"][0]}, where=True).init(
                 PARAMS
             ),
             ValueError,
-            "keeps shapes",
+            "keep the shape",
         ),
         (
             lambda: transforms.preconditioned_proximal(
@@ -488,7 +488,7 @@ missing = functools.partial(prox.group_soft_threshold, group_axes=5)
         (
             lambda: transforms.adam_preconditioner()(optax.sgd(0.1).init(PARAMS)),
             ValueError,
-            "exactly one.*got 0",
+            "exactly one.*holds 0",
         ),
     ],
 )

@@ -194,9 +194,7 @@ def test_bad_input_is_refused():
         jaxprune.reach_keep_ratio(0.1, PRUNER, keep_ratio=0.5, shape=shape)
     with pytest.raises(ValueError, match=r"threshold=-1"):
         jaxprune.follow_threshold(sgd, PRUNER, threshold=-1.0)
-    with pytest.raises(
-        TypeError, match=r"`follow_threshold\(optimizer, pruner.*Pruner"
-    ):
+    with pytest.raises(TypeError, match=r"`follow_threshold\(pruner=.*Pruner"):
         jaxprune.follow_threshold(sgd, {}, threshold=1.0)
 
 
