@@ -1,6 +1,8 @@
 """Arrays on meshes with explicit axes, where an operation must state its result."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -23,6 +25,38 @@ def replicated(x: jax.Array, axes: Iterable[int] | None = None) -> jax.Array:
     if spec == list(sharding.spec):
         return x
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
+
+
+def fitting(sharding: Any, shape: tuple[int, ...]) -> Any:
+    """Return a sharding for a smaller array: its axes that divide evenly stay sharded.
+
+    Args:
+      sharding: that of the array before; None, or one without a specification of its
+        axes that does not divide the shape, becomes None.
+      shape: of the smaller array, with as many axes.
+
+    Examples:
+      >>> import jax
+      >>> from jax.sharding import PartitionSpec as P
+      >>> mesh = jax.sharding.AbstractMesh((2, 4), ("x", "y"))
+      >>> fitting(NamedSharding(mesh, P("x", "y")), (6, 6)).spec
+      P('x', None)
+    """
+    if sharding is None:
+        return None
+    if isinstance(sharding, NamedSharding):
+        spec = [*sharding.spec, *(None,) * (len(shape) - len(sharding.spec))]
+        for d, names in enumerate(spec):
+            if isinstance(names, str | tuple):
+                names = names if isinstance(names, tuple) else (names,)
+                devices = math.prod(sharding.mesh.shape[name] for name in names)
+                spec[d] = spec[d] if shape[d] % devices == 0 else None
+        return sharding.update(spec=PartitionSpec(*spec))
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:
+        return None
+    return sharding
 
 
 def sharded_like(x: jax.Array, other: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.core
 import jax.numpy as jnp
 
 from jaxprune import tree as jtree
+from jaxprune.base._sharding import fitting
 from jaxprune.channels._flow.evaluate import Kept, take
 
 
@@ -84,18 +85,8 @@ def _cut_shape(leaf: jax.ShapeDtypeStruct, kept: Kept) -> jax.ShapeDtypeStruct:
         shape,
         leaf.dtype,
         weak_type=leaf.weak_type,
-        sharding=_fitting(leaf.sharding, shape),
+        sharding=fitting(leaf.sharding, shape),
     )
-
-
-def _fitting(sharding: Any, shape: tuple[int, ...]) -> Any:
-    """Return a sharding if it divides a shape evenly, else None."""
-    try:
-        if sharding is not None:
-            sharding.shard_shape(shape)
-        return sharding
-    except ValueError:
-        return None
 
 
 def _shrinking_sizes(graph, kept: Mapping[str, Kept]) -> set[int]:

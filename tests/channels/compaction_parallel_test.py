@@ -13,6 +13,7 @@ from tests.support import architectures
 from tests.support.channel_checks import quick_jit, relative_difference
 from tests.support.networks import CNN
 
+P = PartitionSpec
 MESH = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
 BATCH, EVERYWHERE = PartitionSpec("batch"), PartitionSpec()
 
@@ -136,7 +137,6 @@ def test_a_sharded_axis_that_loses_channels_gives_the_network_of_one_device(kind
     masks = random_channel_masks(jax.random.key(0), graph, kept / 16)
     want = graph.compact(masks, params).trees[0]
     mesh = jax.make_mesh((8,), ("m",), axis_types=(kind,))
-    P = PartitionSpec
     spec = {"a": P(None, "m"), "b": P("m"), "layers": P(None, "m"), "c": P("m")}
     with jax.set_mesh(mesh):
         place = lambda p, s: jax.device_put(p, NamedSharding(mesh, s))
@@ -151,3 +151,69 @@ def test_a_sharded_axis_that_loses_channels_gives_the_network_of_one_device(kind
     assert relative_difference(logits, graph.masked(masks)(params, x)) <= 1e-5
     for name, norm in filter_norms(graph)(params).items():
         np.testing.assert_allclose(norms[name], norm, rtol=1e-6)
+
+
+def _named(h, spec):
+    return jax.sharding.reshard(h, spec)
+
+
+NAMED = {
+    "dot": lambda x, w, spec: jnp.dot(x, w, out_sharding=spec),
+    "einsum": lambda x, w, spec: jnp.einsum("bi,ij->bj", x, w, out_sharding=spec),
+    "reshard": lambda x, w, spec: _named(x @ _named(w, P(None, None)), spec),
+    "broadcast": lambda x, w, spec: (
+        jnp.dot(x, w, out_sharding=spec)
+        + jnp.broadcast_to(w[:1], (len(x), w.shape[1]), out_sharding=spec)
+    ),
+    "reshape": lambda x, w, spec: jax.lax.reshape(
+        jnp.dot(x, w, out_sharding=P(None, None)).reshape(len(x), w.shape[1], 1),
+        (len(x), w.shape[1]),
+        out_sharding=spec,
+    ),
+}
+
+
+@pytest.mark.parametrize("kept", [8, 7])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_sharding_that_a_function_names_holds_where_its_devices_divide(name, kept):
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+
+    def network(p, x):
+        hidden = jnp.tanh(NAMED[name](x, p["w1"], P("a", "b")))
+        hidden = hidden * (1 + p["scale"])[None]
+        return jnp.dot(hidden, p["w2"], out_sharding=P("a", None))
+
+    draw = np.random.default_rng(0).normal
+    shapes = {"w1": (5, 16), "scale": (16,), "w2": (16, 3)}
+    params = {k: jnp.asarray(draw(size=s), jnp.float32) for k, s in shapes.items()}
+    spec = {"w1": P(None, "b"), "scale": P("b"), "w2": P("b", None)}
+    with jax.set_mesh(mesh):
+        params = jax.tree.map(jax.device_put, params, spec)
+        x = jax.device_put(jnp.asarray(draw(size=(8, 5)), jnp.float32), P("a", None))
+        graph = trace_channels(network, params, x)
+        masks = {"w1:1": np.arange(16) < kept}
+        small = graph.compact(masks, params)
+        got = [f(small.trees[0], x) for f in (small.apply_fn, jax.jit(small.apply_fn))]
+        want = graph.masked(masks)(params, x)
+    even = kept % 2 == 0
+    assert small.trees[0]["w1"].sharding.spec == (P(None, "b") if even else P(None, None))
+    for logits in got:
+        assert logits.sharding.spec == P("a", None)
+        np.testing.assert_allclose(logits, want, atol=1e-5)
+
+
+def test_abstract_leaves_have_the_shardings_of_arrays():
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    network = lambda p, x: jnp.tanh(x @ p["w1"]) @ p["w2"]
+    params = {"w1": jnp.ones((8, 16)), "w2": jnp.ones((16, 3))}
+    graph = trace_channels(network, params, jnp.ones((4, 8)))
+    masks = {"w1:1": np.arange(16) < 7}
+    spec = {"w1": P("a", "b"), "w2": P("b", None)}
+    with jax.set_mesh(mesh):
+        sharded = jax.tree.map(jax.device_put, params, spec)
+        shapes = jax.eval_shape(lambda p: p, sharded)
+        found = graph.compact(masks, sharded).trees[0]
+        abstract = graph.compact(masks, shapes).trees[0]
+    for name, leaf in found.items():
+        assert abstract[name].shape == leaf.shape
+        assert abstract[name].sharding.spec == leaf.sharding.spec

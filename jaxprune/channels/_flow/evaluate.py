@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
+from jax.sharding import NamedSharding
 
-from jaxprune.base._sharding import replicated, sharded_like
+from jaxprune.base._sharding import fitting, replicated, sharded_like
 from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._flow.flow import Flow, Frame, Site, Value
@@ -170,9 +171,27 @@ class Evaluation:
         if site.index not in site.frame.opaque:
             rules = PRIMITIVES[site.name]
             rule = rules.small if self.small else rules.masked
+        if self.small:
+            site = dataclasses.replace(site, changes=self._shardings(site))
         if rule is None:
             return site.bind(*operands)
         return rule(self, site, *operands)
+
+    def _shardings(self, site: Site) -> dict[str, Any]:
+        """Return the shardings that an equation names, of its result as it is here.
+
+        An axis stays sharded where the devices divide what is left of it.
+        """
+        named = {
+            name: parameter
+            for name, parameter in site.equation.params.items()
+            if isinstance(parameter, NamedSharding)
+        }
+        if not named:
+            return {}
+        full = site.result_shape()
+        shape = self.shape(site.result(), full)
+        return {n: fitting(s, shape) for n, s in named.items() if shape != full}
 
     def __call__(self, *args):
         """Evaluate the program on flat arguments."""

@@ -89,10 +89,17 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
-    """One equation of one frame."""
+    """One equation of one frame.
+
+    Attributes:
+      frame: the frame.
+      index: the number of the equation.
+      changes: parameters that `bind` gives the primitive in place of the equation's.
+    """
 
     frame: Frame
     index: int
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def equation(self):
@@ -142,7 +149,7 @@ class Site:
 
     def bind(self, *arrays, **changes) -> list:
         """Apply the primitive with some of its parameters changed."""
-        return equations.bind(self.equation, arrays, **changes)
+        return equations.bind(self.equation, arrays, **{**self.changes, **changes})
 
 
 class Work(NamedTuple):

@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune.channels._flow import dependence
-from jaxprune.channels._flow.evaluate import Evaluation
 from jaxprune.channels._flow.flow import Flow, Site, Source, Value, pin_all
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import Primitive, register
@@ -152,26 +150,9 @@ def _each_alike(site: Site, operands, values):
     return [known.varies for known in operands]
 
 
-def constrained(ev: Evaluation, site: Site, array):
-    """Leave an axis to the compiler that its devices no longer divide."""
-    sharding = site.params["sharding"]
-    value, shape = site.result(), array.shape
-    if not isinstance(sharding, NamedSharding) or shape == site.shape():
-        return site.bind(array)
-    spec = [*sharding.spec, *(None,) * (len(shape) - len(sharding.spec))]
-    for d, names in enumerate(spec):
-        if ev.kept(value.axes[d]) is not None and names is not None:
-            names = names if isinstance(names, tuple) else (names,)
-            devices = np.prod([sharding.mesh.shape[name] for name in names])
-            spec[d] = spec[d] if shape[d] % devices == 0 else None
-    changed = NamedSharding(sharding.mesh, PartitionSpec(*spec))
-    return site.bind(array, sharding=changed)
-
-
 _ALIKE = Primitive(each_alike, varies=_each_alike, moves=True)
 register(
     "optimization_barrier device_put reshard layout_constraint pcast pvary pbroadcast "
-    "mesh_cast",
+    "mesh_cast sharding_constraint",
     _ALIKE,
 )
-register("sharding_constraint", _ALIKE._replace(small=constrained))
