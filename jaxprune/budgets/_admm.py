@@ -48,7 +48,8 @@ _FAR = 5.0  # in log k: nothing that far is worth telling from something further
 _SLACK = 1e-6
 _MARGIN = 1e-3  # the projection needs limits a little above the minimum costs
 _STEEPEST = 0.01  # keep ratios below have the derivative of this one
-_STILL = 1e-4  # relatively: a distance that falls by less does not fall
+_STILL = 2e-3  # relatively, in a step: a distance that falls by less does not fall
+_SMALLER = 0.6  # the factor of rho where ratios have passed z
 _LOOSEST = 0.02  # -log of the limits above which all count as this one
 
 
@@ -59,7 +60,7 @@ def admm(
     tolerance: float | jax.Array = 0.05,
     rate: float | jax.Array = 0.1,
     dual_rate: float | jax.Array = 0.1,
-    init_rho: float | jax.Array = 1.0,
+    init_rho: float | jax.Array = 1e-4,
 ) -> Budget:
     """Hold costs to their limits by ADMM with exact projections.
 
@@ -71,17 +72,20 @@ def admm(
 
         z   <- the point nearest to y + u / rho with log F_j(exp z) <= log B_j
         u   <- u + dual_rate rho (y - z)
-        rho <- max(rho exp(rate clip(log(rms(y - z) / t), -1/4, 1)), rms u)
+        rho <- max(rho exp(rate clip(log(rms(y - z) / t), -1/4, 3)), rms u)
 
     with t = tolerance clip(-log min_j B_j, 0.02, 1), because under a limit near 1 all
     keep ratios are near z. In logarithms the costs are convex, so the projection is
     unique and exact. The penalty parameter rho finds itself: it grows while the ratios
     are further from z than t, falls while they are nearer, and stays while no limit
-    binds. While they approach z from further than t, u and rho stay: an optimizer with
-    steps of bounded length takes its time whatever the penalty, and would find both far
-    too large when it arrives. So neither the scale of the loss nor that of the costs
-    matters to an optimizer that normalises gradients, as Adam does; the rate of SGD
-    must suit the loss, and be below 2 / rho.
+    binds. While they approach z from further than t, by 0.2 % a step or faster, u and
+    rho stay: an optimizer with steps of bounded length takes its time whatever the
+    penalty, and would find both far too large when it arrives. Where a step takes the
+    ratios past z and further than t, rho falls to 0.6 of itself: the optimizer's steps
+    are too long for it. rho starts so small that a raw gradient step is short, and
+    grows tenfold in 8 steps. So neither the scale of the loss nor that of the costs
+    matters to an optimizer that normalises gradients, as Adam does; of SGD the rate
+    must be one at which it minimises the loss itself.
 
     The task decides which groups pay, because u settles where the loss's slope in
     log k_g is in proportion to the cost's slope, with one multiplier for all. Ratios
@@ -158,12 +162,16 @@ def admm(
         apart = y - nearest.point
         distance = rms(apart) / (tolerance * _tightness(limit))
         slack = jnp.all(nearest.multipliers < _SLACK)
+        bound = (distance > 1) & ~slack
         nearer = rms(apart) < (1 - _STILL) * state.primal_residual
-        approaching = nearer & (distance > 1) & ~slack
+        passed = bound & (jnp.sum((y - state.z) * (state.y - state.z)) < 0)
+        approaching = bound & nearer
         dual = state.dual + jnp.where(approaching, 0, dual_rate * state.rho * apart)
-        rho = _next_rho(state.rho, distance, rms(dual), slack | approaching, rate)
+        held = slack | approaching
+        rho = _next_rho(state.rho, distance, rms(dual), held, passed, rate)
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
+            y=y,
             z=nearest.point,
             dual=dual,
             rho=rho,
@@ -184,14 +192,15 @@ def _tightness(limit):
     return jnp.clip(-jnp.log(jnp.min(limit)), _LOOSEST, 1)
 
 
-def _next_rho(rho, distance, dual_size, held, rate):
+def _next_rho(rho, distance, dual_size, held, passed, rate):
     """Return rho for the next step; `distance` is in units of the tolerance.
 
     It is held while the limits are slack and the distance says nothing about it, and
-    while the ratios approach z.
+    while the ratios approach z; it falls where a step took them past z.
     """
-    grown = rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 1))
+    grown = rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 3))
     grown = jnp.where(held, rho, grown)
+    grown = jnp.where(passed, _SMALLER * rho, grown)
     return jnp.clip(grown, jnp.maximum(dual_size, _RHO_RANGE[0]), _RHO_RANGE[1])
 
 

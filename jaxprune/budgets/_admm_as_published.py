@@ -134,6 +134,7 @@ def admm_as_published(
         )
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
+            y=theta,
             z=z,
             dual=state.dual + rho2 * (theta - z),
             rho=state.rho,

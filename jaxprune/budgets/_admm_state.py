@@ -20,19 +20,21 @@ class AdmmState(NamedTuple):
 
     Attributes:
       step: int32, shape (), the number of updates so far.
-      z: shape (n,), the copy of the variables that meets the limits: log k in `admm`,
-        logit k in `admm_as_published`.
+      y: shape (n,), the variables at the last update: log k in `admm`, logit k in
+        `admm_as_published`.
+      z: shape (n,), the copy of the variables that meets the limits.
       dual: shape (n,), the dual variables u of the constraint that ties k to z.
       rho: shape (), the penalty parameter of the augmented Lagrangian.
       multipliers: shape (m,), the Lagrange multipliers of the limits.
       cost: shape (m,), the costs at the last update, fractions of the dense costs.
       limit: shape (m,), the limits that they were held to.
-      primal_residual: shape (), the root mean square of the distance of log k from z.
+      primal_residual: shape (), the root mean square of y - z.
       dual_residual: shape (), rho times the root mean square of the last step of z.
       result: int32, shape (), a `Result`.
     """
 
     step: jax.Array
+    y: jax.Array
     z: jax.Array
     dual: jax.Array
     rho: jax.Array
@@ -49,7 +51,8 @@ def start(z: jax.Array, rho: Any, count: int) -> AdmmState:
     dtype = z.dtype
     return AdmmState(
         step=jnp.zeros([], jnp.int32),
-        z=z,
+        y=z,
+        z=jnp.copy(z),
         dual=jnp.zeros_like(z),
         rho=jnp.asarray(rho, dtype),
         multipliers=jnp.zeros(count, dtype),

@@ -196,7 +196,9 @@ def test_a_sharding_that_a_function_names_holds_where_its_devices_divide(name, k
         got = [f(small.trees[0], x) for f in (small.apply_fn, jax.jit(small.apply_fn))]
         want = graph.masked(masks)(params, x)
     even = kept % 2 == 0
-    assert small.trees[0]["w1"].sharding.spec == (P(None, "b") if even else P(None, None))
+    assert small.trees[0]["w1"].sharding.spec == (
+        P(None, "b") if even else P(None, None)
+    )
     for logits in got:
         assert logits.sharding.spec == P("a", None)
         np.testing.assert_allclose(logits, want, atol=1e-5)
