@@ -782,7 +782,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         ({"dense": -1.0}, "phases.dense=-1"),
         ({"dense": 0.0, "prune": 0.0, "finetune": 0.0}, "long enough for a step"),
         ({"model": "cn"}, "Did you mean"),
-        ({"name": "digit"}, "digits"),
+        ({"data__name": "digit"}, "digits"),
         (
             {"macs": 0.5, "plan": UNIFORM, "prune": 0.01},
             r"budget.macs=0\.5.*phases.prune=0\.01. leaves the pruning out",
