@@ -191,14 +191,14 @@ def _dense(rows: Sequence[Row]) -> dict[str, Cell]:
 
 def _missing(table, columns: Sequence[Column], labels) -> list[str]:
     """The cells that a method of ours has not in a column where others have one."""
-    gaps = [
-        f"{labels[config]} {model} {_shown(size)}"
-        for config, line in table.items()
-        if any(c in line for c in columns)
-        for model, size in columns
-        if (model, size) not in line
-    ]
-    return [f"Not run yet: {'; '.join(gaps)}."] if gaps else []
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for config, line in table.items():
+        if any(column in line for column in columns):
+            for model, size in columns:
+                if (model, size) not in line:
+                    gaps.setdefault((labels[config], model), []).append(_shown(size))
+    listed = [f"{m} {model} {', '.join(sizes)}" for (m, model), sizes in gaps.items()]
+    return [f"Not run yet: {'; '.join(listed)}."] if listed else []
 
 
 def _column(row: Row) -> Column:

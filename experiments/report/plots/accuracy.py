@@ -181,6 +181,7 @@ def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
             drawn["dense"] = axes.lines[-1]
         axes.set_title(network, loc="left", fontsize=10.5, color=drawing.MUTED)
         axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_xlabel("zeros, or the limit on a cost")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
         axes.margins(x=0.08)
     every[0].set_ylabel("test accuracy")
