@@ -150,6 +150,10 @@ OTHERS = {
     "pruning.optimizer(variables=...)`: must be an optimizer of the variables": [
         lambda: _begin(_pruning().optimizer(SGD, variables=_pruning().optimizer(SGD)))
     ],
+    "lats(..., where=...)`: `where` must select at least one leaf, it selects none of "
+    "one bare array of shape (56,) (put `optax.flatten` inside": [
+        lambda: optax.flatten(jaxprune.lats(SGD, sparsity=0.5, steps=3)).init(PARAMS)
+    ],
     "pruning.init(params)": [
         lambda: _pruning().init(_pruning().init(PARAMS)),
         lambda: jaxprune.pruning(jaxprune.ltp(), _half_the_macs()).init(PARAMS),
@@ -362,3 +366,8 @@ def test_all_messages_have_the_call_the_requirement_and_a_remedy():
     assert len(found) > 100
     form = re.compile(r"`[^`]+`: .*[^.](\. ?[A-Z`{].*|; .*|\.?\{.*\}\.?)", re.DOTALL)
     assert not {place: text for place, text in found.items() if not form.match(text)}
+
+
+def test_flattened_trees_are_recognised_in_the_message():
+    with pytest.raises(ValueError, match=r"put `optax.flatten` inside"):
+        _begin(optax.flatten(_pruning().optimizer(SGD)))

@@ -216,9 +216,9 @@ def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:
         if not 0 < most <= 1 or not within(ratios, [(limit.cost, most)]):
             raise ValueError(
                 f"{where}, {most}, must be between "
-                f"{round_up(float(limit.cost(ratios)))} (the smallest reachable cost, "
-                "that of the fewest channels in every group) and 1 (the dense cost). "
-                "Raise the limit."
+                f"{round_up(float(limit.cost(ratios)))}, the smallest reachable cost "
+                "(the fewest channels in every group), and 1, the dense cost. Raise "
+                "the limit."
             )
         bounds.append((limit.cost, most))
     return bounds

@@ -257,7 +257,8 @@ def check_trained(
         raise ValueError(
             f"`{call}`: the budget must be moved by `pruning.optimizer`, and counts "
             f"{step:.6g} steps, and {twice:.6g} where twice as many are due. Train "
-            "with `pruning.optimizer(optimizer)` in the place of `optimizer`."
+            "with `pruning.optimizer(optimizer)` in the place of `optimizer`, and put "
+            "inside of it what clips or changes single entries, such as `optax.clip`."
         )
     if step < 0.5:
         raise ValueError(

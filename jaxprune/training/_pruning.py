@@ -601,7 +601,8 @@ def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
         raise _NoPartsError(
             f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
             f"{_kind(trainable)}. Pass what `pruning.init(params)` returned, of a "
-            "`TrainState` its `params`."
+            "`TrainState` its `params`; put `optax.flatten` inside of "
+            "`pruning.optimizer`."
         ) from error
 
 

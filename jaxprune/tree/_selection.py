@@ -296,6 +296,16 @@ def _refuse_unprunable(call: str, leaves: dict[str, Any]) -> None:
             held[id(leaf)] = name
 
 
+def _listed(leaves: dict[str, Any]) -> str:
+    """Return the names of leaves for a message; a bare array has none."""
+    if list(leaves) != [""]:
+        return str(list(leaves))
+    shape = np.shape(leaves[""])
+    return (
+        f"one bare array of shape {shape} (put `optax.flatten` inside, if it is used)"
+    )
+
+
 def select(
     params: Params, where: Where = kernels, *, call: str = "select(params, where)"
 ) -> dict[str, Any]:
@@ -332,8 +342,8 @@ def select(
     if not chosen:
         raise ValueError(
             f"`{call}`: `where` must select at least one leaf, it selects none of "
-            f"{list(leaves)}. `jaxprune.selected(params, where)` prints the reasons; "
-            "`where=('pattern', ...)` selects by name."
+            f"{_listed(leaves)}. `jaxprune.selected(params, where)` prints the "
+            "reasons; `where=('pattern', ...)` selects by name."
         )
     _refuse_unprunable(call, chosen)
     return chosen
