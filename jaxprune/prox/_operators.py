@@ -175,9 +175,11 @@ def group_soft_threshold(
                 f" group_axes={axes} has shape {s.shape}. Give it size 1 on the axes"
                 f" {summed}."
             )
-        # In units of the largest entry the squares neither overflow nor vanish.
+        # In units of the largest entry the squares neither overflow nor vanish. What
+        # is infinite has no such unit, and stays infinite.
         largest = jnp.max(jnp.abs(x), axis=summed, keepdims=True, initial=0)
-        unit = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
+        scalable = (largest > 0) & (largest < jnp.inf)
+        unit = jax.lax.stop_gradient(jnp.where(scalable, largest, 1))
         squares = jnp.sum(jnp.square(x / unit), axis=summed, keepdims=True)
         empty = squares == 0
         safe_norm = unit * jnp.sqrt(jnp.where(empty, 1, squares))

@@ -432,7 +432,8 @@ def test_trees_may_be_abstract():
     assert isinstance(leaf, jax.ShapeDtypeStruct)
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    for kept, left in ((4, spread), (3, None)):  # three do not divide over two
+    alone = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None))
+    for kept, left in ((4, spread), (3, alone)):  # three do not divide over two
         mean = jax.ShapeDtypeStruct((6,), jnp.float32, sharding=spread)
         masks = {"params/conv:3": np.arange(6) < kept}
         (cut,) = graph.compact(masks, {"batch_stats": {"mean": mean}}).trees
@@ -482,7 +483,7 @@ def test_factored_statistics_are_refused():
 def test_parameters_of_the_old_size_are_refused():
     variables, x, graph, masks = small_case()
     small = graph.compact(masks, variables)
-    with pytest.raises(ValueError, match=r"'batch_stats/mean' must have shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"'batch_stats/mean' .*shape \(3,\)"):
         small.apply_fn(variables, x)
 
 

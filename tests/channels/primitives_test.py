@@ -440,7 +440,7 @@ def test_equations_of_an_unknown_layout_pin_with_the_reason(monkeypatch):
 
 
 def test_a_primitive_has_one_record():
-    with pytest.raises(ValueError, match="has a rule already"):
+    with pytest.raises(ValueError, match="must have no rule yet"):
         register("sin", PRIMITIVES["cos"])
 
 

@@ -284,6 +284,12 @@ def test_group_norms_neither_underflow_nor_overflow_in_float32(scale):
     np.testing.assert_allclose(y, 0.5 * np.asarray(x), rtol=1e-6)
 
 
+def test_an_infinite_weight_stays_infinite_and_keeps_its_group():
+    x = jnp.array([[jnp.inf, 0.5], [1.0, 0.5]])
+    y = prox.group_soft_threshold(x, 2.0, group_axes=-1)
+    np.testing.assert_array_equal(y, [[np.inf, 0], [1, 0]])
+
+
 def test_one_scaling_per_group_is_taken():
     x = jnp.array([[3.0, 3.0], [4.0, 4.0]])
     y = prox.group_soft_threshold(x, jnp.array([[2.5, 5.0]]), group_axes=-1)

@@ -35,6 +35,7 @@ def register(names: str, primitive: Primitive) -> None:
     for name in names.split():
         if name in PRIMITIVES:
             raise ValueError(
-                f"`register({name!r})`: the primitive must have no rule yet. Give one."
+                f"`register({name!r})`: the primitive must have no rule yet. Register "
+                "it once."
             )
         PRIMITIVES[name] = primitive
