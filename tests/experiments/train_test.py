@@ -494,7 +494,7 @@ def _two_steps(name, data_dir, monkeypatch):
         # A pass over every leaf, which small networks take above.
         if has(config, "min_keep_ratio"):
             put(config, min_keep_ratio=0.0)
-        put(config, held_out=0.25 if config.data.held_out else 0.0)
+        put(config, held_out=0.25 if config.data.held_out else 0.0, eval_split="test")
     # Both steps are followed by one of the search, where there is one.
     for field, value in (("ratio_every", 1), ("trials", 2)):
         if has(config, field):
