@@ -13,7 +13,6 @@ run that is finished is not run again.
 """
 
 import argparse
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,7 @@ from typing import Any
 from experiments import train
 from experiments.configs import default
 from experiments.configs.digits import dsa_resnet20
-from experiments.plans.given import GIVEN
-
-_ALLOCATIONS = ("uniform", "dsa")
-_RANKINGS = ("filter_norm", "norm_scale")
-_TRAININGS = ("plain", "gated")
+from experiments.plans.given import CROSSED, GIVEN
 
 
 def cells(workdir: Path, macs: float, seed: int) -> Iterator[tuple[Path, Any]]:
@@ -48,9 +43,7 @@ def cells(workdir: Path, macs: float, seed: int) -> Iterator[tuple[Path, Any]]:
         return config
 
     yield folder("digits/dsa_resnet20"), config()
-    for numbers, ranking, training in itertools.product(
-        _ALLOCATIONS, _RANKINGS, _TRAININGS
-    ):
+    for numbers, ranking, training in CROSSED:
         changed = default.with_method(config(), GIVEN)
         if numbers == "dsa":
             changed.method.allocation = str(folder("digits/dsa_resnet20"))

@@ -12,7 +12,7 @@ import optax
 
 import jaxprune
 from experiments.plans.channels import Channels, Masks
-from experiments.plans.method import Config, Plan, Task, channel_limits
+from experiments.plans.method import Config, Plan, Task, channel_limits, no_budget
 from jaxprune import channels
 
 Counts = dict[str, int]
@@ -32,11 +32,7 @@ def channels_of(config: Config, task: Task) -> Channels:
       ValueError: if no limit is set, so that none were traced.
     """
     if task.channels is None:
-        raise ValueError(
-            f"`config.plan={config.plan.name}` prunes channels and needs a budget: "
-            "set `config.budget.macs`, `config.budget.parameters` or "
-            "`config.budget.bytes`, for instance `--config.budget.macs=0.5`."
-        )
+        raise no_budget(config)
     return task.channels
 
 

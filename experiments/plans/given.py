@@ -1,5 +1,6 @@
 """Numbers of channels that are given: those of another run, or equal widths."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -26,6 +27,13 @@ from experiments.plans.optimizers import (
     with_variables,
 )
 from jaxprune import channels
+
+CROSSED = tuple(
+    itertools.product(
+        ("uniform", "dsa"), ("filter_norm", "norm_scale"), ("plain", "gated")
+    )
+)
+"""Whose numbers of channels, by which ranking, trained how: all combinations."""
 
 
 def given(config: Config, task: Task) -> Plan:

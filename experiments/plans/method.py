@@ -142,6 +142,15 @@ def channel_limits(config: Config) -> dict[str, float]:
     return {name: limit for name, limit in found.items() if limit not in (None, 1)}
 
 
+def no_budget(config: Config) -> ValueError:
+    """The error of a method that prunes channels and has no limit."""
+    return ValueError(
+        f"`config.plan={config.plan.name}` prunes channels and needs a budget: set "
+        "`config.budget.macs`, `config.budget.parameters` or `config.budget.bytes`, "
+        "for instance `--config.budget.macs=0.5`."
+    )
+
+
 def target_keep_ratio(config: Config) -> float | None:
     """The keep ratio to finalize to, or None where none is the target."""
     method: Mapping[str, Any] = config.method

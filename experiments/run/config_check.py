@@ -3,7 +3,12 @@
 from experiments import configs
 from experiments.configs import default
 from experiments.plans.fields import check_value, flatten
-from experiments.plans.method import Config, channel_limits, prunes_channels
+from experiments.plans.method import (
+    Config,
+    channel_limits,
+    no_budget,
+    prunes_channels,
+)
 
 
 def check(config: Config) -> None:
@@ -56,8 +61,4 @@ def _check_size(config: Config) -> None:
         and config.phases.prune
         and not channel_limits(config)
     ):
-        raise ValueError(
-            f"`config.plan={config.plan.name}` prunes channels and needs a budget: "
-            "set `config.budget.macs`, `config.budget.parameters` or "
-            "`config.budget.bytes`, for instance `--config.budget.macs=0.5`."
-        )
+        raise no_budget(config)

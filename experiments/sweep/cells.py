@@ -12,7 +12,7 @@ left to be chosen.
 
 Methods that prune channels take budgets, `--budgets=macs:0.5`. With `--crossed` the
 numbers of channels that `mnist1d/dsa` found, and equal widths, are taken with every
-ranking and every way to train the weights: see `channel_plans.given`.
+ranking and every way to train the weights: see `plans.given`.
 """
 
 import argparse
@@ -33,7 +33,9 @@ from typing import Any
 from experiments import configs, data
 from experiments.logging.files import write_atomically
 from experiments.logging.summary import CELL_SUFFIX
+from experiments.plans.given import CROSSED
 from experiments.run.workdir import config_as_json
+from experiments.sweep.seeds import run_seeds
 from experiments.sweep.sweep import list_of
 from experiments.sweep.sweep_plan import plan_runs
 
@@ -146,9 +148,7 @@ def plan_cells(parsed: argparse.Namespace, overrides: Sequence[str]) -> list[Cel
 
 def _crossed(dsa: Cell) -> Iterator[Cell]:
     """The cells that take numbers of channels, rankings and trainings apart."""
-    for numbers, ranking, training in itertools.product(
-        _NUMBERS, _RANKINGS, ("plain", "gated")
-    ):
+    for numbers, ranking, training in CROSSED:
         name = f"{_GIVEN}, {numbers}, {ranking}, {training}"
         changed = [
             f"--config.title={_NUMBERS[numbers]}, {_RANKINGS[ranking]}, {training}",
@@ -214,8 +214,6 @@ def run_cell(cell: Cell, *, seeds: Sequence[int], test: bool) -> str:
     Returns:
       A line for the terminal.
     """
-    from experiments.sweep.seeds import run_seeds  # imports JAX
-
     config = cell.fields()
     dataset = _dataset(config.data.name, config.data.dir)
     result = run_seeds(config, seeds, dataset, test=test)

@@ -170,7 +170,7 @@ def test_finished_cells_are_left_alone_and_read_the_test_when_told(
         rows = [{"seed": seed, "validation": 0.25, **read} for seed in given]
         return seeds.Result(rows, [], 1.0)
 
-    monkeypatch.setattr(seeds, "run_seeds", run_seeds)
+    monkeypatch.setattr(cells, "run_seeds", run_seeds)
     arguments = ["--configs=mnist1d/magnitude:mlp1d", "--sparsities=0.9"]
     assert run_cells(tmp_path, *arguments) == 0
     (file,) = (tmp_path / "cells").rglob("*.json")
