@@ -162,13 +162,7 @@ def admm(
         apart = y - nearest.point
         distance = rms(apart) / (tolerance * _tightness(limit))
         slack = jnp.all(nearest.multipliers < _SLACK)
-        bound = (distance > 1) & ~slack
-        nearer = rms(apart) < (1 - _STILL) * state.primal_residual
-        passed = bound & (jnp.sum((y - state.z) * (state.y - state.z)) < 0)
-        approaching = bound & nearer
-        dual = state.dual + jnp.where(approaching, 0, dual_rate * state.rho * apart)
-        held = slack | approaching
-        rho = _next_rho(state.rho, distance, rms(dual), held, passed, rate)
+        dual, rho = _adapt(state, y, apart, distance, slack, rate, dual_rate)
         new = AdmmState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             y=y,
@@ -192,16 +186,30 @@ def _tightness(limit):
     return jnp.clip(-jnp.log(jnp.min(limit)), _LOOSEST, 1)
 
 
-def _next_rho(rho, distance, dual_size, held, passed, rate):
-    """Return rho for the next step; `distance` is in units of the tolerance.
+def _adapt(state: AdmmState, y, apart, distance, slack, rate, dual_rate):
+    """Return the dual variables and rho for the next step.
 
-    It is held while the limits are slack and the distance says nothing about it, and
-    while the ratios approach z; it falls where a step took them past z.
+    Both are held while the ratios approach z; rho also while the limits are slack, when
+    the distance says nothing about it. It falls where a step took the ratios past z.
+
+    Args:
+      state: before the step.
+      y: log k after it.
+      apart: y - z, with the new z.
+      distance: the root mean square of `apart`, in units of the tolerance.
+      slack: whether no limit binds.
+      rate: how fast rho adapts.
+      dual_rate: how fast the dual variables follow.
     """
-    grown = rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 3))
-    grown = jnp.where(held, rho, grown)
-    grown = jnp.where(passed, _SMALLER * rho, grown)
-    return jnp.clip(grown, jnp.maximum(dual_size, _RHO_RANGE[0]), _RHO_RANGE[1])
+    far = (distance > 1) & ~slack
+    approaching = far & (rms(apart) < (1 - _STILL) * state.primal_residual)
+    passed = far & (jnp.sum((y - state.z) * (state.y - state.z)) < 0)
+    dual = state.dual + jnp.where(approaching, 0, dual_rate * state.rho * apart)
+    rho = state.rho * jnp.exp(rate * jnp.clip(jnp.log(distance + 1e-9), -0.25, 3))
+    rho = jnp.where(slack | approaching, state.rho, rho)
+    rho = jnp.where(passed, _SMALLER * state.rho, rho)
+    lowest = jnp.maximum(rms(dual), _RHO_RANGE[0])
+    return dual, jnp.clip(rho, lowest, _RHO_RANGE[1])
 
 
 def _minimum(keep_ratios: Mapping[str, Any], given: Any) -> dict[str, np.ndarray]:

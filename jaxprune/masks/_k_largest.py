@@ -331,7 +331,7 @@ def _cut(codes, k: Count, packing: "_Packing") -> _Search:
     Returns:
       The last state: `kth`, shape (groups,), and `ends`, uint32 of shape (segments,).
     """
-    segments, places = packing.segments, packing.order
+    segments = packing.segments
     unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
     groups = np.asarray(segments.groups)
     longest = max(
@@ -339,16 +339,8 @@ def _cut(codes, k: Count, packing: "_Packing") -> _Search:
         for code, layers in zip(codes, segments.layers, strict=True)
     )
 
-    def quotas(state):
-        room = counts.minus(k, _in_groups(state.above, segments))
-        ties = counts.minus(state.reach, state.above)
-        left = counts.minus(
-            Count(room.high[groups], room.low[groups]), _before(ties, segments, places)
-        )
-        return left, counts.at_least(left, ties)
-
     def unsettled(state):
-        left, whole = quotas(state)
+        left, whole = _quotas(state, k, packing)
         nothing = from_zero(left)
         searching = jnp.any(~whole & ~counts.at_least(nothing, left))
         return (state.step < bits + 2) | (
@@ -371,7 +363,7 @@ def _cut(codes, k: Count, packing: "_Packing") -> _Search:
         above = pick(second, n, state.above)
         reach = pick(third, n, state.reach)
         new = _Search(state.step + 1, kth, above, reach, state.ends)
-        left, whole = quotas(new)
+        left, whole = _quotas(new, k, packing)
         fits = counts.at_least(left, counts.minus(n, above)) & ~whole
         settled = jnp.where(whole, jnp.uint32(2**32 - 1), jnp.uint32(0))
         ends = jnp.where(last & fits, ends, jnp.where(third, settled, state.ends))
@@ -387,6 +379,16 @@ def _cut(codes, k: Count, packing: "_Packing") -> _Search:
         ends=empty.astype(jnp.uint32),
     )
     return jax.lax.while_loop(unsettled, make_pass, start)
+
+
+def _quotas(state: _Search, k: Count, packing: "_Packing") -> tuple[Count, jax.Array]:
+    """Return how many ties each segment may keep, and whether it keeps them all."""
+    groups = np.asarray(packing.segments.groups)
+    room = counts.minus(k, _in_groups(state.above, packing.segments))
+    ties = counts.minus(state.reach, state.above)
+    earlier = _before(ties, packing.segments, packing.order)
+    left = counts.minus(Count(room.high[groups], room.low[groups]), earlier)
+    return left, counts.at_least(left, ties)
 
 
 def pick(first: jax.Array, a: Count, b: Count) -> Count:
