@@ -232,7 +232,7 @@ def report_on(
 
 
 def check_trained(
-    call: str, params: Params, variables: Any, counts: tuple[float, float]
+    call: str, params: Params, variables: Any, *, step: float, twice: float, one: float
 ) -> None:
     """Refuse a network that diverged, or that was not trained by its own optimizer.
 
@@ -240,8 +240,10 @@ def check_trained(
       call: the function called, as the user wrote it: `"finalize(trainable)"`.
       params: the trained weights, concrete.
       variables: the trained variables, concrete.
-      counts: the number of steps, and twice it, as the optimizer has moved them; of
-        averaged states, averages.
+      step: the number of steps, as the optimizer has moved it; of averaged states, an
+        average.
+      twice: twice that number.
+      one: 1, unless something other than `pruning.optimizer` moved the budget too.
     """
     for part, values in (("weights", params), ("variables", variables)):
         for name, finite in _finite(values).items():
@@ -251,7 +253,6 @@ def check_trained(
                     "training diverged: lower the learning rate and finalize an "
                     "earlier state."
                 )
-    step, twice = counts
     if abs(twice - 2 * step) > 1e-3 * abs(step):
         # Other optimizers scale each leaf on its own.
         raise ValueError(
@@ -259,6 +260,13 @@ def check_trained(
             f"{step:.6g} steps, and {twice:.6g} where twice as many are due. Train "
             "with `pruning.optimizer(optimizer)` in the place of `optimizer`, and put "
             "inside of it what clips or changes single entries, such as `optax.clip`."
+        )
+    if abs(one - 1) > 1e-3:
+        raise ValueError(
+            f"`{call}`: the budget must be moved by `pruning.optimizer` alone, and was "
+            f"also averaged or decayed while training ({one:.6g} where 1 is due). Put "
+            "`optax.contrib.schedule_free`, `optax.lookahead`, weight decay and what "
+            "else changes parameters inside of `pruning.optimizer(...)`."
         )
     if step < 0.5:
         raise ValueError(

@@ -64,6 +64,7 @@ from jaxprune.transforms._arguments import with_extra_args
 
 PARTS = ("params", "variables", "budget")
 _EPSILON = 2.0**-20
+_NOT_WHOLE = 0.02  # of a step, which rounding does not come near
 _ROUNDING = 1e-6  # of a cost in float32
 
 Solver = Callable[[Sequence[Limit]], Budget]
@@ -127,7 +128,8 @@ class Pruning:
         self._check_limits(params, keep_ratios)
         floats = [jnp.array(leaf, copy=True) for leaf in _floats(state)]
         zero = jnp.zeros([], jnp.float32)
-        budget = {"step": zero, "twice": jnp.copy(zero), "state": floats}
+        counts = {"step": zero, "twice": jnp.copy(zero), "one": jnp.ones_like(zero)}
+        budget = {**counts, "state": floats}
         return {"params": params, "variables": variables, "budget": budget}
 
     def __call__(
@@ -160,7 +162,9 @@ class Pruning:
         new = held.update(jax.lax.stop_gradient(pruned.keep_ratios), state)
         change = {
             "step": jnp.float32(-1),
-            "twice": jnp.float32(-2),  # by which another optimizer is found out
+            # By these it is found out if something else moved the budget.
+            "twice": jnp.float32(-2),
+            "one": jnp.float32(abs(budget["step"] - step) > _NOT_WHOLE),
             "state": jax.tree.map(_finite_difference, floats, _floats(new)),
         }
         return pruned.params, penalty + _observe(budget, change)
@@ -182,7 +186,9 @@ class Pruning:
 
         Returns:
           A transformation with state `PruningState`. Gradient accumulation, clipping
-          and loss scaling may be placed around it.
+          and loss scaling may be placed around it; what averages or decays parameters
+          (`optax.contrib.schedule_free`, `optax.lookahead`, `add_decayed_weights`) goes
+          inside of it, or it would move the budget. `finalize` raises where it did.
 
         Raises:
           TypeError: `weights` or `variables` is no transformation.
@@ -327,8 +333,8 @@ class Pruning:
         check_concrete(call, trainable)
         params, variables, budget = self._read(call, trainable)
         step = _step(budget)
-        counts = float(budget["step"]), float(budget["twice"])
-        check_trained(call, params, variables, counts)
+        counts = {name: float(budget[name]) for name in ("step", "twice", "one")}
+        check_trained(call, params, variables, **counts)
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         limits = final_limits(self._bound(params, pruned.keep_ratios))
         decision = decide(
@@ -568,8 +574,8 @@ def _unfloats(floats: list[jax.Array], like: Any) -> Any:
 
 def _plain(budget: Any) -> dict[str, Any]:
     """Return the part `budget` in plain containers, whatever holds its arrays."""
-    (step,), (twice,) = (jax.tree.leaves(budget[n]) for n in ("step", "twice"))
-    return {"step": step, "twice": twice, "state": jax.tree.leaves(budget["state"])}
+    leaves = {name: jax.tree.leaves(budget[name]) for name in budget}
+    return {n: leaf if n == "state" else leaf[0] for n, leaf in leaves.items()}
 
 
 def _named(keep_ratios) -> Callable[[Params], Any]:

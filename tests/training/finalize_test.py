@@ -324,6 +324,47 @@ def test_a_budget_that_another_optimizer_moved_is_refused(optimizer, message):
         pruning.finalize(trainable)
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda tx: optax.chain(tx, optax.scale_by_learning_rate(-1.0)),
+        lambda tx: optax.MultiSteps(tx, 2),
+    ],
+)
+def test_a_budget_behind_what_keeps_its_updates_is_finalized(around):
+    assert _quietly(*_trained_by(around)).report.keep_ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda tx: optax.chain(tx, optax.add_decayed_weights(-1e-3)),
+        lambda tx: optax.chain(tx, optax.trace(0.9)),
+        lambda tx: optax.contrib.schedule_free(tx, 0.1),
+    ],
+)
+def test_a_budget_that_something_else_moved_too_is_refused(around):
+    with pytest.raises(ValueError, match="averaged or decayed while training"):
+        _quietly(*_trained_by(around))
+
+
+def _trained_by(around):
+    """`finalize` and what an optimizer around that of the pruning has trained."""
+    limit = jaxprune.at_most(jaxprune.density, 0.5, ramp=(0, 10))
+    pruning = jaxprune.pruning(jaxprune.ltp(), limit)
+    tx, trainable = around(pruning.optimizer(optax.sgd(0.01))), pruning.init(_params())
+
+    @jax.jit
+    def step(carry, _):
+        trainable, state = carry
+        grads = jax.grad(lambda t: pruning(t)[1])(trainable)
+        updates, state = tx.update(grads, state, trainable)
+        return (optax.apply_updates(trainable, updates), state), None
+
+    carry, _ = jax.lax.scan(step, (trainable, tx.init(trainable)), length=40)
+    return pruning.finalize, carry[0]
+
+
 def test_averages_of_what_was_trained_may_be_finalized():
     """Whatever scales the gradients, as clipping does, and averages the states."""
     pruning = jaxprune.pruning(
