@@ -519,6 +519,11 @@ def budget(request):
 _DEAR_BUDGETS = [name for name in BUDGETS if "-" not in name]
 
 
+compiled = pytest.mark.parametrize(
+    "budget", rows(BUDGETS, _DEAR_BUDGETS), indirect=True
+)
+
+
 @pytest.fixture(params=rows(_DEAR_BUDGETS, ["dual_ascent", "admm"]))
 def dear_budget(request):
     return BUDGETS[request.param]()
@@ -538,6 +543,7 @@ def test_every_budget_has_a_row():
     assert ours == rows
 
 
+@compiled
 def test_a_budget_traces_once_over_steps(budget):
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -550,6 +556,7 @@ def test_a_budget_traces_once_over_steps(budget):
         chex.assert_tree_all_finite((penalty, state))
 
 
+@compiled
 def test_the_state_of_a_budget_is_a_carry_of_a_scan(budget):
     """Structure, shapes, dtypes and weak types do not change."""
 
@@ -574,6 +581,7 @@ def test_a_penalty_is_a_float32_scalar_even_abstractly(budget):
     chex.assert_trees_all_equal_shapes_and_dtypes(new, abstract[1])
 
 
+@compiled
 def test_a_budget_is_deterministic_with_and_without_jit(budget):
     ratios, state = _ratios(), budget.init(_ratios())
     want = budget.penalty(ratios, state), budget.update(ratios, state)
@@ -625,6 +633,7 @@ def test_a_budget_on_eight_devices_equals_one(dear_budget):
         chex.assert_trees_all_close(result, want, rtol=1e-6, atol=1e-8)
 
 
+@compiled
 def test_the_state_of_a_budget_may_be_donated(budget):
     step = jax.jit(budget.update, donate_argnums=1)
     state = budget.init(_ratios())

@@ -161,9 +161,10 @@ def test_masks_keep_what_was_asked_or_are_refused(params, where, keep_ratio, met
     sizes = {name: leaf.size for name, leaf in selected.items()}
     kept = {name: int(jnp.sum(masks[name])) for name in selected}
     size = sum(sizes.values())
-    assert sum(kept.values()) == jaxprune.masks.keep_count(keep_ratio, size)
-    if method == "magnitude":
-        assert all(abs(kept[n] - keep_ratio * sizes[n]) <= 1 + 1e-6 for n in kept)
+    total = jaxprune.masks.keep_count(keep_ratio, size)
+    assert sum(kept.values()) == total
+    if method == "magnitude":  # Which rounds what each leaf keeps of the total.
+        assert all(abs(kept[n] - total * sizes[n] / size) < 1 for n in kept)
 
 
 @tried(15)
@@ -374,6 +375,8 @@ WRAPPERS = {
 }
 
 
+# That steps of 16-bit weights are rounded is said, and true.
+@pytest.mark.filterwarnings("ignore:.*was given master weights:UserWarning")
 @tried(6)
 @hypothesis.given(
     st.sampled_from(sorted(COMPLETE)),

@@ -33,8 +33,8 @@ ARCHITECTURES = architectures.architectures() | architectures_nnx.architectures(
 FEW = ("mlp", "nnx_mlp", "generator", "tied_autoencoder", "stacked_branches")
 FEW += ("control_flow", "spiking", "nnx_recurrent", "scanned_transformer", "bert")
 FEW += ("nnx_vit", "resnet18_training")
-EACH_KIND = ("densenet_training", "groupnorm_resnet", "mobilenet_v3", "mixnet", "fpn")
-EACH_KIND += ("gpt", "unet", "recurrent", "shufflenet", "fused_glu", "nnx_resnet")
+EACH_KIND = ("densenet_training", "groupnorm_resnet", "mixnet", "fpn", "recurrent")
+EACH_KIND += ("gpt", "shufflenet", "fused_glu")
 SEEDS = rows(range(300), range(12))
 
 

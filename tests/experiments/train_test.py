@@ -445,7 +445,7 @@ def shallow(monkeypatch):
     "name",
     rows(
         [name for name in CONFIGS if name not in (*_TRACED, *_RUN_WHOLE)],
-        ("digits/dense", "digits/gmp", "digits/morphnet_resnet20"),
+        ("digits/dense", "digits/gmp"),
     ),
 )
 def test_a_config_of_each_plan_runs_two_steps(name, data_dir, tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def _kernels(leaves):
 @pytest.mark.usefixtures("compiles_as_users_do")
 def test_leaves_of_one_shape_share_their_kernels():
     # Each kernel takes twenty milliseconds to compile, a thousand a minute.
-    assert _kernels(140) <= _kernels(70) + 5
+    assert _kernels(80) <= _kernels(40) + 5
 
 
 @pytest.mark.parametrize("count", [2, 6])

@@ -9,6 +9,7 @@ import pytest
 
 import jaxprune
 from tests.support import reference
+from tests.support.rows import rows
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def _train(loss, params, pruner, budget, thresholds, steps):
     return trainable, state, history
 
 
-@pytest.mark.parametrize("keep_ratio", [0.3, 0.1])
+@pytest.mark.parametrize("keep_ratio", rows([0.3, 0.1], [0.1]))
 def test_one_set_of_defaults_reaches_the_budget_without_a_layer_collapsing(
     rng, keep_ratio
 ):

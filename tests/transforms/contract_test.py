@@ -202,6 +202,8 @@ each_kind = pytest.mark.parametrize("name", KINDS)
 # One of each way to find the step, for many devices.
 FEW = ("proximal", "gradual_magnitude", "lats-size", "freeze_pruned")
 FEW += ("follow_threshold",)
+MESHES = [AxisType.Auto, AxisType.Explicit]
+few = pytest.mark.parametrize("name", rows(KINDS, FEW))
 
 
 def _grads(trainable, step, seed=0):
@@ -312,7 +314,7 @@ def test_every_float_type_is_kept_and_pruned_exactly(name, dtype):
             assert jaxprune.summarize(final.params, final.masks).kept == 24
 
 
-@each_kind
+@few
 def test_multi_steps_takes_one_step_for_two_gradients(name):
     row = ROWS[name]
     tx, start = row.make(_params()), row.trains(_params())
@@ -333,7 +335,7 @@ def test_multi_steps_takes_one_step_for_two_gradients(name):
     jaxprune.check(state)
 
 
-@each_kind
+@few
 def test_apply_if_finite_skips_a_broken_gradient(name):
     row = ROWS[name]
     tx = optax.apply_if_finite(row.make(_params()), max_consecutive_errors=5)
@@ -383,7 +385,13 @@ def test_inject_hyperparams_gives_the_same_steps(name):
     jaxprune.check(state)
 
 
-@pytest.mark.parametrize("name", [n for n, row in ROWS.items() if row.hyper])
+@pytest.mark.parametrize(
+    "name",
+    rows(
+        [n for n, row in ROWS.items() if row.hyper],
+        ("proximal", "gradual_magnitude", "lats-size", "follow_threshold"),
+    ),
+)
 def test_vmap_over_a_hyper_parameter_equals_one_run_for_each(name):
     row = ROWS[name]
     values = jnp.array([0.25, 0.5], jnp.float32)
@@ -396,7 +404,7 @@ def test_vmap_over_a_hyper_parameter_equals_one_run_for_each(name):
         _same(jax.tree.map(lambda x, i=i: x[i], got), want)
 
 
-@each_kind
+@few
 def test_scan_and_vmap_over_seeds_equal_one_run_for_each(name):
     row = ROWS[name]
     tx = row.make(_params())
@@ -438,8 +446,8 @@ def _shardings(trainable, mesh):
     return jax.tree.map(leaf, trainable)
 
 
-@pytest.mark.parametrize("name", rows(KINDS, FEW))
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@few
+@pytest.mark.parametrize("kind", rows(MESHES, MESHES[1:]))
 def test_sharded_over_eight_devices_equals_one(name, kind):
     row, mesh = ROWS[name], _mesh(kind)
     start = row.trains(_params())
@@ -455,7 +463,7 @@ def test_sharded_over_eight_devices_equals_one(name, kind):
     jaxprune.check(state)
 
 
-@pytest.mark.parametrize("name", rows(KINDS, FEW))
+@few
 def test_shard_map_and_pmap_equal_one_device(name):
     row = ROWS[name]
     tx, start = row.make(_params()), row.trains(_params())

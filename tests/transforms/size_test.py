@@ -203,7 +203,7 @@ def _lats_at(threshold):
     return jaxprune.lats(optax.sgd(0.1), threshold=threshold)
 
 
-@each
+@pytest.mark.parametrize("name", rows(NAMES, ["lats", "gradual_magnitude"]))
 def test_the_traced_program_grows_linearly_with_the_leaves(name):
     lengths = []
     for n in (40, 80, 160):  # more than 32: fewer are ranked in another way

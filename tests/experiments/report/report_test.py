@@ -21,6 +21,7 @@ from tests.experiments.made_up_runs import (
     run_of,
     summary_of,
 )
+from tests.support.rows import rows
 
 
 class Page(html.parser.HTMLParser):
@@ -186,24 +187,25 @@ def test_hostile_texts_are_only_shown(tmp_path):
     assert not {"script", "img"} & {*evil.tags}
 
 
-@pytest.mark.parametrize(
-    "summary",
-    [
-        summary_of(points=[], dense_accuracy=None, budget=None, command=None),
-        summary_of(points=[], final=None, status="stopped"),
-        summary_of(final=None, costs=None),
-        summary_of(costs={"weights": True}),
-        summary_of(final=None, costs=None, budget={"macs": 0.5}),
-        summary_of(config={}, versions=None, seconds=None),
-        summary_of(final=summary_of()["final"] | {"layers": {}}),
-        summary_of(
-            points=[{"step": 5, "accuracy_hard": None, "compression": None}],
-            final={"accuracy": float("nan"), "compression": float("inf")},
-        ),
-        {"method": "magnitude"},
-        {},
-    ],
-)
+LACKING = [
+    summary_of(points=[], dense_accuracy=None, budget=None, command=None),
+    summary_of(points=[], final=None, status="stopped"),
+    summary_of(final=None, costs=None),
+    summary_of(costs={"weights": True}),
+    summary_of(final=None, costs=None, budget={"macs": 0.5}),
+    summary_of(config={}, versions=None, seconds=None),
+    summary_of(final=summary_of()["final"] | {"layers": {}}),
+    summary_of(
+        points=[{"step": 5, "accuracy_hard": None, "compression": None}],
+        final={"accuracy": float("nan"), "compression": float("inf")},
+    ),
+    {"method": "magnitude"},
+    {},
+]
+
+
+# Pages with pictures take seconds each.
+@pytest.mark.parametrize("summary", rows(LACKING, LACKING[:3] + LACKING[-3:]))
 def test_what_a_run_lacks_is_left_out(tmp_path, summary):
     records = records_of(steps=range(100, 1001, 100)) if summary.get("points") else []
     path = write_report(run_of(tmp_path, summary or {"seed": 0}, records))
