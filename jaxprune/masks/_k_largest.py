@@ -123,29 +123,31 @@ def _vector(k: Any) -> Count:
 @functools.partial(jax.jit, static_argnames="segments")
 def _largest(scores, k, forced, alive, *, segments: Segments):
     packing = _packing(scores, segments)
-    found = _cut(_packed_codes(scores, forced, alive, packing), k, packing)
-    limits = found.kth[np.asarray(segments.groups)]
-    ends = _ends(found.ends, packing)
-    wide = jnp.result_type(*scores)
-    none = [None] * len(scores)
-    return [
-        _mask(score.astype(wide), force, live, limits, ends, first, layers=layers)
-        for score, force, live, first, layers in zip(
-            scores,
-            forced or none,
-            alive or none,
-            _first_segments(segments, found.step),
-            segments.layers,
+    if alive is not None:
+        every = [jnp.ones(x.shape, bool) for x in scores]
+        alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
+        alive = _pack(alive, packing)
+    codes = _packed_codes(scores, forced, alive, packing)
+    found = _cut(codes, k, packing)
+    limits = found.kth[np.asarray(packing.segments.groups)]
+    masks = [
+        _mask(code, live, limits, found.ends, first, layers=layers)
+        for code, live, first, layers in zip(
+            codes,
+            alive or [None] * len(codes),
+            _first_segments(packing.segments, found.step),
+            packing.segments.layers,
             strict=True,
         )
     ]
+    return _unpack(masks, [x.shape for x in scores], packing, found.step)
 
 
 @functools.partial(jax.jit, static_argnames="layers")
-def _mask(score, forced, alive, limits, ends, first, *, layers) -> jax.Array:
+def _mask(code, alive, limits, ends, first, *, layers) -> jax.Array:
     """Return the mask of one array, whose segments begin with `first`."""
-    mask = _reached(_code(score, forced, alive), limits, ends, first, layers)
-    return mask if alive is None else mask & sharded_like(alive, score)
+    mask = _reached(code, limits, ends, first, layers)
+    return mask if alive is None else mask & sharded_like(alive, code)
 
 
 @jax.jit
@@ -193,18 +195,22 @@ def _code(score, forced, alive) -> jax.Array:
 
 
 def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
-    """Return the codes of the packed arrays; padding has the lowest of all."""
+    """Return the codes of the packed arrays; padding has the lowest of all.
+
+    Args:
+      scores: the given ones.
+      forced: of the given ones, or None.
+      alive: of the packed ones, or None.
+      packing: the plan.
+    """
     wide = jnp.result_type(*scores)
-    if alive is not None:
-        every = [jnp.ones(x.shape, bool) for x in scores]
-        alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
     packed = _pack([x.astype(wide) for x in scores], packing)
     none = [None] * len(packed)
     codes = map(
         _code,
         packed,
         none if forced is None else _pack(forced, packing),
-        none if alive is None else _pack(alive, packing),
+        none if alive is None else alive,
     )
     return [
         code if ends is None else _without_padding(code, ends)
@@ -248,26 +254,24 @@ def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
     )
 
 
-def _ends(ends: jax.Array, packing: "_Packing") -> jax.Array:
-    """Return for every given segment the position where its ties end."""
-    every = np.uint32(2**32 - 1)
-    starts = np.asarray(packing.starts, np.uint32)
-    ends = jnp.where(ends == every, every, ends + starts)
-    # The first of its rows that does not keep all ties says where they end.
-    owners = np.asarray(packing.owners)
-    return jnp.full(owners.max() + 1, every).at[owners].min(ends)
-
-
 def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
-    """Return for each array the number of its first segment, not known to XLA.
+    """Return for each array the number of its first segment, not known to XLA."""
+    return _unknown(np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1], step)
+
+
+def _unknown(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
+    """Return numbers as uint32 scalars that XLA does not know.
 
     XLA compiles equal kernels once. Those that count an array, or choose its mask, are
-    equal for arrays of equal shape if they read this number, and all differ if it is a
-    constant in them: a thousand arrays then take a minute.
+    equal for arrays of equal shape if they read where it lies, and all differ if that
+    is a constant in them: a thousand arrays then take a minute.
+
+    Args:
+      numbers: below 2**32.
+      step: of the search, never negative, which XLA does not know.
     """
     never = (step < 0).astype(jnp.uint32)
-    starts = np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1]
-    pairs = [jnp.asarray(np.array([start, 0], np.uint32)) for start in starts]
+    pairs = [jnp.asarray(np.array([number, 0], np.uint32)) for number in numbers]
     return [jax.lax.dynamic_slice(x, (never,), (1,))[0] for x in pairs]
 
 
@@ -434,8 +438,6 @@ class _Packing(NamedTuple):
     Attributes:
       segments: those of the packed arrays.
       order: for each packed segment its place in the order of the given entries.
-      owners: for each packed segment the given one that it is a part of.
-      starts: for each packed segment the position in its owner at which it begins.
       members: for each packed array the given ones in it, (index, layers).
       ends: for each packed array the used length of its rows, None if it is a given
         one.
@@ -443,8 +445,6 @@ class _Packing(NamedTuple):
 
     segments: Segments
     order: tuple[int, ...]
-    owners: tuple[int, ...]
-    starts: tuple[int, ...]
     members: tuple[tuple[tuple[int, int], ...], ...]
     ends: tuple[tuple[int, ...] | None, ...]
 
@@ -472,7 +472,7 @@ def _packing(arrays, segments: Segments) -> _Packing:
     members += [small] if small else []
     layers = [n or 1 for n in segments.layers]
     first = np.cumsum([0, *layers]).tolist()
-    stacks, owners, starts, ends = [], [], [], []
+    stacks, owners, ends = [], [], []
     for array in members:
         used = []
         for i in array:
@@ -480,7 +480,6 @@ def _packing(arrays, segments: Segments) -> _Packing:
             rows = _rows(size) if array is small else [size]
             for owner in range(first[i], first[i + 1]):
                 owners += [owner] * len(rows)
-                starts += [_ROW * row for row in range(len(rows))]
                 used += rows
         stacks.append(len(used) if array is small else segments.layers[array[0]])
         ends.append(tuple(used) if array is small else None)
@@ -488,8 +487,6 @@ def _packing(arrays, segments: Segments) -> _Packing:
     return _Packing(
         Segments(tuple(stacks), tuple(segments.groups[owner] for owner in owners)),
         tuple(order.tolist()),
-        tuple(owners),
-        tuple(starts),
         tuple(tuple((i, layers[i]) for i in array) for array in members),
         tuple(ends),
     )
@@ -524,3 +521,20 @@ def _in_rows(arrays: Sequence[tuple[jax.Array, int]], rows: int) -> jax.Array:
         if n == 1 and more:
             pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
     return jax.lax.reshape(jax.lax.concatenate(pieces, 0), (rows, _ROW))
+
+
+def _unpack(masks, shapes, packing: _Packing, step: jax.Array) -> list[jax.Array]:
+    """Return the masks of the given arrays, of these shapes."""
+    given: dict[int, jax.Array] = {}
+    for mask, members, ends in zip(masks, packing.members, packing.ends, strict=True):
+        if ends is None:
+            given[members[0][0]] = mask
+            continue
+        rows = [n * len(_rows(math.prod(shapes[i]) // n)) for i, n in members]
+        starts = _unknown(np.cumsum([0, *rows])[:-1], step)
+        for (i, n), number, start in zip(members, rows, starts, strict=True):
+            own = jax.lax.dynamic_slice(mask, (start, jnp.uint32(0)), (number, _ROW))
+            size = math.prod(shapes[i]) // n
+            own = jax.lax.slice(own.reshape(n, -1), (0, 0), (n, size))
+            given[i] = jax.lax.reshape(own, shapes[i])
+    return [given[i] for i in range(len(shapes))]
