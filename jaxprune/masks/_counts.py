@@ -183,8 +183,7 @@ def from_uint32(counts: jax.Array) -> Count:
 
 def to_uint32(count: Count) -> jax.Array:
     """Return counts as uint32, clipped to its range."""
-    high = jnp.clip(count.high, 0, (1 << 20) - 1).astype(jnp.uint32)
-    value = (high << _BITS) | count.low.astype(jnp.uint32)
+    value = count.high.astype(jnp.uint32) << _BITS | count.low.astype(jnp.uint32)
     value = jnp.where(count.high < 0, jnp.uint32(0), value)
     return jnp.where(count.high >= 1 << 20, jnp.uint32(2**32 - 1), value)
 

@@ -86,6 +86,21 @@ def test_the_traced_rule_gives_the_same_counts():
     assert (got.high * 4096 + got.low).tolist() == floors
 
 
+def test_the_traced_rule_rounds_by_remainders_as_the_exact_one():
+    shares = [distributions.Fraction(x) for x in (53, 31, 17, 5)]
+    floors, sizes = [2, 1, 0, 3], [60, 15, 90, 40]
+    rule = jax.jit(
+        lambda k: distributions.allocate_traced(
+            shares, floors, sizes, counts.from_ints(k)
+        )
+    )
+    # At 65 three remainders are a third, which float32 tells apart.
+    for keep in {*range(sum(floors), sum(sizes) + 1)} - {65}:
+        got = rule(jnp.int32(keep))
+        got = (got.high * 4096 + got.low).tolist()
+        assert got == distributions.allocate(shares, floors, sizes, keep)
+
+
 def test_the_traced_rule_adds_up_beyond_int32():
     sizes, floors = [3 * 10**9, 2**31, 50, 10**9], [0, 0, 5, 0]
     shares = [distributions.Fraction(x) for x in (5, 4, 3, 3)]

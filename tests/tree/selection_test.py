@@ -153,6 +153,31 @@ def test_what_is_selected_is_printed_with_the_reason():
     assert found.names == ("conv/kernel",)
 
 
+def test_the_table_has_equal_columns():
+    params = {"a": {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 20, 20))}}
+    table = str(tree.selected(params, tree.selection(stacked="a/kernel")))
+    assert table.splitlines() == [
+        "leaf      shape     size  layers  selected  reason",
+        "a/bias    2            2          no        fewer than two axes",
+        "a/kernel  3x20x20  1,200       3  yes       a weight by its name",
+        "selected           1,200                    of 1,202",
+    ]
+
+
+def test_stacked_leaves_have_layers_and_two_axes_or_more():
+    params = {"a": jnp.ones((3, 4)), "b": jnp.ones((2, 5)), "c": jnp.ones(6)}
+    held = {"a": jnp.ones((3, 4), bool), "b": jnp.array(False), "c": jnp.array(True)}
+    where = tree.selection("*", stacked=("a",), masks=held)
+    found = weights(params, where, call="f")
+    layers = {name: leaf.layers for name, leaf in found.items()}
+    assert layers == {"a": 3, "b": None, "c": None}
+    assert found["a"].mask.all()
+    assert (found["b"].mask.shape, bool(found["b"].mask.any())) == ((2, 5), False)
+    assert found["c"].mask is None
+    with pytest.raises(ValueError, match=r"`f`: a leaf of stacked.*'c' has shape"):
+        weights(params, tree.selection("*", stacked=("a", "c")), call="f")
+
+
 def test_tied_leaves_are_refused_by_name_and_none_passes():
     w = jnp.ones((3, 3))
     with pytest.raises(ValueError, match="'in' and 'out' are the same array"):
