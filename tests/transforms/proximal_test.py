@@ -218,6 +218,21 @@ def test_trajectories_equal_the_loops_of_the_reference(problem):
     assert restarts > 0
 
 
+def test_fista_restarts_for_all_leaves_together():
+    """A leaf of 100 weights that turn a little outweighs one weight that goes on."""
+    tx = optax.chain(
+        optax.sgd(1.0), transforms.accelerated_proximal(soft, 0.0, where=True)
+    )
+    params = {"one": jnp.zeros(1), "many": jnp.zeros(100)}
+    state = tx.init(params)
+    for one, many in ((0.0, 0.0), (0.0, -1.0), (-1.0, 0.1)):
+        grads = {"one": jnp.full(1, one), "many": jnp.full(100, many)}
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    restarted = (1 + 5**0.5) / 2
+    assert float(optax.tree.get(state, "momentum")) == pytest.approx(restarted)
+
+
 # --- what the weights hold ---------------------------------------------------------
 
 
