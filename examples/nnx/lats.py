@@ -89,7 +89,7 @@ def main(args):
     train_data, test_data = load_data()
     model = CNN(nnx.Rngs(args.seed))
     schedule = optax.cosine_decay_schedule(args.learning_rate, args.steps)
-    tx = lats(optax.adamw(schedule), sparsity=0.95, steps=400)
+    tx = lats(optax.adamw(schedule), sparsity=0.95, steps=args.steps * 2 // 3)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     train(args, model, optimizer, *train_data)
     masks = finalize(nnx.state(model, nnx.Param), optimizer.opt_state).masks

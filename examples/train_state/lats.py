@@ -2,7 +2,7 @@
 
 The script `dense.py` with one line changed, the import not counted. Soft thresholds
 shrink what they keep, so the script then trains on under the final masks, at two thirds
-of the learning rate: three more lines.
+of the learning rate: five more lines.
 
     python examples/train_state/lats.py
 """
@@ -51,7 +51,7 @@ def create_train_state(args):
     model = CNN(axis_name="batch" if args.parallel == "pmap" else None)
     variables = model.init(jax.random.key(args.seed), jnp.ones((1, 8, 8, 1)), False)
     schedule = optax.cosine_decay_schedule(args.learning_rate, args.steps)
-    tx = lats(optax.adamw(schedule), sparsity=0.95, steps=400)
+    tx = lats(optax.adamw(schedule), sparsity=0.95, steps=args.steps * 2 // 3)
     return TrainState.create(
         apply_fn=model.apply,
         params=variables["params"],

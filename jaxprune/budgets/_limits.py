@@ -1,6 +1,5 @@
 """Limits on costs: how they are written, checked and followed over the steps."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,14 @@ from jaxprune.costs._density import density
 from jaxprune.schedules._ramps import cubic_ramp
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
-# Steps at which a schedule is looked at before training: 0, 1, 3, 7, ..., 2**30 - 1.
-_STEPS = tuple(2**i - 1 for i in range(31))
+# Steps at which a schedule is looked at before training: all of the first, and then
+# 64 of every octave.
+_STEPS = np.unique(
+    np.concatenate([np.arange(2**12), np.geomspace(2**12, 2**31 - 1, 19 * 64)]).astype(
+        np.int32
+    )
+)
+_FEW_STEPS = tuple(2**i - 1 for i in range(31))
 
 
 def at_most(
@@ -214,8 +219,8 @@ def check_before_training(
 ) -> None:
     """Refuse limits, and ends of schedules, below the cost of minimum keep ratios.
 
-    A schedule is looked at for steps up to 2**30. What is being traced (a limit under
-    `vmap`, say) is left to the result code of the state.
+    A schedule is looked at for steps up to 2**31, at all of the first 4,096. What is
+    being traced (a limit under `vmap`, say) is left to the result code of the state.
 
     Raises:
       ValueError: if a limit cannot be met, with the smallest that can.
@@ -242,19 +247,30 @@ def _smallest_bound(call: str, limit: Limit) -> tuple[float | None, str]:
     """Return the smallest value of a bound over the steps, and where it is."""
     if not callable(limit.at_most):
         return _concrete(limit.at_most), ""
-    smallest, at = float("inf"), 0
-    for step in _STEPS:
-        value = _concrete(limit.at_most(jnp.int32(step)))
-        if value is None:
-            return None, ""
-        if value < smallest or math.isnan(value):
-            smallest, at = value, step
-        if math.isnan(value):
-            break
-    where = f" at step {at}"
+    steps, values = _course(limit.at_most)
+    if values is None:
+        return None, ""
+    # The first NaN, or else the smallest.
+    at = int(np.argmin(values))
+    smallest, where = float(values[at]), f" at step {steps[at]}"
     if not smallest >= 1:  # values above 1, early in a ramp, are no fault
         _check_range(call, limit.name, smallest, where)
     return smallest, where
+
+
+def _course(schedule: Callable) -> tuple[Any, np.ndarray | None]:
+    """Return steps and the values of a schedule there, None where they are traced."""
+    try:
+        values = jax.vmap(schedule)(jnp.asarray(_STEPS))
+    except (TypeError, ValueError):
+        pass  # It decides by the value of a step, and takes one at a time.
+    else:
+        traced = isinstance(values, jax.core.Tracer)
+        if not traced and np.shape(values) == _STEPS.shape:
+            return _STEPS, np.asarray(values, np.float64)
+    found = [_concrete(schedule(jnp.int32(step))) for step in _FEW_STEPS]
+    known = [value for value in found if value is not None]
+    return _FEW_STEPS, np.array(known) if len(known) == len(found) else None
 
 
 def _concrete(value: Any) -> float | None:

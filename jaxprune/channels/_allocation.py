@@ -8,7 +8,7 @@ together.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jaxprune.base._checks import round_up
+from jaxprune.base._checks import check_concrete, round_up
 from jaxprune.base._protocols import Cost, Limit
 from jaxprune.channels._counts import (
     Fixed,
@@ -182,6 +182,7 @@ def _fewest(call, graph, multiple_of, fixed) -> dict[str, int]:
 
 
 def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
+    check_concrete(f"{call}(graph, keep_ratios)", keep_ratios)
     check_known(f"{call}(graph, keep_ratios)", graph, keep_ratios)
     targets = {name: float(keep_ratios.get(name, 1.0)) for name in graph.groups}
     for name, ratio in targets.items():
@@ -196,6 +197,7 @@ def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
 
 def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:
     """Return costs with their bounds; refuse those that cannot be met."""
+    check_concrete(f"{call}(limits)", limits)
     ratios = {n: count / graph.groups[n].size for n, count in fewest.items()}
     bounds = []
     several = isinstance(limits, Iterable) and not isinstance(limits, Limit)

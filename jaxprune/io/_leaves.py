@@ -37,26 +37,52 @@ def records(call: str, state: Any) -> dict[str, Record]:
       state: a pytree of arrays, typed keys and numbers, possibly abstract.
 
     Raises:
-      TypeError: if a leaf is something else.
-      ValueError: if two leaves have one name.
+      TypeError: if a leaf is something else, or of a dtype that JAX does not have.
+      ValueError: if two leaves have one name, or a name is no Unicode text.
     """
     found = {}
     for name, leaf in tree.named_leaves(state).items():
+        known = True
         if isinstance(leaf, numbers.Number | np.generic):
+            known = not isinstance(leaf, np.generic) or _is_known(leaf.dtype)
             kind, shape, dtype = "number", (), _number_type(leaf)
         elif hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
             key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             kind, shape, dtype = "key" if key else "array", leaf.shape, str(leaf.dtype)
+            known = key or _is_known(leaf.dtype)
         else:
             raise TypeError(
                 f"`{call}`: leaf {name!r} must be an array, a typed key or a number, "
                 f"it is the {type(leaf).__name__} {leaf!r}. Leave it out, or save it "
                 "as metadata."
             )
+        if not known:
+            raise TypeError(
+                f"`{call}`: leaf {name!r} must be of a dtype of JAX, it is of {dtype}. "
+                "Leave it out, or convert it."
+            )
+        if not _is_unicode(name):
+            raise ValueError(
+                f"`{call}`: the name of leaf {name!r} must be Unicode text, files have "
+                "no other names. Rename it."
+            )
         found[name] = {"kind": kind, "shape": [int(n) for n in shape], "dtype": dtype}
         if kind == "number":
             found[name]["value"] = _written(leaf)
     return found
+
+
+def _is_known(dtype: Any) -> bool:
+    """Return whether JAX has a dtype; NumPy's other ones have no form on disk."""
+    if jnp.issubdtype(dtype, np.bool_):
+        return True
+    widest = 16 if jnp.issubdtype(dtype, np.complexfloating) else 8
+    return jnp.issubdtype(dtype, np.number) and dtype.itemsize <= widest
+
+
+def _is_unicode(name: str) -> bool:
+    """Return whether a name has an encoding; halves of surrogate pairs have none."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _number_type(leaf: Any) -> str:

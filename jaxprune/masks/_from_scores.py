@@ -23,7 +23,7 @@ from jaxprune.masks._distributions import (
     global_,
     shares_of,
 )
-from jaxprune.masks._k_largest import Segments, largest
+from jaxprune.masks._k_largest import Segments, largest, refuse_huge
 from jaxprune.tree._names import by_pattern
 
 
@@ -200,6 +200,7 @@ def scored_masks(
       ([[True, False]], [[False, True]])
     """
     refuse_nan(call, scores)
+    refuse_huge(call, scores)
     layers, alive = layers or {}, alive or {}
     table = layers_of(call, scores, layers, alive, min_keep_ratio)
     groups, keep = plan(call, table, keep_ratio, distribution, min_keep_ratio)
@@ -311,6 +312,7 @@ def floor_masks(
       >>> floor_masks({"w": jnp.array([3.0, 5.0])}, min_keep_ratio=0.1)["w"].tolist()
       [False, True]
     """
+    refuse_huge(call, scores)
     layers, alive = layers or {}, alive or {}
     table = layers_of(call, scores, layers, alive, min_keep_ratio)
     if not any(layer.floor for layer in table):

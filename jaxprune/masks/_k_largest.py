@@ -10,13 +10,14 @@ and masks is at most 12 bytes for each score: its code, and its position.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._dtypes import at_least_float32, widest
 from jaxprune.base._sharding import replicated, sharded_like
 from jaxprune.masks import _counts as counts
 from jaxprune.masks._counts import Count
@@ -72,7 +73,7 @@ def largest(
     scores = list(scores)
     if not scores:
         return []
-    _refuse_huge(scores)
+    refuse_huge("largest", dict(enumerate(scores)))
     segments = segments or together(scores)
     return _largest(
         scores,
@@ -101,17 +102,25 @@ def kth_largest(scores: Sequence[jax.Array], k: Any) -> jax.Array:
       1.0
     """
     scores = list(scores)
-    _refuse_huge(scores)
+    refuse_huge("kth_largest", dict(enumerate(scores)))
     return _kth_largest(scores, _vector(k))
 
 
-def _refuse_huge(scores: Sequence[Any]) -> None:
-    for score in scores:
+def refuse_huge(call: str, scores: Mapping[Any, Any]) -> None:
+    """Refuse arrays in which a position is no uint32.
+
+    Args:
+      call: the function called, for messages.
+      scores: arrays by the names of their leaves, or by their numbers.
+
+    Raises:
+      ValueError: an array has 2**32 entries or more.
+    """
+    for name, score in scores.items():
         if math.prod(score.shape) >= 2**32:
             raise ValueError(
-                "`largest(scores)`: positions are uint32, so an array must have fewer "
-                f"than 2**32 entries, got the shape {score.shape}. Split it, for "
-                "example along its first axis."
+                f"`{call}(...)`: an array must have fewer than 2**32 entries, "
+                f"{name!r} has the shape {score.shape}. Split it along its first axis."
             )
 
 
@@ -156,8 +165,8 @@ def _kth_largest(scores, k):
     kth = _cut(_packed_codes(scores, None, None, packing), k, packing).kth[0]
     top = _top_bit(kth.dtype)
     bits = jnp.where(kth >= top, kth & ~top, ~kth)  # the inverse of `_ordered`
-    value = jax.lax.bitcast_convert_type(bits, jnp.result_type(*scores))
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    value = jax.lax.bitcast_convert_type(bits, widest(*(x.dtype for x in scores)))
+    return value.astype(at_least_float32(value.dtype))
 
 
 def _top_bit(unsigned: Any) -> jax.Array:
@@ -183,8 +192,6 @@ def _ordered(scores: jax.Array) -> jax.Array:
 
 def _code(score, forced, alive) -> jax.Array:
     """Return unsigned integers of the order of the scores."""
-    if score.dtype.itemsize == 1:  # eight-bit floats
-        score = score.astype(jnp.float32)
     code = _ordered(score)
     if forced is not None:
         highest = jnp.asarray(jnp.iinfo(code.dtype).max, code.dtype)
@@ -203,7 +210,7 @@ def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
       alive: of the packed ones, or None.
       packing: the plan.
     """
-    wide = jnp.result_type(*scores)
+    wide = widest(*(x.dtype for x in scores))
     packed = _pack([x.astype(wide) for x in scores], packing)
     none = [None] * len(packed)
     codes = map(
@@ -259,7 +266,7 @@ def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
     return _unknown(np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1], step)
 
 
-def _unknown(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
+def _unknown(numbers: Any, step: jax.Array) -> list[jax.Array]:
     """Return numbers as uint32 scalars that XLA does not know.
 
     XLA compiles equal kernels once. Those that count an array, or choose its mask, are
@@ -267,7 +274,7 @@ def _unknown(numbers: Sequence[int], step: jax.Array) -> list[jax.Array]:
     is a constant in them: a thousand arrays then take a minute.
 
     Args:
-      numbers: below 2**32.
+      numbers: a sequence of them, below 2**32.
       step: of the search, never negative, which XLA does not know.
     """
     never = (step < 0).astype(jnp.uint32)

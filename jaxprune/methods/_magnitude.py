@@ -25,6 +25,7 @@ from jaxprune.masks._apply import apply_masks
 from jaxprune.masks._counts import Scheduled, exact_keep_ratio
 from jaxprune.masks._distributions import Distribution, erk, global_
 from jaxprune.methods._weights import (
+    check_distribution,
     check_min_keep_ratio,
     layer_mean,
     minimum_of,
@@ -114,6 +115,7 @@ def global_magnitude(
 
 def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
     check_min_keep_ratio(call, min_keep_ratio)
+    check_distribution(call, distribution)
     by_pattern = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
     fixed = {
         pattern: exact_keep_ratio(call, value)

@@ -12,6 +12,7 @@ from jaxprune.base._protocols import Params, Pruned, Pruner
 from jaxprune.masks._distributions import Distribution
 from jaxprune.methods._weights import (
     Network,
+    check_distribution,
     check_min_keep_ratio,
     minimum_of,
     network,
@@ -42,6 +43,7 @@ def prune_once(
       ValueError: `min_keep_ratio` is outside [0, 1].
     """
     check_min_keep_ratio(call, min_keep_ratio)
+    check_distribution(call, distribution)
 
     def apply(params, variables, /, *, key=None, step=None):
         del variables, key, step

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import tree
+from jaxprune.base._checks import check_callable
 from jaxprune.base._protocols import Masks, Params
 from jaxprune.masks._apply import fill
 from jaxprune.masks._counts import check_floor, layer_floor
@@ -177,6 +178,16 @@ def check_min_keep_ratio(call: str, min_keep_ratio: Any) -> None:
             check_floor(call, value)
     else:
         check_floor(call, min_keep_ratio)
+
+
+def check_distribution(call: str, distribution: Any) -> None:
+    """Refuse a layer distribution that is no function, such as its name.
+
+    Raises:
+      TypeError: it is none.
+    """
+    example = "`jaxprune.masks.erk`, or another function of the shape of a layer"
+    check_callable(call, "distribution", distribution, example)
 
 
 def variables_like(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.base._checks import check_non_negative
+from jaxprune.base._dtypes import at_least_float32
 
 Rule = Callable[[jax.Array, jax.Array, str], jax.Array]
 
@@ -29,7 +30,7 @@ def map_leaves(call: str, rule: Rule, params: Any, scaling: Any) -> Any:
     def leaf(path, x, s):
         name = leaf_name(path)
         x = floating_leaf(call, name, x)
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = at_least_float32(x.dtype)
         s = jnp.asarray(s, dtype)
         if s.ndim > x.ndim or any(
             a not in (1, b) for a, b in zip(s.shape[::-1], x.shape[::-1], strict=False)

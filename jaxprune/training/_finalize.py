@@ -245,14 +245,7 @@ def check_trained(
       twice: twice that number.
       one: 1, unless something other than `pruning.optimizer` moved the budget too.
     """
-    for part, values in (("weights", params), ("variables", variables)):
-        for name, finite in _finite(values).items():
-            if not finite:
-                raise ValueError(
-                    f"`{call}`: the {part} must be finite, {name!r} is not. The "
-                    "training diverged: lower the learning rate and finalize an "
-                    "earlier state."
-                )
+    # Before the weights: a budget that was moved wrongly makes them diverge.
     if abs(twice - 2 * step) > 1e-3 * abs(step):
         # Other optimizers scale each leaf on its own.
         raise ValueError(
@@ -264,10 +257,19 @@ def check_trained(
     if abs(one - 1) > 1e-3:
         raise ValueError(
             f"`{call}`: the budget must be moved by `pruning.optimizer` alone, and was "
-            f"also averaged or decayed while training ({one:.6g} where 1 is due). Put "
-            "`optax.contrib.schedule_free`, `optax.lookahead`, weight decay and what "
-            "else changes parameters inside of `pruning.optimizer(...)`."
+            f"also averaged, decayed, scaled or changed by noise ({one:.6g} where 1 is "
+            "due). Put `optax.contrib.schedule_free`, `optax.lookahead`, weight decay, "
+            "learning rates, noise and what else changes single updates or parameters "
+            "inside of `pruning.optimizer(...)`."
         )
+    for part, values in (("weights", params), ("variables", variables)):
+        for name, finite in _finite(values).items():
+            if not finite:
+                raise ValueError(
+                    f"`{call}`: the {part} must be finite, {name!r} is not. The "
+                    "training diverged: lower the learning rate and finalize an "
+                    "earlier state."
+                )
     if step < 0.5:
         raise ValueError(
             f"`{call}`: no step was counted. Add the penalty to the loss: `params, "

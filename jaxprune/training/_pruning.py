@@ -120,6 +120,12 @@ class Pruning:
                 "`pruning.init(params)`: must be the dense weights, got what `init` "
                 "returns. Pass its part `params`, or go on with it as it is."
             )
+        if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+            raise ValueError(
+                "`pruning.init(params)`: must be the weights alone, got the "
+                f"collections {list(params)}. Pass `variables['params']`: an optimizer "
+                "would move statistics too."
+            )
         variables = self.pruner.init(params)
         keep_ratios = self._keep_ratios(params, variables)
         self._check_sites(keep_ratios)
@@ -412,6 +418,13 @@ class Pruning:
 
     def _check_sites(self, keep_ratios) -> None:
         """Refuse limits on what the method does not prune."""
+        if self.limits and not keep_ratios:
+            raise ValueError(
+                "`pruning.init(params)`: the method prunes once, and has no keep "
+                "ratios that a limit could hold while training. Leave the limits out "
+                "and call `finalize(trainable, keep_ratio=...)`, or without `pruning` "
+                "`pruner.masks(params, {}, keep_ratio=...)`."
+            )
         for limit in self.limits:
             sites = getattr(limit.cost, "sites", ())
             if sites and not set(sites) & set(keep_ratios):
@@ -607,8 +620,9 @@ def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
         raise _NoPartsError(
             f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
             f"{_kind(trainable)}. Pass what `pruning.init(params)` returned, of a "
-            "`TrainState` its `params`; put `optax.flatten` inside of "
-            "`pruning.optimizer`."
+            "`TrainState` its `params`, of an NNX module `nnx.state(module, "
+            "nnx.Param)`; put `optax.flatten` inside of `pruning.optimizer`. After "
+            "`finalize` use the final weights as they are."
         ) from error
 
 

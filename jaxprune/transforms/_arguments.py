@@ -118,7 +118,8 @@ def check_size(call: str, sparsity: Any, steps: Any) -> int:
     if not traced and not (is_one_number(sparsity) and 0 <= float(sparsity) < 1):
         raise ValueError(
             f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, 1)."
-            " For 95 % zeros pass 0.95."
+            " For 95 % zeros pass 0.95; of several sizes, chain one of each with its"
+            " `where`."
         )
     if steps is None:
         raise ValueError(

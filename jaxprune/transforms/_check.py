@@ -13,6 +13,7 @@ from jaxprune.base._checks import check_concrete
 from jaxprune.base._final import Final, FinalReport, PruningWarning
 from jaxprune.base._protocols import Params
 from jaxprune.masks import _apply as jmasks
+from jaxprune.masks import _counts as counts
 from jaxprune.transforms._accelerated import AcceleratedProximalState
 from jaxprune.transforms._freeze import FreezePrunedState
 from jaxprune.transforms._latent import LatentProximalState
@@ -95,8 +96,8 @@ def check(opt_state: optax.OptState) -> None:
         if behind_micro_steps and not isinstance(state, FreezePrunedState):
             raise ValueError(
                 f"`check(opt_state)`: {call} acts at every micro step of the"
-                " `optax.MultiSteps` in front of it. Put `optax.MultiSteps` around the"
-                " whole chain."
+                " `optax.MultiSteps` or `optax.apply_every` in front of it. Put"
+                " `optax.MultiSteps` around the whole chain."
             )
         if any(np.any(jax.device_get(x)) for x in jax.tree.leaves(state.watch[1])):
             raise ValueError(
@@ -217,11 +218,22 @@ def _report(states: list[Any], masks: dict[str, jax.Array]) -> FinalReport:
     if len(states) == 1:
         ratio = np.asarray(jax.device_get(states[0].watch.keep_ratio))
     sized = not ratio.ndim and not np.isnan(ratio)
-    if sized and abs(kept - float(ratio) * size) > 1 + 1e-6 * size:
+    due = counts.to_uint32(counts.traced_keep(jax.numpy.float32(ratio), size))
+    if sized and abs(kept - int(due)) > 1 + 1e-6 * size:
         warnings.warn(
             f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
             f" left, where a sparsity of {1 - float(ratio):.6g} keeps"
-            f" {round(float(ratio) * size)}. Train for all of its `steps`.",
+            f" {int(due)}. {int(states[0].count)} updates were counted: train for"
+            " all of its `steps` (under `optax.MultiSteps` several gradients are one"
+            " update).",
+            PruningWarning,
+            stacklevel=3,
+        )
+    emptied = tuple(n for n, m in masks.items() if not bool(jax.numpy.any(m)))
+    if emptied:
+        warnings.warn(
+            f"`finalize(params, opt_state)`: nothing is left of {', '.join(emptied)}."
+            " Leave it out of `where` (a pattern takes biases too), or prune less.",
             PruningWarning,
             stacklevel=3,
         )
@@ -230,7 +242,7 @@ def _report(states: list[Any], masks: dict[str, jax.Array]) -> FinalReport:
         own_keep_ratio=None,
         costs={"density": kept / max(size, 1)} if sized else {},
         limits={"density": float(ratio)} if sized else {},
-        emptied=tuple(n for n, m in masks.items() if not bool(jax.numpy.any(m))),
+        emptied=emptied,
     )
 
 
@@ -252,7 +264,7 @@ def _ours(node: Any, behind: bool = False) -> Iterator[tuple[Any, bool]]:
 
 
 def _has_micro_steps(node: Any) -> bool:
-    if isinstance(node, optax.MultiStepsState):
+    if isinstance(node, optax.MultiStepsState | optax.ApplyEvery):
         return True
     return any(_has_micro_steps(child) for child in _children(node))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
+from jaxprune.base._dtypes import widest
 from jaxprune.base._protocols import Masks
 from jaxprune.transforms import _arguments as checks
 from jaxprune.transforms import _watch as watch_
@@ -44,7 +45,7 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
     back: `jaxprune.check(state)` raises then.
 
     Args:
-      masks: see `jaxprune.masks`: a tree of bool arrays of the structure of the
+      masks: see `jaxprune.base.Masks`: a tree of bool arrays of the structure of the
         parameters, each of the shape of its parameter or (). Inside `optax.masked` and
         `optax.partition` leaves that the transformation does not see may have masks,
         which are not used.
@@ -57,7 +58,8 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
       ValueError: from `init`, if the masks do not fit the parameters or a pruned weight
         is not finite, which no update can take to zero; from `update`, if `params` is
         missing.
-      TypeError: from `init`, if a mask is not boolean.
+      TypeError: from `init`, if a mask is not boolean, or that of a leaf that is not
+        floating prunes.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -76,6 +78,7 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
         ours = _of_the_same_leaves(masks, params)
         if jax.tree.leaves(params):
             check_masks("freeze_pruned(masks)", params, ours)
+            _check_types(params, ours)
             _check_finite(params, ours)
         # A copy: the caller's masks must survive the donation of the state.
         ours = jax.tree.map(lambda m: jnp.array(m, copy=True), ours)
@@ -117,6 +120,18 @@ def _of_the_same_leaves(masks: Any, params: Any) -> Any:
 
 def _nodes(params: Any) -> list[Any]:
     return jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+
+
+def _check_types(params: Any, masks: Masks) -> None:
+    """Refuse masks of leaves that no update takes to zero exactly."""
+    names = tree.named_leaves(params)
+    for (name, p), m in zip(names.items(), jax.tree.leaves(masks), strict=True):
+        kept = not jnp.ndim(m) and (isinstance(m, jax.core.Tracer) or bool(m))
+        if not (kept or jnp.issubdtype(p.dtype, jnp.inexact)):
+            raise TypeError(
+                f"`freeze_pruned(masks)`: only floating arrays can be pruned, leaf"
+                f" {name!r} has dtype {p.dtype}. Its mask must be the scalar True."
+            )
 
 
 def _check_finite(params: Any, masks: Masks) -> None:
@@ -162,5 +177,6 @@ def _frozen(mask: jax.Array, update: Any, param: Any) -> Any:
     """Return the update of one leaf, wide enough to take pruned weights to zero."""
     if update is None or not _prunable(param, mask):
         return update
-    dtype = jnp.promote_types(update.dtype, param.dtype)
+    same = update.dtype == param.dtype
+    dtype = param.dtype if same else widest(update.dtype, param.dtype)
     return jnp.where(mask, update.astype(dtype), -param.astype(dtype))

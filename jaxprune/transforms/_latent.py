@@ -26,6 +26,7 @@ import optax
 
 from jaxprune import tree
 from jaxprune.base._checks import check_scalar_or_schedule
+from jaxprune.base._dtypes import at_least_float32
 from jaxprune.prox._inverse import inverse_soft_threshold
 from jaxprune.prox._operators import Prox, soft_threshold
 from jaxprune.schedules._from_rate import from_learning_rate
@@ -339,5 +340,5 @@ def _latent(
 
 def _as_arrays(level: Any, latent: Any) -> Any:
     """Return a scaling as arrays of the widest dtype of the latent weights."""
-    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(latent)))
+    dtype = at_least_float32(*(x.dtype for x in jax.tree.leaves(latent)))
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), level)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune.base._dtypes import at_least_float32
+
 
 def at(value: Any, step: jax.Array) -> Any:
     """Return a scalar, or the value of a schedule at `step`."""
@@ -36,7 +38,7 @@ def next_count(count: jax.Array) -> jax.Array:
 
 def wide(x: Any) -> jax.Array:
     """Return `x` in float32, or in its own dtype where that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_float32(x.dtype))
 
 
 def wide_copy(params: Any) -> Any:

@@ -92,6 +92,8 @@ def checksum(params: Any) -> jax.Array:
     total = jnp.zeros([], jnp.uint32)
     for x in jax.tree.leaves(params):
         x = jnp.asarray(x)
+        if x.dtype.itemsize == 1:  # some types of 8 bits have no infinity
+            x = x.astype(jnp.float32)
         unsigned = np.dtype(f"uint{8 * x.dtype.itemsize}")
         infinity = np.asarray(np.inf, x.dtype).view(unsigned)
         # Without its sign a zero is 0; whatever lies above infinity is a NaN, and what

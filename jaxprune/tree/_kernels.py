@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.base._dtypes import has_zero
 from jaxprune.base._protocols import Params
 from jaxprune.tree._names import name_of, named_leaves
 
@@ -75,6 +76,8 @@ def _why_not(name: str, leaf: Any, siblings: set[str]) -> str | None:
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         return f"not floating: {dtype or type(leaf).__name__}"
+    if not has_zero(dtype):
+        return f"{dtype} has no zero"
     if leaf.ndim < 2:
         return "fewer than two axes"
     if 0 in leaf.shape:

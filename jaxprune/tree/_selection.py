@@ -21,6 +21,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base._dtypes import has_zero
 from jaxprune.base._protocols import Masks, Params
 from jaxprune.tree._kernels import excluded_by_default, kernels
 from jaxprune.tree._names import matched, name_of, named_leaves, require_match
@@ -280,6 +281,11 @@ def _refuse_unprunable(call: str, leaves: dict[str, Any]) -> None:
             raise TypeError(
                 f"`{call}`: only floating arrays can be pruned, leaf {name!r} has "
                 f"dtype {dtype or type(leaf).__name__}. Leave it out of `where`."
+            )
+        if not has_zero(dtype):
+            raise TypeError(
+                f"`{call}`: only types with a zero can be pruned, leaf {name!r} has "
+                f"dtype {dtype}. Leave it out of `where`."
             )
         if 0 in leaf.shape:
             raise ValueError(

@@ -73,8 +73,20 @@ def test_a_schedule_that_leaves_the_range_is_refused(make, end):
     if end > 1:  # larger than the dense cost is no limit
         budget.init(LIKE)
         return
-    with pytest.raises(ValueError, match=r"at step 127.*must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"at step 100.*must be in \(0, 1\]"):
         budget.init(LIKE)
+
+
+@pytest.mark.parametrize("make", HELD)
+def test_a_schedule_that_dips_below_the_minimum_is_refused(make):
+    cost = lambda k: 0.3 + 0.7 * k["w"]
+    dips = lambda step: jnp.where((step > 10) & (step < 15), 0.1, 0.5)
+    with pytest.raises(ValueError, match=r"cost=0\.1 at step 11.*reachable cost is"):
+        make(jaxprune.at_most(cost, dips, name="cost")).init(LIKE)
+    # Where a schedule decides by the value of a step, fewer are looked at.
+    host = lambda step: 0.1 if step > 20 else 0.5
+    with pytest.raises(ValueError, match=r"cost=0\.1 at step 31"):
+        make(jaxprune.at_most(cost, host, name="cost")).init(LIKE)
 
 
 @pytest.mark.parametrize("ramp", [(0, float("inf")), ("a", 1), (1,), 5, (0, None)])

@@ -287,3 +287,18 @@ def test_a_ratio_is_refused_with_the_name_of_the_function(ratio):
     _, graph = draw()
     with pytest.raises(ValueError, match=r"^`channel_counts\(keep_ratio=.*in \(0, 1\]"):
         channel_counts(graph, dict.fromkeys(graph.groups, ratio))
+
+
+def test_limits_and_ratios_that_are_traced_are_refused_with_advice():
+    _, graph = draw()
+
+    def ratio(bound):
+        return uniform_ratio(graph, Limit(costs.macs(graph), bound))
+
+    def counts(ratio):
+        limit = Limit(costs.macs(graph), 0.5)
+        return round_to_limits(graph, dict.fromkeys(graph.groups, ratio), limit)["a"]
+
+    for function in (ratio, counts):
+        with pytest.raises(TypeError, match=r"outside of `jax\.jit`"):
+            jax.vmap(function)(jnp.array([0.5, 0.6]))

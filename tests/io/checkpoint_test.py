@@ -614,6 +614,29 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
     assert not checkpoint.entries(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        np.zeros(2, jax.dtypes.float0),
+        np.array([1, None], object),
+        np.zeros(2, [("x", "f4")]),
+        np.datetime64("2020"),
+        np.array(["a"]),
+    ],
+)
+def test_an_array_of_no_dtype_of_jax_is_refused_before_anything_is_written(
+    leaf, tmp_path
+):
+    with pytest.raises(TypeError, match=r"`save\(.*leaf 'a' must be of a dtype of JAX"):
+        checkpoint.save(tmp_path / "new", 1, {"a": leaf})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_without_an_encoding_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`save\(.*must be Unicode text"):
+        checkpoint.save(tmp_path, 1, {"\ud800": jnp.ones(2)})
+
+
 def test_another_sort_of_key_is_refused(tmp_path):
     path = checkpoint.save(tmp_path, 1, {"key": jax.random.key(0)})
     with pytest.raises(ValueError, match=r"'key' has dtype key<fry>.*key<rbg>"):

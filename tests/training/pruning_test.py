@@ -444,6 +444,18 @@ def test_arguments_of_another_kind_are_refused():
         _optimizer().update(_params(), PRUNING, _params())
 
 
+def test_collections_beside_the_weights_are_refused():
+    variables = {"params": _params(), "batch_stats": {"mean": jnp.ones(3)}}
+    with pytest.raises(ValueError, match=r"Pass `variables\['params'\]`"):
+        PRUNING.init(variables)
+
+
+def test_a_limit_on_a_method_that_prunes_once_is_refused_for_what_it_is():
+    for pruner in (jaxprune.random_erk(jax.random.key(0)), jaxprune.identity()):
+        with pytest.raises(ValueError, match=r"the method prunes once.*Leave the limi"):
+            jaxprune.pruning(pruner, TARGET).init(_params())
+
+
 def test_a_gradient_that_misses_the_penalty_moves_no_budget():
     tx = _optimizer()
     trainable, opt_state = _start(tx)

@@ -67,6 +67,9 @@ WRONG = {
     "lats around MultiSteps": lambda _: jaxprune.lats(
         optax.MultiSteps(optax.sgd(0.1), 4), threshold=0.2
     ),
+    "ista behind apply_every": lambda _: optax.chain(
+        optax.sgd(0.1), optax.apply_every(4), ISTA
+    ),
     "inside partition": lambda _: optax.partition(
         {"all": optax.chain(_lats(), optax.scale(0.5))},
         lambda p: jax.tree.map(lambda _: "all", p),
@@ -254,7 +257,8 @@ def test_finalize_takes_the_leaves_that_the_state_prunes(name, params):
 def test_the_report_of_finalize_names_what_is_emptied(params):
     params["b"]["kernel"] = params["b"]["kernel"] * 1e-3
     tx = jaxprune.lats(optax.sgd(0.0), sparsity=0.9, steps=4)
-    report = jaxprune.finalize(*_run(tx, params, 5)).report
+    with pytest.warns(PruningWarning, match=r"nothing is left of b/kernel\. Leave it"):
+        report = jaxprune.finalize(*_run(tx, params, 5)).report
     assert report.emptied == ("b/kernel",)
     assert report.costs == {"density": 0.1}
     assert "emptied" in str(report)

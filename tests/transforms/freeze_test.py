@@ -228,3 +228,13 @@ def test_a_leaf_without_a_mask_is_refused_inside_masked():
     )
     with pytest.raises(ValueError, match=r"every leaf must have a mask.*dense/bias"):
         tx.init(_params())
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "bool"])
+def test_a_mask_of_integers_is_refused_unless_it_keeps_all(dtype):
+    params = {"w": jnp.ones((2, 2), dtype)}
+    pruned = {"w": jnp.array([[True, False], [True, True]])}
+    for masks in (pruned, {"w": jnp.array(False)}):
+        with pytest.raises(TypeError, match=r"`freeze_pruned\(masks\)`.*'w' has dtype"):
+            jaxprune.freeze_pruned(masks).init(params)
+    jaxprune.check(jaxprune.freeze_pruned({"w": jnp.array(True)}).init(params))
