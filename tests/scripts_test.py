@@ -61,7 +61,7 @@ def test_lats_needs_one_line_while_training():
         ("train_state/dsa.py", []),
         ("nnx/ltp.py", []),
         ("nnx/one_shot.py", []),
-        ("nnx/dsa.py", []),
+        pytest.param("nnx/dsa.py", [], marks=pytest.mark.slow),
     ],
 )
 def test_a_script_runs(name, arguments, capsys):

@@ -31,6 +31,7 @@ from jaxprune.methods._weights import (
     minimum_of,
     network,
 )
+from jaxprune.tree._names import by_pattern
 
 
 def magnitude(
@@ -116,29 +117,30 @@ def global_magnitude(
 def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
     check_min_keep_ratio(call, min_keep_ratio)
     check_distribution(call, distribution)
-    by_pattern = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
+    patterns = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
     fixed = {
         pattern: exact_keep_ratio(call, value)
-        for pattern, value in by_pattern.items()
+        for pattern, value in patterns.items()
         if not callable(value) and not isinstance(value, jax.core.Tracer)
     }
 
-    scheduled = any(map(callable, by_pattern.values()))
+    scheduled = any(map(callable, patterns.values()))
 
     def magnitudes(net):
         return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
 
-    def keep_ratios(step):
+    def keep_ratios(net, step):
+        by_pattern(call, "sparsity", patterns, net.leaves)
         return {
             name: fixed[name] if name in fixed else _keep_ratio_at(call, value, step)
-            for name, value in by_pattern.items()
+            for name, value in patterns.items()
         }
 
     def apply(params, variables, /, *, key=None, step=None):
         del variables, key
         net = network(call, params, where)
         masks = net.scored(
-            magnitudes(net), keep_ratios(step), min_keep_ratio, distribution
+            magnitudes(net), keep_ratios(net, step), min_keep_ratio, distribution
         )
         kept = tree.named_leaves(masks)
         ratios = {n: layer_mean(kept[n], leaf) for n, leaf in net.leaves.items()}
@@ -153,7 +155,7 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
                 "Call `masks(..., keep_ratio=...)`."
             )
         net = network(call, params, where)
-        ratio = keep_ratios(None) if keep_ratio is None else keep_ratio
+        ratio = keep_ratios(net, None) if keep_ratio is None else keep_ratio
         return net.scored(magnitudes(net), ratio, min_keep_ratio, distribution)
 
     return Pruner(

@@ -229,7 +229,7 @@ def test_an_open_loop_of_soft_thresholds_ends_at_its_threshold_or_weight(
     ("plan", "solver"),
     [
         # That of LTP by `dual_ascent` is its default, above.
-        (LTP, "admm"),
+        pytest.param(LTP, "admm", marks=pytest.mark.slow),
         pytest.param(LATS, "dual_ascent", marks=pytest.mark.slow),
         pytest.param(LATS, "admm", marks=pytest.mark.slow),
     ],

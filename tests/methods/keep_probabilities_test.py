@@ -87,7 +87,7 @@ def _draw(rng, kind, shape):
 
 @pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("kind", ["spread", "two heaps", "equal", "zeros"])
-@pytest.mark.parametrize("sharpness", rows([0.01, 1.0, 30.0, 1000.0], [0.01, 30.0]))
+@pytest.mark.parametrize("sharpness", rows([0.01, 1.0, 30.0, 1000.0], [30.0]))
 def test_the_mean_is_the_keep_ratio_to_the_last_digits(kind, sharpness):
     rng = np.random.default_rng(0)
     solve = jax.jit(functools.partial(kp.keep_probabilities, sharpness=sharpness))

@@ -102,8 +102,8 @@ def test_sparsity_out_of_range_is_refused(method, sparsity):
 
 def test_a_traced_sparsity_gives_the_counts_of_the_number():
     params = {"kernel": jnp.arange(1.0, 101.0).reshape(10, 10)}
-    count = lambda s: jnp.sum(
-        jaxprune.magnitude(sparsity=s).masks(params, {})["kernel"]
+    count = jax.jit(
+        lambda s: jnp.sum(jaxprune.magnitude(sparsity=s).masks(params, {})["kernel"])
     )
     values = [0.25, 0.29, 0.9]
     assert jax.vmap(count)(jnp.array(values)).tolist() == [75, 71, 10]
@@ -114,3 +114,20 @@ def test_a_traced_sparsity_gives_the_counts_of_the_number():
 def test_a_sparsity_that_is_no_number_is_refused(sparsity):
     with pytest.raises(ValueError, match=r"`magnitude\(sparsity=.*\)`.*in \[0, 1\)"):
         jaxprune.magnitude(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("patterns", [{"a/*": 0.5}, {"*": 0.5, "a/*": 0.9}, {"c": 0.5}])
+def test_patterns_that_do_not_fit_are_called_what_was_passed(patterns, params):
+    pruner = jaxprune.magnitude(sparsity=patterns)
+    for call in (pruner.apply, pruner.masks):
+        with pytest.raises(ValueError, match=r"^`magnitude\(sparsity=\{"):
+            call(params, {})
+
+
+def test_a_distribution_by_its_name_is_refused_by_the_factory():
+    with pytest.raises(
+        TypeError, match=r"`magnitude\(distribution='erk'\).*masks\.erk"
+    ):
+        jaxprune.magnitude(sparsity=0.5, distribution="erk")
+    with pytest.raises(TypeError, match=r"`random_erk\(distribution='erk'\)"):
+        jaxprune.random_erk(jax.random.key(0), distribution="erk")

@@ -350,7 +350,7 @@ def test_apply_if_finite_skips_a_broken_gradient(name):
     jaxprune.check(state)
 
 
-@each_kind
+@few
 def test_partition_and_masked_run_it_on_their_part(name):
     row, params = ROWS[name], _params()
     start = {"net": row.trains(params), "rest": jnp.ones(3)}
@@ -376,7 +376,13 @@ def test_partition_and_masked_run_it_on_their_part(name):
         jaxprune.check(state)
 
 
-@pytest.mark.parametrize("name", [n for n, row in ROWS.items() if row.inject])
+@pytest.mark.parametrize(
+    "name",
+    rows(
+        [n for n, row in ROWS.items() if row.inject],
+        ("proximal", "lats-size", "follow_threshold"),
+    ),
+)
 def test_inject_hyperparams_gives_the_same_steps(name):
     row = ROWS[name]
     after, state = _run(row.inject(), row.trains(_params()))

@@ -61,7 +61,7 @@ def params(rng):
 
 
 @each
-@pytest.mark.parametrize("sparsity", rows([0.0, 0.29, 0.95], [0.29, 0.95]))
+@pytest.mark.parametrize("sparsity", rows([0.0, 0.29, 0.95], [0.29]))
 def test_the_size_is_met_at_the_last_step_and_held(name, sparsity, params):
     _, state, counts = _train(_sized(name, sparsity), params)
     keep = jaxprune.masks.keep_count(jaxprune.masks.keep_ratio_of(sparsity), 300)

@@ -68,6 +68,7 @@ def test_only_steps_that_prune_are_counted(often):
     assert counted == {s for s, r in often[0].items() if r["phase"] == "prune"}
 
 
+@pytest.mark.slow
 def test_looking_changes_neither_the_network_nor_the_numbers(often, data_dir, tmp_path):
     records, network = soft_run(data_dir, tmp_path, log_every=5)
     for ours, theirs in zip(

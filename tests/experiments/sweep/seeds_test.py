@@ -51,7 +51,7 @@ def _short(name, **changes):
 @pytest.mark.parametrize(
     "name",
     [
-        "mnist1d/ltp:mlp1d",
+        pytest.param("mnist1d/ltp:mlp1d", marks=pytest.mark.slow),
         pytest.param("mnist1d/dsa", marks=pytest.mark.slow),
         pytest.param("mnist1d/snip", marks=pytest.mark.slow),
     ],
