@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.experiments
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -13,14 +14,18 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv with everything that development needs
 
-# constraints.txt holds what was tested.
-$(STAMP): pyproject.toml constraints.txt
+# constraints.txt holds what was tested. The experiments need less than development.
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'jaxprune needs Python 3.11 or newer; try: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[experiments]'
+	touch $@
+
+$(STAMP): $(RUNS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
 	touch $@
 
-demo: install ## prune a small network on digits; the report is in runs/digits/ltp
+demo: $(RUNS) ## prune a small network on digits; the report is in runs/digits/ltp
 	$(BIN)/python -m experiments train --config=digits/ltp --workdir=runs/digits/ltp
 
 test: install ## run the tests

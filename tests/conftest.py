@@ -8,6 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jax._src import lru_cache
 
 # Most time of the tests is XLA's, on programs that run once: they are compiled without
 # optimisations, unless the environment says otherwise. What a test measures on the
@@ -30,12 +31,27 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# What one test has compiled the next need not compile again: whole training runs are
-# the same programs. A folder for each process, because entries are not written
-# atomically, and gone with it, so that no test sees what another version compiled.
-_COMPILED = tempfile.TemporaryDirectory(prefix="jaxprune-tests-")
-jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+# What one test has compiled the next need not compile again, whatever process runs it:
+# whole training runs are the same programs. The process that starts the others makes
+# the folder and removes it, so that no test sees what another version compiled.
+_SHARED = "JAXPRUNE_TESTS_COMPILED"
+_COMPILED = None
+if _SHARED not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="jaxprune-tests-")
+    os.environ[_SHARED] = _COMPILED.name
+jax.config.update("jax_compilation_cache_dir", os.environ[_SHARED])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _put(self, key, value):
+    """Write an entry whole or not at all; JAX's own `put` writes in place."""
+    entry = self.path / f"{key}-cache"
+    part = self.path / f"{key}.{os.getpid()}"
+    part.write_bytes(value)
+    part.replace(entry)
+
+
+lru_cache.LRUCache.put = _put
 
 # Tests that take long, longest first: run last, they would leave other workers idle.
 _LONG = (
@@ -63,7 +79,8 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
-    _COMPILED.cleanup()
+    if _COMPILED is not None:
+        _COMPILED.cleanup()
 
 
 @pytest.fixture
