@@ -131,3 +131,11 @@ def test_a_distribution_by_its_name_is_refused_by_the_factory():
         jaxprune.magnitude(sparsity=0.5, distribution="erk")
     with pytest.raises(TypeError, match=r"`random_erk\(distribution='erk'\)"):
         jaxprune.random_erk(jax.random.key(0), distribution="erk")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_leaf_too_large_for_its_positions_is_refused_by_name(method):
+    params = {"k": {"kernel": jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)}}
+    masks = lambda p: method(sparsity=0.5).masks(p, {})
+    with pytest.raises(ValueError, match=rf"`{method.__name__}\(.*'k/kernel' has the"):
+        jax.eval_shape(masks, params)
