@@ -367,3 +367,11 @@ def test_global_top_k_keeps_mixed_dtypes():
 def test_bad_input_is_refused_with_its_name_and_value(call, error, words):
     with pytest.raises(error, match=words):
         call(jnp.ones((2, 3)))
+
+
+def test_groups_of_huge_negative_weights_shrink_as_their_mirror_image():
+    x = jnp.full((2, 3), 1e30, jnp.float32)
+    got = prox.group_soft_threshold(-x, 1e29, group_axes=-1)
+    want = prox.group_soft_threshold(x, 1e29, group_axes=-1)
+    np.testing.assert_array_equal(got, -want)
+    assert 0.9e30 < float(want[0, 0]) < 1e30
