@@ -517,6 +517,7 @@ def budget(request):
 
 # As above: where compiling is slow, one budget of each factory.
 _DEAR_BUDGETS = [name for name in BUDGETS if "-" not in name]
+_FEW_BUDGETS = ("dual_ascent", "admm")
 
 
 compiled = pytest.mark.parametrize(
@@ -524,7 +525,7 @@ compiled = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=rows(_DEAR_BUDGETS, ["dual_ascent", "admm"]))
+@pytest.fixture(params=rows(_DEAR_BUDGETS, _FEW_BUDGETS))
 def dear_budget(request):
     return BUDGETS[request.param]()
 
@@ -681,12 +682,7 @@ class EveryWayToRun(chex.TestCase):
     @chex.variants(**ALL_WAYS)
     @parameterized.parameters(*_FEW)
     def test_apply(self, name):
-        params, pruner = _params(), PRUNERS[name].pruner
-        variables = pruner.init(params)
-        want = pruner.apply(params, variables, step=3)
-        apply = lambda p, v: pruner.apply(p, v, step=3)
-        got = self.variant(apply)(params, variables)
-        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+        _check_apply(self.variant, name)
 
     @chex.variants(**ALL_WAYS)
     def test_soft_prune(self):
@@ -712,10 +708,39 @@ class EveryWayToRun(chex.TestCase):
         chex.assert_trees_all_equal(got, want)
 
     @chex.variants(**ALL_WAYS)
-    @parameterized.parameters("dual_ascent", "admm")
+    @parameterized.parameters(*_FEW_BUDGETS)
     def test_budget(self, name):
-        budget = BUDGETS[name]()
-        both = lambda r, s: (budget.penalty(r, s), budget.update(r, s))
-        want = both(_ratios(), budget.init(_ratios()))
-        got = self.variant(both)(_ratios(), budget.init(_ratios()))
-        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-8)
+        _check_budget(self.variant, name)
+
+
+@pytest.mark.slow
+class EveryWayToRunTheOthers(chex.TestCase):
+    """The methods and budgets that share their way to decide with one above."""
+
+    @chex.variants(**ALL_WAYS)
+    @parameterized.parameters(
+        *[n for n in PRUNERS if n not in _FEW and not n.endswith("-schedule")]
+    )
+    def test_apply(self, name):
+        _check_apply(self.variant, name)
+
+    @chex.variants(**ALL_WAYS)
+    @parameterized.parameters(*[n for n in _DEAR_BUDGETS if n not in _FEW_BUDGETS])
+    def test_budget(self, name):
+        _check_budget(self.variant, name)
+
+
+def _check_apply(variant, name):
+    params, pruner = _params(), PRUNERS[name].pruner
+    variables = pruner.init(params)
+    want = pruner.apply(params, variables, step=3)
+    got = variant(lambda p, v: pruner.apply(p, v, step=3))(params, variables)
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def _check_budget(variant, name):
+    budget = BUDGETS[name]()
+    both = lambda r, s: (budget.penalty(r, s), budget.update(r, s))
+    want = both(_ratios(), budget.init(_ratios()))
+    got = variant(both)(_ratios(), budget.init(_ratios()))
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-8)

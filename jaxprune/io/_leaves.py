@@ -42,21 +42,18 @@ def records(call: str, state: Any) -> dict[str, Record]:
     """
     found = {}
     for name, leaf in tree.named_leaves(state).items():
-        known = True
         if isinstance(leaf, numbers.Number | np.generic):
-            known = not isinstance(leaf, np.generic) or _is_known(leaf.dtype)
             kind, shape, dtype = "number", (), _number_type(leaf)
         elif hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
             key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             kind, shape, dtype = "key" if key else "array", leaf.shape, str(leaf.dtype)
-            known = key or _is_known(leaf.dtype)
         else:
             raise TypeError(
                 f"`{call}`: leaf {name!r} must be an array, a typed key or a number, "
                 f"it is the {type(leaf).__name__} {leaf!r}. Leave it out, or save it "
                 "as metadata."
             )
-        if not known:
+        if hasattr(leaf, "dtype") and not _is_known(leaf.dtype):
             raise TypeError(
                 f"`{call}`: leaf {name!r} must be of a dtype of JAX, it is of {dtype}. "
                 "Leave it out, or convert it."
@@ -74,7 +71,7 @@ def records(call: str, state: Any) -> dict[str, Record]:
 
 def _is_known(dtype: Any) -> bool:
     """Return whether JAX has a dtype; NumPy's other ones have no form on disk."""
-    if jnp.issubdtype(dtype, np.bool_):
+    if any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, jax.dtypes.prng_key)):
         return True
     widest = 16 if jnp.issubdtype(dtype, np.complexfloating) else 8
     return jnp.issubdtype(dtype, np.number) and dtype.itemsize <= widest

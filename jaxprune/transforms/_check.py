@@ -218,17 +218,17 @@ def _report(states: list[Any], masks: dict[str, jax.Array]) -> FinalReport:
     if len(states) == 1:
         ratio = np.asarray(jax.device_get(states[0].watch.keep_ratio))
     sized = not ratio.ndim and not np.isnan(ratio)
-    due = counts.to_uint32(counts.traced_keep(jax.numpy.float32(ratio), size))
-    if sized and abs(kept - int(due)) > 1 + 1e-6 * size:
-        warnings.warn(
-            f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
-            f" left, where a sparsity of {1 - float(ratio):.6g} keeps"
-            f" {int(due)}. {int(states[0].count)} updates were counted: train for"
-            " all of its `steps` (under `optax.MultiSteps` several gradients are one"
-            " update).",
-            PruningWarning,
-            stacklevel=3,
-        )
+    if sized:
+        due = int(counts.to_uint32(counts.traced_keep(jax.numpy.float32(ratio), size)))
+        if abs(kept - due) > 1 + 1e-6 * size:
+            warnings.warn(
+                f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
+                f" left, where a sparsity of {1 - float(ratio):.6g} keeps {due}."
+                f" {int(states[0].count)} updates were counted: train for all of its"
+                " `steps` (under `optax.MultiSteps` several gradients are one update).",
+                PruningWarning,
+                stacklevel=3,
+            )
     emptied = tuple(n for n, m in masks.items() if not bool(jax.numpy.any(m)))
     if emptied:
         warnings.warn(

@@ -307,21 +307,9 @@ def test_channels_meet_a_limit_and_compact():
 )
 def test_a_budget_that_another_optimizer_moved_is_refused(optimizer, message):
     """The user forgot `pruning.optimizer`: multipliers and ramp moved wrongly."""
-    limit = jaxprune.at_most(jaxprune.density, 0.5, ramp=(0, 10))
-    pruning = jaxprune.pruning(jaxprune.ltp(), limit)
-    trainable = pruning.init(_params())
-    state = optimizer.init(trainable)
-
-    @jax.jit
-    def step(carry, _):
-        trainable, state = carry
-        grads = jax.grad(lambda t: pruning(t)[1])(trainable)
-        updates, state = optimizer.update(grads, state, trainable)
-        return (optax.apply_updates(trainable, updates), state), None
-
-    (trainable, _), _ = jax.lax.scan(step, (trainable, state), length=100)
+    finalize, trainable = _trained_by(lambda _: optimizer)
     with pytest.raises(ValueError, match=rf"`finalize\(trainable\)`: {message}"):
-        pruning.finalize(trainable)
+        finalize(trainable)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +351,7 @@ def _trained_by(around):
         updates, state = tx.update(grads, state, trainable)
         return (optax.apply_updates(trainable, updates), state), None
 
-    carry, _ = jax.lax.scan(step, (trainable, tx.init(trainable)), length=40)
+    carry, _ = jax.lax.scan(step, (trainable, tx.init(trainable)), length=100)
     return pruning.finalize, carry[0]
 
 
