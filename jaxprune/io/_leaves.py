@@ -53,7 +53,8 @@ def records(call: str, state: Any) -> dict[str, Record]:
                 f"it is the {type(leaf).__name__} {leaf!r}. Leave it out, or save it "
                 "as metadata."
             )
-        if hasattr(leaf, "dtype") and not _is_known(leaf.dtype):
+        typed = getattr(leaf, "dtype", None)  # numbers of Python have none
+        if typed is not None and not _is_known(typed):
             raise TypeError(
                 f"`{call}`: leaf {name!r} must be of a dtype of JAX, it is of {dtype}. "
                 "Leave it out, or convert it."
