@@ -1,7 +1,7 @@
 """A training step with a pruning method against the same dense step.
 
     python -m experiments bench training-step [--model=resnet20] [--batch_size=128]
-        [--rounds=15] [--json=FILE]
+        [--methods lats ltp ...] [--rounds=15] [--json=FILE]
 
 Both steps are compiled by `jit` for one device and timed in turns, dense, pruned,
 dense, pruned, ...; the figure is the median of the ratios of neighbours, so that a
@@ -15,7 +15,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,17 @@ from experiments.configs import default
 from experiments.plans import channels, dsa, lats, ltp, magnitude, optimizers
 from experiments.plans.method import Method, Plan, Task
 from experiments.run.steps import Step, init_state, make_train_step
-from jaxprune.transforms import ista
+from jaxprune import transforms
 
 # Any L1 coefficient costs the same.
 _STRENGTH = 1e-4
 
 
-def _ista(config, task) -> Plan:
+def ista(config, task) -> Plan:
     """The optimizer alone: behind SGD on the kernels, under a dense network."""
     plan = optimizers.dense(config, task, config.optimizer.learning_rate)
     rate = optax.cosine_decay_schedule(config.optimizer.learning_rate, task.steps)
-    thresholds = ista(_STRENGTH, rate, momentum=config.optimizer.momentum)
+    thresholds = transforms.ista(_STRENGTH, rate, momentum=config.optimizer.momentum)
     # The optimizer moves variables too, of which there are none.
     kernels = {"params": jaxprune.kernels(task.params), "variables": {}}
     return plan._replace(
@@ -51,7 +51,7 @@ def _ista(config, task) -> Plan:
 _METHODS = {
     method.name: method
     for method in (
-        Method(title="ISTA", full_title="Proximal steps", plan=_ista),
+        Method(title="ISTA", full_title="Proximal steps", plan=ista),
         lats.LATS,
         ltp.LTP,
         magnitude.MAGNITUDE,
@@ -82,8 +82,10 @@ def _seconds(compiled, state, batch):
     return time.perf_counter() - begin, state
 
 
-def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> Any:
-    """Returns one row for each method: the ratios of its step to the dense step."""
+def measure(
+    names: Sequence[str], model_name: str, image_size: int, batch_size: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Yields one row for each method: the ratios of its step to the dense step."""
     config = default.get_config()
     model = models.create(model_name, 10)
     rng = np.random.default_rng(0)
@@ -107,38 +109,37 @@ def measure(model_name: str, image_size: int, batch_size: int, rounds: int) -> A
     dense, dense_state = _compile(model, dense_plan, task, network[1], batch)
     kernels = jaxprune.tree.select(network[0], jaxprune.kernels)
     copy = sum(leaf.nbytes for leaf in kernels.values())
-    rows = []
-    for name, method in _METHODS.items():
+    for name in names:
+        method = _METHODS[name]
         config = default.get_config(method)
         if method is dsa.DSA:
             config.budget.macs = 0.5
         assert method.plan is not None
         plan = method.plan(config, task)
         pruned, state = _compile(model, plan, task, network[1], batch)
-        ratios = []
+        ratios, of_dense = [], []
         for turn in range(rounds + 1):
             dense_seconds, dense_state = _seconds(dense, dense_state, batch)
             pruned_seconds, state = _seconds(pruned, state, batch)
             if turn:  # The first turn warms up.
                 ratios.append(pruned_seconds / dense_seconds)
+                of_dense.append(dense_seconds)
         temporary = [c.memory_analysis().temp_size_in_bytes for c in (dense, pruned)]
-        rows.append(
-            {
-                "method": name,
-                "time_ratio": statistics.median(ratios),
-                "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
-                "flops_ratio": pruned.cost_analysis()["flops"]
-                / dense.cost_analysis()["flops"],
-                "bytes_accessed_ratio": pruned.cost_analysis()["bytes accessed"]
-                / dense.cost_analysis()["bytes accessed"],
-                "temporary_bytes_dense": temporary[0],
-                "temporary_bytes": temporary[1],
-                "temporary_ratio": temporary[1] / temporary[0],
-                "bytes_of_one_copy_of_the_kernels": copy,
-                "temporary_ratio_less_one_copy": (temporary[1] - copy) / temporary[0],
-            }
-        )
-    return rows
+        yield {
+            "method": name,
+            "dense_seconds": statistics.median(of_dense),
+            "time_ratio": statistics.median(ratios),
+            "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
+            "flops_ratio": pruned.cost_analysis()["flops"]
+            / dense.cost_analysis()["flops"],
+            "bytes_accessed_ratio": pruned.cost_analysis()["bytes accessed"]
+            / dense.cost_analysis()["bytes accessed"],
+            "temporary_bytes_dense": temporary[0],
+            "temporary_bytes": temporary[1],
+            "temporary_ratio": temporary[1] / temporary[0],
+            "bytes_of_one_copy_of_the_kernels": copy,
+            "temporary_ratio_less_one_copy": (temporary[1] - copy) / temporary[0],
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -151,24 +152,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--methods", nargs="+", default=[*_METHODS], choices=_METHODS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    rows = measure(
-        options.model, options.image_size, options.batch_size, options.rounds
-    )
     print(
         f"{options.model}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
     )
     print(
-        "method            time    (quartiles)     FLOPs    bytes     temporary memory"
+        "method            dense      time    (quartiles)     FLOPs    bytes     "
+        "temporary memory"
     )
-    for row in rows:
+    rows = []
+    for row in measure(
+        options.methods,
+        options.model,
+        options.image_size,
+        options.batch_size,
+        options.rounds,
+    ):
+        rows.append(row)
         low, high = row["time_ratio_quartiles"]
         print(
-            f"{row['method']:16}  {row['time_ratio']:.3f}x  ({low:.3f}-{high:.3f})  "
+            f"{row['method']:16}  {1e3 * row['dense_seconds']:7.2f} ms  "
+            f"{row['time_ratio']:.3f}x  ({low:.3f}-{high:.3f})  "
             f"{row['flops_ratio']:.4f}x  {row['bytes_accessed_ratio']:.4f}x  "
             f"{row['temporary_ratio']:.4f}x, less one copy of the kernels "
-            f"{row['temporary_ratio_less_one_copy']:.4f}x"
+            f"{row['temporary_ratio_less_one_copy']:.4f}x",
+            flush=True,
         )
     if options.json:
         context = {

@@ -216,12 +216,13 @@ def minimum(a: Count, b: Count) -> Count:
 
 
 def cumulative(count: Count) -> Count:
-    """Return the sums of the first 0, 1, ..., n of n counts, shape (n + 1,)."""
-    zero = jnp.zeros_like(count.high[:1])
-    return _carried(
-        jnp.cumsum(jnp.concatenate([zero, count.high])),
-        jnp.cumsum(jnp.concatenate([zero, count.low])),
-    )
+    """Return the sums of the first 0, 1, ..., n of n counts, along the last axis."""
+
+    def sums(words):
+        zero = jnp.zeros_like(words[..., :1])
+        return jnp.cumsum(jnp.concatenate([zero, words], axis=-1), axis=-1)
+
+    return _carried(sums(count.high), sums(count.low))
 
 
 def traced_count(keep_ratio: jax.Array, size: int) -> jax.Array:
@@ -277,8 +278,8 @@ def floor_of(values: jax.Array) -> Count:
 
 
 def total(count: Count) -> Count:
-    """Return the sum of n counts, shape ()."""
-    return _carried(jnp.sum(count.high), jnp.sum(count.low))
+    """Return the sum of counts along the last axis."""
+    return _carried(jnp.sum(count.high, axis=-1), jnp.sum(count.low, axis=-1))
 
 
 def stacked(parts: Any) -> Count:

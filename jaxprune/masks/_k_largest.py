@@ -1,11 +1,11 @@
 """Ranking without sorting: which are the k largest of many arrays.
 
-Floats become unsigned integers of the same order, and the k-th largest is found bit by
-bit: each pass counts the entries that reach a candidate. Equal entries are settled by
-position, first come, first kept, by the same search over positions. All that ever
-leaves an array is a count, so arrays that are sharded over devices stay where they
-are, and the program grows in proportion to the number of arrays. Memory beside scores
-and masks is at most 12 bytes for each score: its code, and its position.
+Floats become unsigned integers of the same order, and the k-th largest is found digit
+by digit: each pass counts the entries that reach each candidate. Equal entries are
+settled by position, first come, first kept, by the same search over positions. All that
+ever leaves an array is a count, so arrays that are sharded over devices stay where they
+are. Memory beside scores and masks is at most 8 bytes for each score of 32 bits: its
+code, and a copy where arrays are counted together.
 """
 
 import functools
@@ -51,8 +51,8 @@ def largest(
 ) -> list[jax.Array]:
     """Return the masks of the k largest scores of every group.
 
-    One counting pass for each bit of the scores' dtype, at least 16, and a second
-    search over positions if there are ties.
+    One counting pass for each digit of the scores' dtype, and a second search over
+    positions if there are ties.
 
     Args:
       scores: float arrays of fewer than 2**32 entries each. NaN is the highest score,
@@ -81,6 +81,7 @@ def largest(
         None if forced is None else list(forced),
         None if alive is None else list(alive),
         segments=segments,
+        machine=_machine(),
     )
 
 
@@ -103,7 +104,7 @@ def kth_largest(scores: Sequence[jax.Array], k: Any) -> jax.Array:
     """
     scores = list(scores)
     refuse_huge("kth_largest", dict(enumerate(scores)))
-    return _kth_largest(scores, _vector(k))
+    return _kth_largest(scores, _vector(k), machine=_machine())
 
 
 def refuse_huge(call: str, scores: Mapping[Any, Any]) -> None:
@@ -129,40 +130,63 @@ def _vector(k: Any) -> Count:
     return Count(jnp.atleast_1d(count.high), jnp.atleast_1d(count.low))
 
 
-@functools.partial(jax.jit, static_argnames="segments")
-def _largest(scores, k, forced, alive, *, segments: Segments):
-    packing = _packing(scores, segments)
+class _Machine(NamedTuple):
+    """What suits the machine; static. Results do not depend on it.
+
+    Attributes:
+      width: the number of bits that one pass finds. It compares every code with
+        2^width - 1 candidates; the program grows with that for each array.
+      alone: whether there is one device, so that no array is sharded. Automatic axes
+        of a mesh do not tell.
+    """
+
+    width: int
+    alone: bool
+
+
+def _machine() -> _Machine:
+    """Choose as measured: 4 bits take twice the time of 2 on a CPU, less on a GPU."""
+    alone = jax.device_count() == 1
+    return _Machine(4 if alone and jax.default_backend() != "cpu" else 2, alone)
+
+
+@functools.partial(jax.jit, static_argnames=("segments", "machine"))
+def _largest(scores, k, forced, alive, *, segments: Segments, machine: _Machine):
+    packing = _packing(scores, segments, machine)
     if alive is not None:
         every = [jnp.ones(x.shape, bool) for x in scores]
         alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
         alive = _pack(alive, packing)
     codes = _packed_codes(scores, forced, alive, packing)
-    found = _cut(codes, k, packing)
+    found = _kth_codes(codes, k, packing.segments, machine.width)
+    ends = _ends_of_ties(codes, k, found, packing, machine.width)
+    natural = found.reach.high[0]
     limits = found.kth[np.asarray(packing.segments.groups)]
     masks = [
-        _mask(code, live, limits, found.ends, first, layers=layers)
+        _mask(code, live, limits, ends, first, layers=layers)
         for code, live, first, layers in zip(
             codes,
             alive or [None] * len(codes),
-            _first_segments(packing.segments, found.step),
+            _first_segments(packing.segments, natural),
             packing.segments.layers,
             strict=True,
         )
     ]
-    return _unpack(masks, [x.shape for x in scores], packing, found.step)
+    return _unpack(masks, [x.shape for x in scores], packing, natural)
 
 
 @functools.partial(jax.jit, static_argnames="layers")
 def _mask(code, alive, limits, ends, first, *, layers) -> jax.Array:
     """Return the mask of one array, whose segments begin with `first`."""
-    mask = _reached(code, limits, ends, first, layers)
+    mask = _kept(code, limits, ends, first, layers)
     return mask if alive is None else mask & sharded_like(alive, code)
 
 
-@jax.jit
-def _kth_largest(scores, k):
-    packing = _packing(scores, together(scores))
-    kth = _cut(_packed_codes(scores, None, None, packing), k, packing).kth[0]
+@functools.partial(jax.jit, static_argnames="machine")
+def _kth_largest(scores, k, *, machine: _Machine):
+    packing = _packing(scores, together(scores), machine)
+    codes = _packed_codes(scores, None, None, packing)
+    kth = _kth_codes(codes, k, packing.segments, machine.width).kth[0]
     top = _top_bit(kth.dtype)
     bits = jnp.where(kth >= top, kth & ~top, ~kth)  # the inverse of `_ordered`
     value = jax.lax.bitcast_convert_type(bits, widest(*(x.dtype for x in scores)))
@@ -173,26 +197,30 @@ def _top_bit(unsigned: Any) -> jax.Array:
     return jnp.asarray(1 << (jnp.iinfo(unsigned).bits - 1), unsigned)
 
 
-def _ordered(scores: jax.Array) -> jax.Array:
-    """Map floats to unsigned integers of the same order, NaN the highest but one."""
-    size = scores.dtype.itemsize
-    signed, unsigned = {
-        2: (jnp.int16, jnp.uint16),
-        4: (jnp.int32, jnp.uint32),
-        8: (jnp.int64, jnp.uint64),
-    }[size]
-    nan = jnp.isnan(scores)
-    scores = jnp.where(scores == 0, jnp.zeros_like(scores), scores)
-    bits = jax.lax.bitcast_convert_type(scores, signed)
+def _bits(scores: jax.Array) -> jax.Array:
+    """Return the bits of floats as unsigned integers."""
+    unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[scores.dtype.itemsize]
+    return jax.lax.bitcast_convert_type(scores, unsigned)
+
+
+def _ordered(bits: jax.Array, infinity: Any) -> jax.Array:
+    """Map floats to unsigned integers of the same order, NaN the highest but one.
+
+    Args:
+      bits: of the floats.
+      infinity: the bits of infinity.
+    """
+    top = _top_bit(bits.dtype)
+    size = bits & ~top
     # All bits of a negative number are inverted, of another the sign alone.
-    inverted = (bits >> (8 * size - 1)) | jnp.iinfo(signed).min
-    codes = jax.lax.bitcast_convert_type(bits ^ inverted, unsigned)
-    return jnp.where(nan, jnp.asarray(jnp.iinfo(unsigned).max - 1, unsigned), codes)
+    codes = jnp.where((bits >= top) & (size > 0), ~bits, size | top)
+    highest = jnp.asarray(jnp.iinfo(bits.dtype).max - 1, bits.dtype)
+    return jnp.where(size > infinity, highest, codes)
 
 
-def _code(score, forced, alive) -> jax.Array:
-    """Return unsigned integers of the order of the scores."""
-    code = _ordered(score)
+def _code(bits, forced, alive, infinity) -> jax.Array:
+    """Return unsigned integers of the order of the scores, given by their bits."""
+    code = _ordered(bits, infinity)
     if forced is not None:
         highest = jnp.asarray(jnp.iinfo(code.dtype).max, code.dtype)
         code = jnp.where(sharded_like(forced, code), highest, code)
@@ -211,10 +239,10 @@ def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
       packing: the plan.
     """
     wide = widest(*(x.dtype for x in scores))
-    packed = _pack([x.astype(wide) for x in scores], packing)
+    packed = _pack([_bits(x.astype(wide)) for x in scores], packing)
     none = [None] * len(packed)
     codes = map(
-        _code,
+        functools.partial(_code, infinity=_bits(jnp.asarray(jnp.inf, wide))),
         packed,
         none if forced is None else _pack(forced, packing),
         none if alive is None else alive,
@@ -232,19 +260,24 @@ def _without_padding(codes: jax.Array, ends: tuple[int, ...]) -> jax.Array:
     return jnp.where(real, codes, jnp.zeros_like(codes))
 
 
+def _row(count: Count) -> Count:
+    """Return counts of shape (n,) as (1, n)."""
+    return jax.tree.map(lambda x: x[None], count)
+
+
 def _in_groups(count: Count, segments: Segments) -> Count:
-    """Add up the counts of segments by group, shape (groups,)."""
+    """Add up the counts of segments, the last axis, by group."""
     groups = np.asarray(segments.groups)
     if (groups == np.arange(groups.size)).all():
         return count
     if not groups.any():
-        return jax.tree.map(lambda x: x[None], counts.total(count))
+        return jax.tree.map(lambda x: x[..., None], counts.total(count))
     order = np.argsort(groups, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(groups))])
-    running = counts.cumulative(Count(count.high[order], count.low[order]))
+    running = counts.cumulative(jax.tree.map(lambda x: x[..., order], count))
     return counts.minus(
-        Count(running.high[ends[1:]], running.low[ends[1:]]),
-        Count(running.high[ends[:-1]], running.low[ends[:-1]]),
+        jax.tree.map(lambda x: x[..., ends[1:]], running),
+        jax.tree.map(lambda x: x[..., ends[:-1]], running),
     )
 
 
@@ -261,12 +294,12 @@ def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
     )
 
 
-def _first_segments(segments: Segments, step: jax.Array) -> list[jax.Array]:
+def _first_segments(segments: Segments, natural: jax.Array) -> list[jax.Array]:
     """Return for each array the number of its first segment, not known to XLA."""
-    return _unknown(np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1], step)
+    return _unknown(np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1], natural)
 
 
-def _unknown(numbers: Any, step: jax.Array) -> list[jax.Array]:
+def _unknown(numbers: Any, natural: jax.Array) -> list[jax.Array]:
     """Return numbers as uint32 scalars that XLA does not know.
 
     XLA compiles equal kernels once. Those that count an array, or choose its mask, are
@@ -275,15 +308,20 @@ def _unknown(numbers: Any, step: jax.Array) -> list[jax.Array]:
 
     Args:
       numbers: a sequence of them, below 2**32.
-      step: of the search, never negative, which XLA does not know.
+      natural: an int32 scalar that is never negative, which XLA does not know.
     """
-    never = (step < 0).astype(jnp.uint32)
+    never = (natural < 0).astype(jnp.uint32)
     pairs = [jnp.asarray(np.array([number, 0], np.uint32)) for number in numbers]
     return [jax.lax.dynamic_slice(x, (never,), (1,))[0] for x in pairs]
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _reached(code, limits, ends, first, layers) -> jax.Array:
+def _of_array(values: jax.Array, first: jax.Array, code: jax.Array, layers) -> Any:
+    """Return the values of the segments of one array, shaped to broadcast with it."""
+    own = jax.lax.dynamic_slice(values, (first,), (layers or 1,))
+    return own[0] if layers is None else own.reshape(-1, *(1,) * (code.ndim - 1))
+
+
+def _kept(code, limits, ends, first, layers) -> jax.Array:
     """Return what is above its segment's limit, or equal to it before a position.
 
     Args:
@@ -293,123 +331,157 @@ def _reached(code, limits, ends, first, layers) -> jax.Array:
       first: the number of the first segment of the array.
       layers: how many segments the array has along its first axis, or None.
     """
-    shape = code.shape if layers is None else code.shape[1:]
+    shape = code.shape if layers is None else (1, *code.shape[1:])
     position = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = math.prod(shape[axis + 1 :])
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position + (index if stride == 1 else index * np.uint32(stride))
-    own = (1 if layers is None else layers,)
-    limit, end = (jax.lax.dynamic_slice(x, (first,), own) for x in (limits, ends))
-    if layers is None:
-        limit, end = limit[0], end[0]
-    else:
-        limit, end = (x.reshape(-1, *(1,) * len(shape)) for x in (limit, end))
-        position = jnp.broadcast_to(position, (1, *shape))
+    limit = _of_array(limits, first, code, layers)
+    end = _of_array(ends, first, code, layers)
     return (code > limit) | ((code == limit) & (position < end))
 
 
-class _Search(NamedTuple):
-    """State of the search.
+def _reaching(code, limits, first, layers) -> jax.Array:
+    """Return what reaches its segment's limit; see `_kept`."""
+    return code >= _of_array(limits, first, code, layers)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _count(choose, code, values, first, layers) -> jax.Array:
+    """Count what is chosen in every segment of an array.
+
+    Args:
+      choose: `_kept` or `_reaching`.
+      code: unsigned integers.
+      values: its arguments, of shape (candidates, segments).
+      first: see `_kept`.
+      layers: see `_kept`.
+
+    Returns:
+      uint32, shape (candidates, layers).
+    """
+    axes = tuple(range(0 if layers is None else 1, code.ndim))
+    chosen = [choose(code, *c, first, layers) for c in zip(*values, strict=True)]
+    if any(axis is not None for axis in jax.typeof(code).sharding.spec):
+        found = [jnp.sum(x, axis=axes, dtype=jnp.uint32) for x in chosen]
+    else:
+        # One reduction of all candidates reads the array once, and is fused with what
+        # it adds up; sums are not, on CPUs.
+        flags = tuple(x.astype(jnp.uint32) for x in chosen)
+        zeros = (np.uint32(0),) * len(flags)
+        found = jax.lax.reduce(flags, zeros, _added, axes)
+    return jnp.stack([replicated(x) for x in found]).reshape(len(found), layers or 1)
+
+
+def _added(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _counted(choose, codes, values, segments: Segments, natural) -> Count:
+    """Count what is chosen in every segment, shape (candidates, segments)."""
+    firsts = _first_segments(segments, natural)
+    counted = [
+        _count(choose, code, values, first, layers)
+        for code, first, layers in zip(codes, firsts, segments.layers, strict=True)
+    ]
+    return counts.from_uint32(jnp.concatenate(counted, axis=1))
+
+
+class _Kth(NamedTuple):
+    """The k-th largest codes, as far as their digits are found.
 
     Attributes:
-      step: passes made.
-      kth: for each group the bits found so far of its k-th largest code.
-      above: for each segment how many entries are above that.
-      reach: for each segment how many reach it.
-      ends: for each segment the bits found so far of the position where ties end.
+      kth: for each group that code, the digits still to be found being 0.
+      reach: for each segment how many entries reach it.
+      above: for each segment how many reach the next number of as many digits.
     """
 
-    step: jax.Array
     kth: jax.Array
-    above: Count
     reach: Count
-    ends: jax.Array
+    above: Count
 
 
-def _cut(codes, k: Count, packing: "_Packing") -> _Search:
-    """Find the k-th largest code of each group, and where its ties end.
-
-    One loop makes all passes, because each pass names every array and the size of the
-    program is that of its loops: first the bits of the code; then how many entries are
-    above it and how many reach it; then, if ties are left, the bits of the position.
+def _kth_codes(codes, k: Count, segments: Segments, width: int) -> _Kth:
+    """Find the k-th largest code of each group.
 
     Args:
       codes: unsigned integers, packed.
       k: how many entries of each group are kept.
-      packing: the packed segments, and the order in which ties are settled.
-
-    Returns:
-      The last state: `kth`, shape (groups,), and `ends`, uint32 of shape (segments,).
+      segments: those of the packed arrays.
+      width: the number of bits of a digit.
     """
-    segments = packing.segments
     unsigned, bits = codes[0].dtype, jnp.iinfo(codes[0].dtype).bits
     groups = np.asarray(segments.groups)
-    longest = max(
-        math.prod(code.shape if layers is None else code.shape[1:])
-        for code, layers in zip(codes, segments.layers, strict=True)
-    )
+    digits = np.arange(1, 1 << width).astype(unsigned)[:, None]
 
-    def unsettled(state):
-        left, whole = _quotas(state, k, packing)
-        nothing = from_zero(left)
-        searching = jnp.any(~whole & ~counts.at_least(nothing, left))
-        return (state.step < bits + 2) | (
-            (state.step < bits + 2 + longest.bit_length()) & searching
+    def make_pass(step, found):
+        shift = (bits - width * (step + 1)).astype(unsigned)
+        candidates = found.kth[None] | (digits << shift)
+        n = _counted(_reaching, codes, (candidates[:, groups],), segments, step)
+        reached = counts.at_least(_in_groups(n, segments), _row(k))
+        digit = jnp.sum(reached, axis=0, dtype=jnp.int32)
+        rungs = jax.tree.map(
+            lambda reach, n, above: jnp.concatenate([reach[None], n, above[None]]),
+            found.reach,
+            n,
+            found.above,
+        )
+        at = digit[groups][None]
+        return _Kth(
+            found.kth | (digit.astype(unsigned) << shift),
+            jax.tree.map(lambda x: jnp.take_along_axis(x, at, 0)[0], rungs),
+            jax.tree.map(lambda x: jnp.take_along_axis(x, at + 1, 0)[0], rungs),
         )
 
-    def make_pass(state):
-        ones = jnp.ones((), unsigned)
-        at = jnp.clip(bits - 1 - state.step, 0, bits - 1).astype(unsigned)
-        candidates = state.kth | (ones << at)
-        at = jnp.clip(bits + 1 + longest.bit_length() - state.step, 0, 31)
-        ends = state.ends | (jnp.uint32(1) << at.astype(jnp.uint32))
-        first, second = state.step < bits, state.step == bits
-        third, last = state.step == bits + 1, state.step > bits + 1
-        limits = jnp.where(first, candidates - ones, state.kth)
-        until = jnp.where(last, ends, jnp.where(third, jnp.uint32(2**32 - 1), 0))
-        n = _counted(codes, limits[groups], until, segments, state.step)
-        reached = counts.at_least(_in_groups(n, segments), k)
-        kth = jnp.where(first & reached, candidates, state.kth)
-        above = pick(second, n, state.above)
-        reach = pick(third, n, state.reach)
-        new = _Search(state.step + 1, kth, above, reach, state.ends)
-        left, whole = _quotas(new, k, packing)
-        fits = counts.at_least(left, counts.minus(n, above)) & ~whole
-        settled = jnp.where(whole, jnp.uint32(2**32 - 1), jnp.uint32(0))
-        ends = jnp.where(last & fits, ends, jnp.where(third, settled, state.ends))
-        return new._replace(ends=ends)
-
     zero = _varying(codes, k)
-    empty = jnp.zeros(groups.size, jnp.int32) + zero
-    start = _Search(
-        step=jnp.int32(0),
-        kth=(jnp.zeros(k.high.shape, jnp.int32) + zero).astype(unsigned),
-        above=Count(empty, empty),
-        reach=Count(empty, empty),
-        ends=empty.astype(jnp.uint32),
+    kth = (jnp.zeros(k.high.shape, jnp.int32) + zero).astype(unsigned)
+    reach = jax.tree.map(lambda x: x + zero, counts.from_ints(_sizes(codes, segments)))
+    start = _Kth(kth, reach, jax.tree.map(lambda x: x * 0, reach))
+    return jax.lax.fori_loop(0, bits // width, make_pass, start)
+
+
+def _sizes(codes, segments: Segments) -> np.ndarray:
+    """Return the number of entries of every segment."""
+    sizes = [
+        [code.size // (n or 1)] * (n or 1)
+        for code, n in zip(codes, segments.layers, strict=True)
+    ]
+    return np.concatenate(sizes)
+
+
+def _ends_of_ties(
+    codes, k: Count, found: _Kth, packing: "_Packing", width: int
+) -> jax.Array:
+    """Find the position in each segment from which on no tie is kept, uint32."""
+    segments = packing.segments
+    groups = np.asarray(segments.groups)
+    room = counts.minus(k, _in_groups(found.above, segments))
+    room = Count(room.high[groups], room.low[groups])
+    ties = counts.minus(found.reach, found.above)
+    left = counts.minus(room, _before(ties, segments, packing.order))
+    whole = counts.at_least(left, ties)
+    searched = jnp.any(
+        ~whole & ~counts.at_least(jax.tree.map(jnp.zeros_like, left), left)
     )
-    return jax.lax.while_loop(unsettled, make_pass, start)
+    passes = -(-int(_sizes(codes, segments).max()).bit_length() // width)
+    digits = np.arange(1, 1 << width).astype(np.uint32)[:, None]
+    kth = found.kth[groups][None]
 
+    def make_pass(step, ends):
+        # Were it known to be the same in every pass, XLA would store what is above it.
+        limits = kth | (step < 0).astype(kth.dtype)
+        limits = jnp.broadcast_to(limits, (len(digits), groups.size))
+        shift = (width * (passes - 1 - step)).astype(jnp.uint32)
+        n = _counted(
+            _kept, codes, (limits, ends[None] | (digits << shift)), segments, step
+        )
+        fits = counts.at_least(_row(left), counts.minus(n, _row(found.above)))
+        return ends | (jnp.sum(fits, axis=0, dtype=jnp.uint32) << shift)
 
-def _quotas(state: _Search, k: Count, packing: "_Packing") -> tuple[Count, jax.Array]:
-    """Return how many ties each segment may keep, and whether it keeps them all."""
-    groups = np.asarray(packing.segments.groups)
-    room = counts.minus(k, _in_groups(state.above, packing.segments))
-    ties = counts.minus(state.reach, state.above)
-    earlier = _before(ties, packing.segments, packing.order)
-    left = counts.minus(Count(room.high[groups], room.low[groups]), earlier)
-    return left, counts.at_least(left, ties)
-
-
-def pick(first: jax.Array, a: Count, b: Count) -> Count:
-    """Return the first of two counts where a flag is set, else the second."""
-    return Count(jnp.where(first, a.high, b.high), jnp.where(first, a.low, b.low))
-
-
-def from_zero(like: Count) -> Count:
-    """Return counts of zero."""
-    return jax.tree.map(jnp.zeros_like, like)
+    start = (found.above.high * 0).astype(jnp.uint32)
+    ends = jax.lax.fori_loop(0, jnp.where(searched, passes, 0), make_pass, start)
+    return jnp.where(whole, jnp.uint32(2**32 - 1), ends)
 
 
 def _varying(codes: Sequence[jax.Array], k: Count) -> jax.Array:
@@ -418,108 +490,114 @@ def _varying(codes: Sequence[jax.Array], k: Count) -> jax.Array:
     return functools.reduce(jnp.add, zeros)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _count(code, limits, ends, first, layers) -> jax.Array:
-    """Count what is kept in every segment of an array; see `_reached`."""
-    flags = _reached(code, limits, ends, first, layers)
-    axes = tuple(range(0 if layers is None else 1, flags.ndim))
-    return jnp.atleast_1d(replicated(jnp.sum(flags, axis=axes, dtype=jnp.uint32)))
-
-
-def _counted(codes, limits, ends, segments: Segments, step) -> Count:
-    """Count what is kept in every segment, shape (segments,)."""
-    firsts = _first_segments(segments, step)
-    found = [
-        _count(code, limits, ends, first, layers)
-        for code, first, layers in zip(codes, firsts, segments.layers, strict=True)
-    ]
-    return counts.from_uint32(jnp.concatenate(found))
-
-
 # Packing: ----------------------------------------------------------------------------
 
 
 class _Packing(NamedTuple):
-    """Where small arrays lie in the rows of a common one; static.
+    """Where arrays lie in the rows of common ones; static.
 
     Attributes:
       segments: those of the packed arrays.
       order: for each packed segment its place in the order of the given entries.
       members: for each packed array the given ones in it, (index, layers).
-      ends: for each packed array the used length of its rows, None if it is a given
+      rows: for each packed array the length of its rows, None if it is a given one.
+      ends: for each packed array the used lengths of its rows, None if it is a given
         one.
     """
 
     segments: Segments
     order: tuple[int, ...]
     members: tuple[tuple[tuple[int, int], ...], ...]
+    rows: tuple[int | None, ...]
     ends: tuple[tuple[int, ...] | None, ...]
 
 
-_SMALL = 1 << 14
-_FEW = 32
-_ROW = 128
+# The lengths of rows, and the largest arrays and segments that lie in them.
+_SMALL, _SMALL_ROW = 1 << 14, 128
+_MEDIUM, _MEDIUM_ROW = 1 << 22, 1 << 12
+_FEW = 4  # arrays that are not worth a copy
+_MOST_ROWS = 1 << 18  # so that sums over them are exact
 
 
-def _is_small(array: jax.Array) -> bool:
+def _row_of(array: jax.Array, layers: int, machine: _Machine) -> int | None:
+    """Return the length of the rows that an array is copied into, None if it is not."""
     spec = jax.typeof(array).sharding.spec
-    return array.size <= _SMALL and all(axis is None for axis in spec)
+    if any(axis is not None for axis in spec):
+        return None
+    if array.size <= _SMALL or (
+        machine.alone and array.size <= _MEDIUM and array.size <= _SMALL * layers
+    ):
+        return _SMALL_ROW
+    return _MEDIUM_ROW if machine.alone and array.size <= _MEDIUM else None
 
 
-def _packing(arrays, segments: Segments) -> _Packing:
-    """Plan which arrays are copied into the rows of a common one.
+def _packing(arrays, segments: Segments, machine: _Machine) -> _Packing:
+    """Plan which arrays are copied into the rows of common ones.
 
-    The size of a program grows with the number of arrays in it, so many small arrays
-    are counted as one.
+    The size of a program, and the time of a pass on an accelerator, grow with the
+    number of arrays, so those that are not large are counted together.
     """
-    small = tuple(i for i, array in enumerate(arrays) if _is_small(array))
-    small = small if len(small) > _FEW else ()
-    packed = set(small)
-    members = [(i,) for i in range(len(arrays)) if i not in packed]
-    members += [small] if small else []
     layers = [n or 1 for n in segments.layers]
+    rows = [_row_of(x, n, machine) for x, n in zip(arrays, layers, strict=True)]
+    packed = {
+        row: _together(arrays, layers, rows, row) for row in (_SMALL_ROW, _MEDIUM_ROW)
+    }
+    alone = set(range(len(arrays))).difference(*packed.values())
     first = np.cumsum([0, *layers]).tolist()
     stacks, owners, ends = [], [], []
-    for array in members:
+    members = [((i,), None) for i in sorted(alone)]
+    members += [(array, row) for row, array in packed.items() if array]
+    for array, row in members:
         used = []
         for i in array:
             size = arrays[i].size // layers[i]
-            rows = _rows(size) if array is small else [size]
+            lengths = _lengths(size, row) if row else [size]
             for owner in range(first[i], first[i + 1]):
-                owners += [owner] * len(rows)
-                used += rows
-        stacks.append(len(used) if array is small else segments.layers[array[0]])
-        ends.append(tuple(used) if array is small else None)
+                owners += [owner] * len(lengths)
+                used += lengths
+        stacks.append(len(used) if row else segments.layers[array[0]])
+        ends.append(tuple(used) if row else None)
     order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
     return _Packing(
         Segments(tuple(stacks), tuple(segments.groups[owner] for owner in owners)),
         tuple(order.tolist()),
-        tuple(tuple((i, layers[i]) for i in array) for array in members),
+        tuple(tuple((i, layers[i]) for i in array) for array, _ in members),
+        tuple(row for _, row in members),
         tuple(ends),
     )
 
 
-def _rows(size: int) -> list[int]:
+def _together(arrays, layers, rows, row: int) -> tuple[int, ...]:
+    """Return the numbers of the arrays that are copied into rows of this length."""
+    found, used = [], 0
+    for i in (i for i, own in enumerate(rows) if own == row):
+        used += layers[i] * len(_lengths(arrays[i].size // layers[i], row))
+        if used <= _MOST_ROWS:
+            found.append(i)
+    return tuple(found) if len(found) > _FEW else ()
+
+
+def _lengths(size: int, row: int) -> list[int]:
     """Return the used lengths of the rows that hold so many entries."""
-    return [min(_ROW, size - start) for start in range(0, size, _ROW)] or [0]
+    return [min(row, size - start) for start in range(0, size, row)] or [0]
 
 
 def _pack(arrays, packing: _Packing) -> list[jax.Array]:
     packed = []
-    for members, ends in zip(packing.members, packing.ends, strict=True):
-        if ends is None:
+    for members, row in zip(packing.members, packing.rows, strict=True):
+        if row is None:
             packed.append(arrays[members[0][0]])
         else:
-            packed.append(_in_rows([(arrays[i], n) for i, n in members], len(ends)))
+            packed.append(_in_rows([(arrays[i], n) for i, n in members], row))
     return packed
 
 
-def _in_rows(arrays: Sequence[tuple[jax.Array, int]], rows: int) -> jax.Array:
+def _in_rows(arrays: Sequence[tuple[jax.Array, int]], row: int) -> jax.Array:
     """Return arrays of so many layers each in the rows of one, filled up with zeros."""
     pieces = []
     for array, n in arrays:
         size = array.size // n
-        more = -size % _ROW
+        more = -size % row
         flat = jax.lax.reshape(array, (n, size))
         if n > 1 and more:
             zero = np.zeros((), flat.dtype)
@@ -527,21 +605,26 @@ def _in_rows(arrays: Sequence[tuple[jax.Array, int]], rows: int) -> jax.Array:
         pieces.append(jax.lax.reshape(flat, (flat.size,)))
         if n == 1 and more:
             pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
-    return jax.lax.reshape(jax.lax.concatenate(pieces, 0), (rows, _ROW))
+    return jax.lax.concatenate(pieces, 0).reshape(-1, row)
 
 
-def _unpack(masks, shapes, packing: _Packing, step: jax.Array) -> list[jax.Array]:
+def _unpack(masks, shapes, packing: _Packing, natural) -> list[jax.Array]:
     """Return the masks of the given arrays, of these shapes."""
     given: dict[int, jax.Array] = {}
-    for mask, members, ends in zip(masks, packing.members, packing.ends, strict=True):
-        if ends is None:
+    for mask, members, row in zip(masks, packing.members, packing.rows, strict=True):
+        if row is None:
             given[members[0][0]] = mask
             continue
-        rows = [n * len(_rows(math.prod(shapes[i]) // n)) for i, n in members]
-        starts = _unknown(np.cumsum([0, *rows])[:-1], step)
-        for (i, n), number, start in zip(members, rows, starts, strict=True):
-            own = jax.lax.dynamic_slice(mask, (start, jnp.uint32(0)), (number, _ROW))
-            size = math.prod(shapes[i]) // n
+        sizes = [math.prod(shapes[i]) // n for i, n in members]
+        numbers = [
+            n * len(_lengths(size, row))
+            for (_, n), size in zip(members, sizes, strict=True)
+        ]
+        starts = _unknown(np.cumsum([0, *numbers])[:-1], natural)
+        for (i, n), number, start, size in zip(
+            members, numbers, starts, sizes, strict=True
+        ):
+            own = jax.lax.dynamic_slice(mask, (start, jnp.uint32(0)), (number, row))
             own = jax.lax.slice(own.reshape(n, -1), (0, 0), (n, size))
             given[i] = jax.lax.reshape(own, shapes[i])
     return [given[i] for i in range(len(shapes))]

@@ -66,6 +66,54 @@ def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
         np.testing.assert_array_equal(np.reshape(mask, rows.shape), want)
 
 
+@pytest.mark.parametrize(
+    ("width", "dtype"), [(1, jnp.float32), (2, jnp.bfloat16), (4, jnp.float32)]
+)
+def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
+    shapes = [(130, 130), (3, 90, 80), (7,), (40, 500), (200, 3, 30), (129, 128)] * 2
+    layers = tuple(shape[0] if len(shape) == 3 else None for shape in shapes)
+    total = sum(n or 1 for n in layers)
+    # Ties within arrays, and between all of them.
+    scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
+    cuts = {
+        "all": (ranking.together(scores), [59_999]),
+        "each": (ranking.Segments(layers, tuple(range(total))), [3] * total),
+        "two": (
+            ranking.Segments(layers, tuple(i % 2 for i in range(total))),
+            [9_999, 30_001],
+        ),
+    }
+    forced, alive = [s > 3 for s in scores], [s < 2 for s in scores]
+    for segments, k in cuts.values():
+        found = []
+        for machine in (
+            ranking._Machine(2, alone=False),
+            ranking._Machine(width, True),
+        ):
+            monkeypatch.setattr(ranking, "_machine", lambda m=machine: m)
+            found.append(
+                ranking.largest(
+                    scores, k, segments=segments, forced=forced, alive=alive
+                )
+            )
+        assert sum(int(mask.sum()) for mask in found[0]) == sum(k)
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_one_device_counts_large_arrays_together(monkeypatch):
+    def lines(leaves):
+        scores = [
+            jax.ShapeDtypeStruct((150, 150 + i % 50), jnp.float32)
+            for i in range(leaves)
+        ]
+        keep = jax.ShapeDtypeStruct((), jnp.int32)
+        return jax.jit(masks.top_k_masks).lower(scores, keep).as_text().count("\n")
+
+    monkeypatch.setattr(ranking, "_machine", lambda: ranking._Machine(2, alone=True))
+    assert lines(100) - lines(50) < 50 * 20
+
+
 SPECS = [P("data"), P(None, "data"), P()]
 
 
@@ -93,6 +141,13 @@ def test_sharded_scores_give_the_masks_of_one_device(kind, spec, distribution, r
             np.testing.assert_array_equal(mask, want[name])
 
 
+def _most_moved(text):
+    """The largest number of entries that devices send each other at once."""
+    lines = re.findall(r".*(?:all-gather|all-to-all|permute)[\w-]*\(.*", text)
+    shapes = re.findall(r"\[([0-9,]+)\]", " ".join(lines))
+    return max((np.prod([int(n) for n in s.split(",")]) for s in shapes), default=0)
+
+
 @pytest.mark.parametrize("spec", [P("data"), P(None, "data")])
 def test_no_device_gathers_scores(spec, rng):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -103,9 +158,7 @@ def test_no_device_gathers_scores(spec, rng):
         out_shardings=sharding,
     )
     text = cut.lower(scores).compile().as_text()
-    for line in re.findall(r".*(?:all-gather|all-to-all|permute)\(.*", text):
-        sizes = re.findall(r"\[([0-9,]+)\]", line)
-        assert all(np.prod([int(n) for n in s.split(",")]) < 1024 for s in sizes), line
+    assert _most_moved(text) < 1024
 
 
 def test_leaves_of_one_shape_and_two_shardings_stay_where_they_are():
@@ -115,7 +168,7 @@ def test_leaves_of_one_shape_and_two_shardings_stay_where_they_are():
         for s in [P("data"), P(None, "data")] * 17
     ]
     text = jax.jit(lambda s: ranking.largest(s, 9)).lower(scores).compile().as_text()
-    assert not re.findall(r"(?:all-gather|all-to-all|permute)[\w-]*\(", text)
+    assert _most_moved(text) <= 8  # a count of each device
 
 
 def test_what_is_alive_and_forced_need_no_sharding_of_their_own(rng):
@@ -155,8 +208,8 @@ def test_an_array_of_four_billion_weights_is_refused():
 
 @pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_memory_beside_scores_and_masks_is_twelve_bytes_for_each_score(dtype):
+def test_memory_beside_scores_and_masks_is_eight_bytes_for_each_score(dtype):
     score = jax.ShapeDtypeStruct((1024, 1024), dtype)
     cut = jax.jit(lambda s: masks.top_k_masks(s, 1000))
     used = cut.lower(score).compile().memory_analysis()
-    assert used.temp_size_in_bytes <= 12.1 * 2**20
+    assert used.temp_size_in_bytes <= 8.1 * 2**20
