@@ -100,13 +100,20 @@ def run(root: Path, files: list[str]) -> str:
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider"],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONPATH": str(root), **_compiled(root)},
             capture_output=True,
             timeout=TIMEOUT,
         )
     except subprocess.TimeoutExpired:
         return "timeout"
     return {0: "passed", 1: "failed"}.get(done.returncode, "not collected")
+
+
+def _compiled(root: Path) -> dict[str, str]:
+    """Where the tests keep what they compile: most of it no fault changes."""
+    folder = root.parent / "compiled"
+    folder.mkdir(exist_ok=True)
+    return {"JAXPRUNE_TESTS_COMPILED": str(folder)}
 
 
 def try_out(root: Path, mutant: Mutant) -> str:
