@@ -84,6 +84,8 @@ def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
         ),
     }
     forced, alive = [s > 3 for s in scores], [s < 2 for s in scores]
+    alive[0] = jnp.ones_like(alive[0])
+    some = [None, *alive[1:]]
     for segments, k in cuts.values():
         found = []
         for machine in (
@@ -92,11 +94,10 @@ def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
         ):
             monkeypatch.setattr(ranking, "_machine", lambda m=machine: m)
             found.append(
-                ranking.largest(
-                    scores, k, segments=segments, forced=forced, alive=alive
-                )
+                ranking.largest(scores, k, segments=segments, forced=forced, alive=some)
             )
         assert sum(int(mask.sum()) for mask in found[0]) == sum(k)
+        assert not any((m & ~a).any() for m, a in zip(found[0], alive, strict=True))
         for one, other in zip(*found, strict=True):
             np.testing.assert_array_equal(one, other)
 

@@ -112,6 +112,13 @@ def test_the_coefficient_is_constant_for_any_learning_rate(rate):
     assert total == pytest.approx(0.02, rel=1e-12)
 
 
+def test_a_learning_rate_may_begin_with_zeros():
+    late = lambda step: jnp.where(step < 3, 0.0, 0.1)
+    threshold = schedules.from_learning_rate(late, 0.5, 8)
+    expected = [0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5]
+    np.testing.assert_allclose(values(threshold, 10), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("rate", RATES)
 def test_the_homotopy_coefficient_is_geometric_for_any_learning_rate(rate):
     threshold = schedules.pgh_from_learning_rate(RATES[rate], 0.02, 1000, beta=0.01)

@@ -210,6 +210,15 @@ def test_finalize_warns_where_training_ended_early(name, params):
         jaxprune.finalize(trained, state)
 
 
+@pytest.mark.parametrize(("lost", "warns"), [(1, False), (2, True)])
+def test_finalize_allows_a_size_one_weight_of_rounding(lost, warns, params, recwarn):
+    trained, state = _run(SIZED["lats"](), params, 5)
+    kernel = np.array(trained["a"]["kernel"])
+    kernel[tuple(i[:lost] for i in np.nonzero(kernel))] = 0
+    jaxprune.finalize({**trained, "a": {"kernel": jnp.asarray(kernel)}}, state)
+    assert [str(w.message)[:12] for w in recwarn] == ["`finalize(pa"] * warns
+
+
 def test_finalize_returns_the_sparse_sequence_of_fista(params):
     tx = optax.chain(optax.sgd(0.1), transforms.fista(2.0, 0.1))
     trained, state = _run(tx, params, 4)
@@ -296,8 +305,10 @@ def test_biases_that_start_at_zero_learn_in_fine_tuning(params):
 
 def test_finalize_refuses_a_state_without_an_update(params):
     tx = transforms.lats(optax.sgd(0.1), threshold=0.5)
-    with pytest.raises(ValueError, match="at least one update"):
-        transforms.finalize(params, tx.init(params))
+    trained, state = _run(tx, params)
+    for other in (tx.init(params), (state, tx.init(params))):
+        with pytest.raises(ValueError, match="at least one update"):
+            transforms.finalize(trained, other)
 
 
 def test_decisions_on_the_host_are_refused_under_a_trace(params):
