@@ -6,12 +6,10 @@ python -m experiments sensitivity --workdir=DIR
 
 takes the dense network of a finished run that prunes channels, as its dense phase left
 it, prunes every group alone to half, the largest filters kept, and measures by how much
-the test loss rises. Nothing is trained. A table is printed with the rank correlation of
-the rise and the keep ratio that the run found; `DIR/sensitivity.json` holds the numbers
-and `report.html` gets a section.
-
-The two need not agree in full: a run also weighs what a channel costs, and networks
-recover from some losses by training.
+the loss on evaluation data rises. Nothing is trained. A table is printed with the rank
+correlation of the rise and the keep ratio that the run found; `DIR/sensitivity.json`
+holds the numbers and `report.html` gets a section. The two need not agree in full: a
+run also weighs what a channel costs, and networks recover from some losses by training.
 """
 
 import argparse

@@ -28,8 +28,8 @@ def note(found: Mapping[str, Any]) -> str:
             )
     return (
         "Each group alone loses the smaller half of its filters, in the dense network"
-        f" of step {found['step']:,} (test loss {found['loss']:.3f}, accuracy"
-        f" {score(found['accuracy'])}), without training after. Rise of the test loss"
+        f" of step {found['step']:,} (evaluation loss {found['loss']:.3f}, accuracy"
+        f" {score(found['accuracy'])}), without training after. Rise of that loss"
         f" and keep ratio of {len(found['groups'])} groups: {agree}."
     )
 

@@ -32,11 +32,11 @@ def check(config: Config) -> None:
             f"`config.{missing[0]}` is missing. Start from "
             "`experiments.configs.default.get_config(...)`."
         )
-    _check_size(config)
+    _check_together(config)
 
 
-def _check_size(config: Config) -> None:
-    """Refuse two fields that both decide the size, and a budget that is not met."""
+def _check_together(config: Config) -> None:
+    """Refuse two fields of which one is not read, and a budget that is not met."""
     for name in ("penalty_weight", "final_threshold"):
         sparsity = config.budget.get("sparsity")
         default_sparsity = default.get_config().budget.sparsity
@@ -45,6 +45,13 @@ def _check_size(config: Config) -> None:
                 f"`config.budget.sparsity={sparsity!r}`: `config.method.{name}` "
                 f"decides the size. Leave one out; {default_sparsity} stands for no "
                 "sparsity."
+            )
+    for name in ("momentum", "nesterov"):
+        value, usual = config.optimizer[name], default.FIELDS["optimizer"][name].default
+        if config.optimizer.name == "adam" and value != usual:
+            raise ValueError(
+                f"`config.optimizer.{name}={value!r}`: Adam does not read it. Leave it "
+                "out, or set `config.optimizer.name='sgd'`."
             )
     if config.phases.rewind and not config.phases.prune:
         raise ValueError(

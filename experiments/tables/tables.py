@@ -1,43 +1,38 @@
-"""From the runs of a sweep to a table in README.md, a CSV file and a page to compare.
+"""From finished runs to a table in README.md, a CSV file, a picture and a page.
 
 Command:
     python -m experiments table --workdir=runs/sweep --name=digits_cnn
 
-reads every finished `summary.json` below the workdir and writes
+reads every finished `summary.json` below the workdir, and cells (`python -m experiments
+seeds --test`), and writes
 
 - `results/digits_cnn.csv`, a row for every run: small, and kept under version control;
-- `comparison.html` and `comparison.png` in the workdir;
+- `results/digits_cnn.svg`, accuracy against size, if README.md shows it;
+- `comparison.html` in the workdir;
 - into README.md, between the lines `<!-- results:digits_cnn begin -->` and
-  `<!-- results:digits_cnn end -->`, accuracy by config and sparsity: mean ± sample
-  standard deviation over the seeds.
+  `<!-- results:digits_cnn end -->`, accuracy by method, network and size: mean ± sample
+  standard deviation over the seeds. `--times` adds how long the methods take.
 
-Of runs that prune channels the columns are budgets, and there is no page; `--times`
-adds how long the methods take. Of cells (`python -m experiments seeds`) the columns are
-networks and sizes, rows of `results/NAME_recorded.csv` stand beside them, and a picture
-is written to `results/NAME.svg`.
+Rows that were measured by another program are in `results/NAME_recorded.csv`, with the
+same columns. They stand beside the others, marked as recorded, and are never written.
 
-Without `--workdir` the CSV file is read instead and only README.md is written, so that
-a clone without the runs can check its table. No number is typed by hand anywhere.
+Without `--workdir` the CSV file is read instead, and README.md and the picture are
+written, so that a clone without the runs can check its table. No number is typed by
+hand anywhere.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.logging.files import write_atomically
-from experiments.logging.summary import CELL_SUFFIX, read_summaries
-from experiments.report.plots.rendering import png, svg
-from experiments.tables import (
-    cells_table,
-    channel_table,
-    comparison_page,
-    results,
-    sparsity_table,
-)
+from experiments.report.plots.rendering import svg
+from experiments.tables import page, table
+from experiments.tables.rows import from_csv, read, to_csv
 
 PAGE_FILE = "comparison.html"
-PICTURE_FILE = "comparison.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,90 +42,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Compare the finished runs of a sweep.",
         allow_abbrev=False,
     )
-    results.add_arguments(parser)
+    parser.add_argument("--workdir", help="the folder of the sweep; else read the CSV")
     parser.add_argument(
-        "--page-only", action="store_true", help="write neither CSV nor README"
+        "--name", required=True, type=_name, help="of the results: results/NAME.csv"
+    )
+    parser.add_argument("--results", default="results", help="the folder of CSV files")
+    parser.add_argument("--readme", default="README.md", help="where the table goes")
+    parser.add_argument(
+        "--page-only", action="store_true", help="write comparison.html alone"
     )
     parser.add_argument(
         "--times",
         action="store_true",
-        help="show how long methods that prune channels took, each alone on a machine",
+        help="show how long methods took, each alone on a machine",
     )
     parsed = parser.parse_args(arguments)
     if parsed.page_only and parsed.workdir is None:
         parser.error("argument --page-only: needs --workdir")
     try:
-        if _is_of_cells(parsed):
-            _write_cells(parsed)
-        elif _prunes_channels(parsed):
-            if parsed.page_only:
-                parser.error("argument --page-only: runs that prune channels have none")
-            _write_channels(parsed)
-        else:
-            if parsed.times:
-                parser.error("argument --times: for runs that prune channels")
-            _write(parsed)
+        _write(parsed)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_of_cells(parsed: argparse.Namespace) -> bool:
-    """Whether the runs are of many seeds in one program each."""
-    if parsed.workdir is None:
-        return "recorded" in results.columns(parsed)
-    return any(Path(parsed.workdir).rglob(f"*{CELL_SUFFIX}"))
-
-
-def _write_cells(parsed: argparse.Namespace) -> None:
-    """Write CSV, README.md and picture, or nothing if README.md has no place."""
-    kind = cells_table.Row
-    rows, unread = results.load(parsed, kind, cells_table.read_cells)
-    folder = Path(parsed.results)
-    recorded = folder / f"{parsed.name}_recorded.csv"
-    known = results.from_csv(recorded.read_text(), kind) if recorded.exists() else []
-    markdown = cells_table.to_markdown([*rows, *known], parsed.name)
-    results.save(parsed, kind, rows, markdown)
-    picture = svg(cells_table.draw([*rows, *known]))
-    write_atomically(folder / f"{parsed.name}.svg", picture)
-    results.show(markdown, unread)
-
-
-def _prunes_channels(parsed: argparse.Namespace) -> bool:
-    """Whether the runs are of methods that prune channels."""
-    if parsed.workdir is None:
-        return "budget" in results.columns(parsed)
-    finished, _ = read_summaries(parsed.workdir)
-    return any(summary.get("channels") for summary in finished.values())
-
-
-def _write_channels(parsed: argparse.Namespace) -> None:
-    """Write CSV and README.md, or nothing if README.md has no place for the table."""
-    kind = channel_table.Row
-    rows, unfinished = results.load(parsed, kind, channel_table.read_runs)
-    markdown = channel_table.to_markdown(rows, parsed.name, times=parsed.times)
-    results.save(parsed, kind, rows, markdown)
-    results.show(markdown, unfinished)
-
-
 def _write(parsed: argparse.Namespace) -> None:
     """Write all files, or nothing if README.md has no place for the table."""
-    kind = sparsity_table.Row
-    rows, unfinished = results.load(parsed, kind, sparsity_table.read_runs)
-    markdown = sparsity_table.to_markdown(rows, parsed.name)
-    written = []
+    folder, readme = Path(parsed.results), Path(parsed.readme)
+    file = folder / f"{parsed.name}.csv"
+    recorded = folder / f"{parsed.name}_recorded.csv"
+    if parsed.workdir is None:
+        rows, unfinished = from_csv(file.read_text()), []
+    else:
+        rows, unfinished = read(parsed.workdir)
+    every = [*rows, *(from_csv(recorded.read_text()) if recorded.exists() else ())]
+    markdown = table.to_markdown(every, parsed.name, times=parsed.times)
+    files = {}
     if not parsed.page_only:
-        written += results.save(parsed, kind, rows, markdown)
+        files[readme] = insert(readme.read_text(), parsed.name, markdown)
+        picture = folder / f"{parsed.name}.svg"
+        if picture.name in files[readme]:
+            files[picture] = svg(table.draw(every))
     if parsed.workdir is not None:
         workdir = Path(parsed.workdir)
-        picture = png(comparison_page.draw(rows))
-        text = comparison_page.render(
-            rows, workdir=workdir, name=parsed.name, unfinished=unfinished
+        files[workdir / PAGE_FILE] = page.render(
+            every, workdir=workdir, name=parsed.name, unfinished=unfinished
         )
-        for file, data in ((PICTURE_FILE, picture), (PAGE_FILE, text)):
-            write_atomically(workdir / file, data)
-            written.append(workdir / file)
-    results.show(markdown, unfinished)
-    for file in written:
-        print(file)
+        if not parsed.page_only:
+            files[file] = to_csv(rows)
+    for written, content in files.items():
+        written.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(written, content)
+    print(markdown, *files, sep="\n")
+    for found in unfinished:
+        print(f"Not finished, left out: {found}")
+
+
+def insert(document: str, name: str, content: str) -> str:
+    """Put content between the two markers of a name.
+
+    Args:
+      document: the text of README.md.
+      name: the name of the results.
+      content: what is put there, in place of what was.
+
+    Returns:
+      The new text; the same again if the content is the same.
+
+    Raises:
+      ValueError: if the markers are not there, once each and in order.
+    """
+    begin, end = (f"<!-- results:{name} {mark} -->" for mark in ("begin", "end"))
+    found = re.findall(rf"{re.escape(begin)}|{re.escape(end)}", document)
+    if found != [begin, end]:
+        raise ValueError(
+            f"`insert(document, {name!r}, ...)` requires the markers `{begin}` and "
+            f"`{end}` once each, in this order, on lines of their own; found "
+            f"{len(found)} of them. Add both lines where the table belongs."
+        )
+    before, _, rest = document.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{content.strip()}\n{end}{after}"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"letters, digits, _ and -; got {text!r}")
+    return text

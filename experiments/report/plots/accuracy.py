@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.logging.formatting import is_number, is_positive
-from experiments.report.plots import drawing, labels, scales
+from experiments.report.plots import drawing, scales
 
 
 @drawing.style
@@ -82,86 +82,18 @@ def accuracy_against_compression(
 
 
 @drawing.style
-def accuracy_by_method(
-    methods: Mapping[str, Sequence[Mapping[str, Any]]],
-    *,
-    dense: Mapping[str, Any] | None = None,
-) -> Figure:
-    """Draw accuracy against sparsity, a line for every method.
-
-    Both axes are logarithmic, in the weights kept and in the errors made, so that
-    99.0 and 99.5 % are as far apart as 90 and 95 %.
-
-    Args:
-      methods: By name, points with `sparsity` in (0, 1), `mean` and `spread` of the
-        accuracy (a spread of `None` has no bar), and the single `accuracies`, drawn
-        faintly.
-      dense: `mean` and `spread` of the accuracy without pruning.
-
-    Returns:
-      The figure. Names stand beside the ends of the lines.
-    """
-    figure = drawing.blank("Accuracy against sparsity", height=5.4, width=drawing.WIDE)
-    axes = figure.subplots()
-    points = [point for line in methods.values() for point in line]
-    scales.error_scale(axes, [*points, *([dense] if dense else [])])
-    sparsities = sorted({point["sparsity"] for point in points})
-    span = (1 - sparsities[0]) / (1 - sparsities[-1]) if sparsities else 1.0
-    axes.set_xscale("log")
-    if sparsities:
-        room = max(span, 2.0) ** (0.04 + 0.005 * len(methods))
-        axes.set_xlim(1 / (1 - sparsities[0]) / room, room / (1 - sparsities[-1]))
-    ends, colours = [], {}
-    for number, (name, line) in enumerate(methods.items()):
-        colour = colours[name] = drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
-        line = sorted(line, key=lambda point: point["sparsity"])
-        # Beside each other, or the bars would hide one another.
-        aside = max(span, 2.0) ** (0.009 * (number - (len(methods) - 1) / 2))
-        xs = [aside / (1 - point["sparsity"]) for point in line]
-        means = [point["mean"] for point in line]
-        axes.errorbar(
-            xs,
-            means,
-            yerr=[math.nan if (s := p["spread"]) is None else s for p in line],
-            color=colour,
-            linewidth=1.8,
-            elinewidth=1.4,
-            capsize=2.5,
-            marker=drawing.MARKS[number % len(drawing.MARKS)],
-            markersize=7,
-            markeredgecolor=drawing.PAPER,
-            markeredgewidth=1.0,
-            zorder=3,
-        )
-        for x, point in zip(xs, line, strict=True):
-            values = point["accuracies"]
-            axes.plot([x] * len(values), values, ".", color=colour, alpha=0.4, ms=4.5)
-        ends.append((xs[-1], means[-1], name))
-    if dense:
-        low, high = (dense["mean"] + sign * (dense["spread"] or 0) for sign in (-1, 1))
-        axes.axhspan(low, high, color=drawing.MUTED, alpha=0.13, linewidth=0)
-        _dense_line(axes, dense["mean"])
-    axes.set_xticks(
-        [1 / (1 - s) for s in sparsities],
-        [f"{100 * s:.6g}%\n{1 / (1 - s):.4g}×" for s in sparsities],
-    )
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("target sparsity and compression")
-    axes.set_ylabel("test accuracy")
-    drawing.legend(axes)
-    labels.label_ends(axes, ends, colours)
-    return figure
-
-
-@drawing.style
-def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
+def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]], *, label: str) -> Figure:
     """Draw accuracy against size, a picture for each network and a line a method.
+
+    The axis is logarithmic in the errors made, so that 99.0 and 99.5 % are as far apart
+    as 90 and 95 %.
 
     Args:
       panels: By network, its `sizes` in order; `dense`, its accuracy if nothing is
         pruned, or None; and `lines`, by method: `points`, mean and spread of the
         accuracy by size (a spread of `None` has no bar), and whether they are
         `recorded` elsewhere, drawn in grey.
+      label: of the axis.
 
     Returns:
       The figure. Sizes are evenly spaced.
@@ -182,9 +114,13 @@ def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set_title(network, loc="left", fontsize=10.5, color=drawing.MUTED)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlabel("zeros, or the limit on a cost")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
+        points = [
+            p for line in panel["lines"].values() for p in line["points"].values()
+        ]
+        dense = [] if panel["dense"] is None else [(panel["dense"], None)]
+        scales.error_scale(axes, [*points, *dense])
         axes.margins(x=0.08)
-    every[0].set_ylabel("test accuracy")
+    every[0].set_ylabel(label)
     figure.legend(drawn.values(), drawn, loc="outside right center", fontsize=8.5)
     return figure
 

@@ -132,7 +132,7 @@ def sensitivity(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     places = np.arange(count)
     colours = list(drawing.layer_colours(list(groups)).values())
     panels = figure.subplots(1, 2, sharey=True)
-    rise = "rise of the test loss at half the channels"
+    rise = "rise of the loss at half the channels"
     for axes, key, label, written in (
         (panels[0], "loss_rise", rise, "{:#.3g}".format),
         (panels[1], "keep_ratio", "channels kept by the run", percent),

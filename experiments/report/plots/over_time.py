@@ -67,7 +67,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
 
 
 def _accuracies(axes: Axes, records: Sequence[Record]) -> None:
-    """Draw the accuracies on training batches and on the test set."""
+    """Draw the accuracies on training batches and of evaluations."""
     scales.zoom(axes, [series(records, key) for key in LEARNING[1:]])
     steps, values = series(records, "accuracy")
     if len(steps):
@@ -79,7 +79,7 @@ def _accuracies(axes: Axes, records: Sequence[Record]) -> None:
             steps,
             values,
             color=drawing.GREEN,
-            label="test set",
+            label="evaluation",
             zorder=4,
             marker="o" if len(steps) <= 60 else None,
             markersize=4.5,

@@ -1,7 +1,7 @@
 """Scales of axes: where they begin and end, and what their ticks say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,16 @@ def zoom(axes: Axes, series: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     axes.set_ylim(late.min() - margin, late.max() + margin)
 
 
-def error_scale(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """Make the y axis of accuracies logarithmic in the errors, fitted to the points."""
-    found = [a for point in points for a in point.get("accuracies", ())]
-    for point in points:
-        found += [point["mean"] - (point["spread"] or 0), point["mean"]]
-        found += [point["mean"] + (point["spread"] or 0)]
+def error_scale(axes: Axes, points: Iterable[tuple[float, float | None]]) -> None:
+    """Make the y axis of accuracies logarithmic in the errors, fitted to the points.
+
+    Args:
+      axes: what is changed.
+      points: mean and spread of each.
+    """
+    found = []
+    for mean, spread in points:
+        found += [mean - (spread or 0), mean, mean + (spread or 0)]
     errors = [1 - value for value in found if value < 1]
     floor = 0.7 * min(errors, default=0.01)  # where no error at all is drawn
     worst = max([*errors, 1.5 * floor])

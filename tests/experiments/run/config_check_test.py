@@ -139,6 +139,11 @@ WRONG = [
     ({"optimizer.momentum": 1.5}, r"must be in \[0, 1\)"),
     ({"method.solver": "newton"}, "must be one of 'dual_ascent', 'admm'"),
     ({"phases.rewind": True, "phases.prune": 0.0}, "needs masks to train under"),
+    (
+        {"optimizer.name": "adam", "optimizer.momentum": 0.5},
+        r"momentum=0\.5`: Adam does not read it",
+    ),
+    ({"optimizer.name": "adam", "optimizer.nesterov": False}, "Adam does not read it"),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from experiments.sweep import bisect, sweep, sweep_processes
 from experiments.sweep.sweep_plan import plan_runs, summary_of
 from experiments.sweep.sweep_processes import run_all
-from experiments.tables import sparsity_table
+from experiments.tables import rows as table_rows
 
 # 1 + 4 + 2 steps of an MLP.
 SHORT = (
@@ -170,12 +170,12 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
         assert "report.html" in (folder / "log.txt").read_text()
 
     # The table knows the two that finished.
-    rows, unfinished = sparsity_table.read_runs(tmp_path)
-    assert [(row.config, row.sparsity, row.seed) for row in rows] == [
-        ("digits/ltp", 0.9, 0),
-        ("digits/ltp", 0.9, 2),
+    rows, unfinished = table_rows.read(tmp_path)
+    assert [(row.config, row.size, row.seed) for row in rows] == [
+        ("digits/ltp", "0.9", 0),
+        ("digits/ltp", "0.9", 2),
     ]
-    assert all(row.keep_ratio <= 0.1 and row.model == "mlp" for row in rows)
+    assert all(row.weights <= 0.1 and row.model == "mlp" for row in rows)
     assert unfinished == [tmp_path / "digits/ltp/0.9/1"]
 
     # Again without the one that fails: nothing is started.
