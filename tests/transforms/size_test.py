@@ -72,6 +72,14 @@ def test_the_size_is_met_at_the_last_step_and_held(name, sparsity, params):
     jaxprune.check(state)
 
 
+@pytest.mark.parametrize("name", ["lats", "ista"])
+def test_a_size_of_all_weights_shrinks_none(name, params):
+    trained, _, _ = _train(_sized(name, 0.0), params)
+    dense, _, _ = _train(optax.sgd(0.1), params)
+    for ours, theirs in zip(*map(jax.tree.leaves, (trained, dense)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 @each
 @pytest.mark.parametrize(
     "dtype", rows(["float32", "bfloat16", "float16"], ["bfloat16"])
