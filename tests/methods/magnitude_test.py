@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jaxprune
+from jaxprune.masks import _k_largest as ranking
 from tests.support import reference
 from tests.support.rows import rows
 
@@ -41,7 +42,12 @@ def test_one_threshold_for_all_leaves(params):
 @pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", rows([jnp.float32, jnp.bfloat16], [jnp.float32]))
-def test_masks_take_one_copy_of_the_weights_and_four_bytes_each(method, dtype):
+@pytest.mark.parametrize("alone", [True, False])
+def test_masks_take_two_copies_of_the_weights_and_a_byte_each(
+    method, dtype, alone, monkeypatch
+):
+    machine = ranking._Machine(2, alone)
+    monkeypatch.setattr(ranking, "_machine", lambda: machine)
     one = jax.ShapeDtypeStruct((512, 1024), dtype)
     shapes = {f"layer{i}": {"kernel": one} for i in range(8)}
     masks = jax.jit(lambda p: method(sparsity=0.5).masks(p, {}))
@@ -49,7 +55,10 @@ def test_masks_take_one_copy_of_the_weights_and_four_bytes_each(method, dtype):
     leaf = 512 * 1024
     weights, itemsize = 8 * leaf, jnp.dtype(dtype).itemsize
     assert used.output_size_in_bytes == pytest.approx(weights, rel=0.01)
-    assert used.temp_size_in_bytes <= (itemsize + 4) * weights + 4.1 * leaf
+    most = (2 * itemsize + 1.1) * weights
+    if not alone:  # Arrays are not copied, but positions are stored.
+        most = (itemsize + 4) * weights + 4.1 * leaf
+    assert used.temp_size_in_bytes <= most
 
 
 @pytest.mark.parametrize("method", METHODS)

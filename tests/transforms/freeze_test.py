@@ -100,6 +100,23 @@ def test_without_freezing_pruned_weights_do_come_back():
     assert float(back[-1]) > 0
 
 
+@pytest.mark.parametrize("size", [1e-30, 0.01])
+def test_one_small_weight_that_came_back_is_noticed(size):
+    masks = _kept()
+    tx = optax.chain(optax.sgd(0.1), jaxprune.freeze_pruned(masks))
+    params = jaxprune.apply_masks(_params(), masks)
+    updates, state = tx.update(params, tx.init(params), params)
+    params = optax.apply_updates(params, updates)
+    _, same = tx.update(params, state, params)
+    jaxprune.check(same)
+    kernel = np.array(params["dense"]["kernel"])
+    kernel[tuple(i[0] for i in np.nonzero(kernel == 0))] = size
+    params["dense"]["kernel"] = jnp.asarray(kernel)
+    _, other = tx.update(params, state, params)
+    with pytest.raises(ValueError, match="freeze_pruned"):
+        jaxprune.check(other)
+
+
 def test_momentum_gathered_before_pruning_brings_nothing_back():
     params, masks = _params(), _kept()
     dense = optax.sgd(0.05, momentum=0.99)
