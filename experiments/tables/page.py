@@ -34,10 +34,11 @@ def render(
     labels = table.labels_of(rows)
     header, texts, best = table.lay_out(rows)
     lines = [[labels[config], *cells] for config, cells in texts.items()]
-    versions = sorted({row.jaxprune for row in rows if row.jaxprune})
+    ours = [row for row in rows if not row.recorded]
+    versions = sorted({row.jaxprune for row in ours})
     facts = [
-        f"{len(rows)} runs",
-        f"{len({row.seed for row in rows})} seeds",
+        f"{len(ours)} runs",
+        f"{len({row.seed for row in ours})} seeds",
         f"jaxprune {', '.join(versions)}",
     ]
     badge = ("finished", "good")
@@ -85,7 +86,7 @@ def _cards(rows: Sequence[Row]) -> list[pages.Card]:
 
 
 def _every_run(rows: Sequence[Row]) -> str:
-    costs = [name for name in COSTS if any(getattr(row, name) for row in rows)]
+    costs = [name for name in COSTS if any(getattr(r, name) is not None for r in rows)]
     header = ["config", "network", "size", "seed", "accuracy", *costs, "seconds"]
     lines = [
         [

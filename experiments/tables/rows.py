@@ -37,7 +37,7 @@ class Row:
       bytes: see `weights`.
       latency: as fitted, see `weights`.
       seconds: how long it took, the trials before it included that found its penalty.
-        Seeds of a cell take it together.
+        Of a seed of a cell, its share of what all took together.
       jaxprune: the version of the library.
       recorded: what measured it, if it was another program; else empty.
     """
@@ -109,8 +109,8 @@ def read(workdir: str | Path) -> tuple[list[Row], list[Path]]:
       those that are not finished, and the cells whose test split was not read.
 
     Raises:
-      ValueError: if nothing that prunes is finished, the size of a run was not stated,
-        or they are of several data sets or splits.
+      ValueError: if nothing that prunes is finished, or the size of a run was not
+        stated.
     """
     finished, left_out = read_summaries(workdir)
     rows = [_of_run(summary, folder, workdir) for folder, summary in finished.items()]
@@ -127,13 +127,37 @@ def read(workdir: str | Path) -> tuple[list[Row], list[Path]]:
             "there is none. Make them with `python -m experiments sweep`, or `python "
             "-m experiments seeds --test`."
         )
+    return sorted(rows, key=_order), left_out
+
+
+def check_together(rows: Iterable[Row]) -> None:
+    """Refuse rows that do not stand in one table.
+
+    Raises:
+      ValueError: if they are of several data sets or splits, or another program's
+        config is called as one of ours.
+    """
+    rows = list(rows)
     subjects = sorted({f"{row.dataset} ({row.split})" for row in rows})
     if len(subjects) > 1:
         raise ValueError(
-            f"`read({str(workdir)!r})` compares methods on one data set; got "
-            f"{', '.join(subjects)}. Give each a sweep of its own."
+            f"a table compares methods on one data set; got {', '.join(subjects)}. "
+            "Give each a sweep of its own."
         )
-    return sorted(rows, key=_order), left_out
+    both = {row.config for row in rows if row.recorded}
+    both &= {row.config for row in rows if not row.recorded}
+    if both:
+        raise ValueError(
+            f"the recorded config {min(both)!r} is called as one of ours. Rename it."
+        )
+    unknown = [
+        row for row in rows if any(getattr(row, cost) is None for cost in row.limits)
+    ]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0].config} at {unknown[0].size}: what it has of the limited "
+            "cost is not known. Run it again."
+        )
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -164,6 +188,11 @@ def from_csv(text: str) -> list[Row]:
     rows = []
     for cells in reader:
         values: dict[str, Any] = dict(cells)
+        if None in values or None in values.values():
+            raise ValueError(
+                f"`from_csv(...)`: line {reader.line_num} has not {len(names)} cells. "
+                "Make the file again from the runs."
+            )
         for field in fields:
             if field.type in (int, float):
                 values[field.name] = field.type(cells[field.name])
@@ -220,7 +249,7 @@ def _of_seed(content: Mapping[str, Any], found: Mapping[str, Any]) -> Row:
         accuracy=found["test"],
         validation=found["validation"],
         **{name: costs.get(name) for name in COSTS},
-        seconds=round(content["seconds"], 1),
+        seconds=round(content["seconds"] / len(content["rows"]), 1),
         jaxprune=content["versions"]["jaxprune"],
         recorded="",
     )

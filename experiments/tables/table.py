@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -13,9 +13,6 @@ from experiments.tables.rows import Row, place, shown
 
 Column = tuple[str, str]
 """The network and the size; the size of a network that is not pruned is empty."""
-
-Table = Mapping[str, Mapping[Column, "Cell"]]
-"""Cells by config and column."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +95,7 @@ def lay_out(
       best mean of their column, by row and column. Column 0 is left for names.
     """
     table, columns = gather(rows), columns_of(rows)
-    usual = max(_counts(gather(row for row in rows if not row.recorded)))
+    usual = max(_counts(rows))
     several = len({model for model, _ in columns}) > 1
     sizes = [f"{m} {shown(size)}" if several else shown(size) for m, size in columns]
     lines = {c: line for c, line in table.items() if any(x in line for x in columns)}
@@ -122,7 +119,7 @@ def lay_out(
 def caption(rows: Sequence[Row]) -> str:
     """Say what the numbers are, of how many seeds, and what is not as asked."""
     ours = [row for row in rows if not row.recorded]
-    counts = _counts(gather(ours))
+    counts = _counts(rows)
     seeds = f"{max(counts)} seeds" if max(counts) > 1 else "one seed"
     mean = "mean ± sample standard deviation of " if max(counts) > 1 else ""
     fewer = ", or fewer where in parentheses" * (len(counts) > 1)
@@ -203,7 +200,9 @@ def dense_of(rows: Iterable[Row]) -> dict[str, Cell]:
     return {model: Cell(accuracies=x) for model, x in found.items()}
 
 
-def _counts(table: Table) -> set[int]:
+def _counts(rows: Iterable[Row]) -> set[int]:
+    """Return the numbers of seeds of the cells that prune, recorded ones left out."""
+    table = gather(row for row in rows if row.size and not row.recorded)
     return {len(cell.accuracies) for line in table.values() for cell in line.values()}
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from experiments.logging.files import write_atomically
 from experiments.report.plots.rendering import svg
 from experiments.tables import page, table
-from experiments.tables.rows import from_csv, read, to_csv
+from experiments.tables.rows import check_together, from_csv, read, to_csv
 
 PAGE_FILE = "comparison.html"
 
@@ -77,12 +77,13 @@ def _write(parsed: argparse.Namespace) -> None:
     else:
         rows, unfinished = read(parsed.workdir)
     every = [*rows, *(from_csv(recorded.read_text()) if recorded.exists() else ())]
+    check_together(every)
     markdown = table.to_markdown(every, parsed.name, times=parsed.times)
     files = {}
     if not parsed.page_only:
         files[readme] = insert(readme.read_text(), parsed.name, markdown)
         picture = folder / f"{parsed.name}.svg"
-        if picture.name in files[readme]:
+        if f"/{picture.name}" in files[readme]:
             files[picture] = svg(table.draw(every))
     if parsed.workdir is not None:
         workdir = Path(parsed.workdir)

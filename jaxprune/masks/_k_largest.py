@@ -3,8 +3,8 @@
 Floats become unsigned integers of the same order, and the k-th largest is found digit
 by digit: each pass counts the entries that reach each candidate. Equal entries are
 settled by position, first come, first kept, by the same search over positions. All that
-ever leaves an array is a count, so arrays that are sharded over devices stay where they
-are. Memory beside scores and masks is at most 8 bytes for each score of 32 bits: its
+ever leaves a large array is a count, so if it is sharded over devices it stays where it
+is. Memory beside scores and masks is at most 8 bytes for each score of 32 bits: its
 code, and a copy where arrays are counted together.
 """
 
@@ -134,8 +134,8 @@ class _Machine(NamedTuple):
     """What suits the machine; static. Results do not depend on it.
 
     Attributes:
-      width: the number of bits that one pass finds. It compares every code with
-        2^width - 1 candidates; the program grows with that for each array.
+      width: the number of bits that one pass finds, 1, 2 or 4. It compares every code
+        with 2^width - 1 candidates; the program grows with that for each array.
       alone: whether there is one device, so that no array is sharded. Automatic axes
         of a mesh do not tell.
     """
@@ -156,7 +156,9 @@ def _largest(scores, k, forced, alive, *, segments: Segments, machine: _Machine)
     if alive is not None:
         every = [jnp.ones(x.shape, bool) for x in scores]
         alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
-        alive = _pack(alive, packing)
+        alive = _pack(_like(alive, scores), packing)
+    if forced is not None:
+        forced = _pack(_like(forced, scores), packing)
     codes = _packed_codes(scores, forced, alive, packing)
     found = _kth_codes(codes, k, packing.segments, machine.width)
     ends = _ends_of_ties(codes, k, found, packing, machine.width)
@@ -179,7 +181,7 @@ def _largest(scores, k, forced, alive, *, segments: Segments, machine: _Machine)
 def _mask(code, alive, limits, ends, first, *, layers) -> jax.Array:
     """Return the mask of one array, whose segments begin with `first`."""
     mask = _kept(code, limits, ends, first, layers)
-    return mask if alive is None else mask & sharded_like(alive, code)
+    return mask if alive is None else mask & alive
 
 
 @functools.partial(jax.jit, static_argnames="machine")
@@ -191,6 +193,11 @@ def _kth_largest(scores, k, *, machine: _Machine):
     bits = jnp.where(kth >= top, kth & ~top, ~kth)  # the inverse of `_ordered`
     value = jax.lax.bitcast_convert_type(bits, widest(*(x.dtype for x in scores)))
     return value.astype(at_least_float32(value.dtype))
+
+
+def _like(masks: Sequence[jax.Array], scores: Sequence[jax.Array]) -> list[jax.Array]:
+    """Return masks that are sharded as the scores are."""
+    return [sharded_like(m, x) for m, x in zip(masks, scores, strict=True)]
 
 
 def _top_bit(unsigned: Any) -> jax.Array:
@@ -223,9 +230,9 @@ def _code(bits, forced, alive, infinity) -> jax.Array:
     code = _ordered(bits, infinity)
     if forced is not None:
         highest = jnp.asarray(jnp.iinfo(code.dtype).max, code.dtype)
-        code = jnp.where(sharded_like(forced, code), highest, code)
+        code = jnp.where(forced, highest, code)
     if alive is not None:
-        code = jnp.where(sharded_like(alive, code), code, jnp.zeros_like(code))
+        code = jnp.where(alive, code, jnp.zeros_like(code))
     return code
 
 
@@ -234,8 +241,8 @@ def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
 
     Args:
       scores: the given ones.
-      forced: of the given ones, or None.
-      alive: of the packed ones, or None.
+      forced: of the packed ones, or None; so is `alive`.
+      alive: see `forced`.
       packing: the plan.
     """
     wide = widest(*(x.dtype for x in scores))
@@ -244,19 +251,19 @@ def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
     codes = map(
         functools.partial(_code, infinity=_bits(jnp.asarray(jnp.inf, wide))),
         packed,
-        none if forced is None else _pack(forced, packing),
+        none if forced is None else forced,
         none if alive is None else alive,
     )
     return [
-        code if ends is None else _without_padding(code, ends)
-        for code, ends in zip(codes, packing.ends, strict=True)
+        code if used is None else _without_padding(code, used)
+        for code, used in zip(codes, packing.used, strict=True)
     ]
 
 
-def _without_padding(codes: jax.Array, ends: tuple[int, ...]) -> jax.Array:
+def _without_padding(codes: jax.Array, used: tuple[int, ...]) -> jax.Array:
     """Give what was added to the rows of a common array the lowest code of all."""
     position = jax.lax.broadcasted_iota(jnp.int32, codes.shape, 1)
-    real = position < np.asarray(ends, np.int32)[:, None]
+    real = position < np.asarray(used, np.int32)[:, None]
     return jnp.where(real, codes, jnp.zeros_like(codes))
 
 
@@ -500,29 +507,31 @@ class _Packing(NamedTuple):
       segments: those of the packed arrays.
       order: for each packed segment its place in the order of the given entries.
       members: for each packed array the given ones in it, (index, layers).
-      rows: for each packed array the length of its rows, None if it is a given one.
-      ends: for each packed array the used lengths of its rows, None if it is a given
+      lengths: for each packed array the length of its rows, None if it is a given one.
+      used: for each packed array how much of each row is used, None if it is a given
         one.
     """
 
     segments: Segments
     order: tuple[int, ...]
     members: tuple[tuple[tuple[int, int], ...], ...]
-    rows: tuple[int | None, ...]
-    ends: tuple[tuple[int, ...] | None, ...]
+    lengths: tuple[int | None, ...]
+    used: tuple[tuple[int, ...] | None, ...]
 
 
 # The lengths of rows, and the largest arrays and segments that lie in them.
 _SMALL, _SMALL_ROW = 1 << 14, 128
 _MEDIUM, _MEDIUM_ROW = 1 << 22, 1 << 12
 _FEW = 4  # arrays that are not worth a copy
-_MOST_ROWS = 1 << 18  # so that sums over them are exact
+_MOST_ROWS = (
+    1 << 18
+)  # of each length: sums of their low words, see `_counts`, are int32
 
 
 def _row_of(array: jax.Array, layers: int, machine: _Machine) -> int | None:
     """Return the length of the rows that an array is copied into, None if it is not."""
     spec = jax.typeof(array).sharding.spec
-    if any(axis is not None for axis in spec):
+    if not array.size or any(axis is not None for axis in spec):
         return None
     if array.size <= _SMALL or (
         machine.alone and array.size <= _MEDIUM and array.size <= _SMALL * layers
@@ -540,51 +549,52 @@ def _packing(arrays, segments: Segments, machine: _Machine) -> _Packing:
     layers = [n or 1 for n in segments.layers]
     rows = [_row_of(x, n, machine) for x, n in zip(arrays, layers, strict=True)]
     packed = {
-        row: _together(arrays, layers, rows, row) for row in (_SMALL_ROW, _MEDIUM_ROW)
+        row: _members(arrays, layers, rows, row) for row in (_SMALL_ROW, _MEDIUM_ROW)
     }
     alone = set(range(len(arrays))).difference(*packed.values())
     first = np.cumsum([0, *layers]).tolist()
-    stacks, owners, ends = [], [], []
+    stacks, owners, used = [], [], []
     members = [((i,), None) for i in sorted(alone)]
     members += [(array, row) for row, array in packed.items() if array]
     for array, row in members:
-        used = []
+        own = []
         for i in array:
             size = arrays[i].size // layers[i]
             lengths = _lengths(size, row) if row else [size]
             for owner in range(first[i], first[i + 1]):
                 owners += [owner] * len(lengths)
-                used += lengths
-        stacks.append(len(used) if row else segments.layers[array[0]])
-        ends.append(tuple(used) if row else None)
+                own += lengths
+        stacks.append(len(own) if row else segments.layers[array[0]])
+        used.append(tuple(own) if row else None)
     order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
     return _Packing(
         Segments(tuple(stacks), tuple(segments.groups[owner] for owner in owners)),
         tuple(order.tolist()),
         tuple(tuple((i, layers[i]) for i in array) for array, _ in members),
         tuple(row for _, row in members),
-        tuple(ends),
+        tuple(used),
     )
 
 
-def _together(arrays, layers, rows, row: int) -> tuple[int, ...]:
+def _members(arrays, layers, rows, row: int) -> tuple[int, ...]:
     """Return the numbers of the arrays that are copied into rows of this length."""
     found, used = [], 0
     for i in (i for i, own in enumerate(rows) if own == row):
-        used += layers[i] * len(_lengths(arrays[i].size // layers[i], row))
-        if used <= _MOST_ROWS:
+        more = layers[i] * len(_lengths(arrays[i].size // layers[i], row))
+        if used + more <= _MOST_ROWS:
+            used += more
             found.append(i)
     return tuple(found) if len(found) > _FEW else ()
 
 
 def _lengths(size: int, row: int) -> list[int]:
     """Return the used lengths of the rows that hold so many entries."""
-    return [min(row, size - start) for start in range(0, size, row)] or [0]
+    return [min(row, size - start) for start in range(0, size, row)]
 
 
 def _pack(arrays, packing: _Packing) -> list[jax.Array]:
     packed = []
-    for members, row in zip(packing.members, packing.rows, strict=True):
+    for members, row in zip(packing.members, packing.lengths, strict=True):
         if row is None:
             packed.append(arrays[members[0][0]])
         else:
@@ -611,7 +621,7 @@ def _in_rows(arrays: Sequence[tuple[jax.Array, int]], row: int) -> jax.Array:
 def _unpack(masks, shapes, packing: _Packing, natural) -> list[jax.Array]:
     """Return the masks of the given arrays, of these shapes."""
     given: dict[int, jax.Array] = {}
-    for mask, members, row in zip(masks, packing.members, packing.rows, strict=True):
+    for mask, members, row in zip(masks, packing.members, packing.lengths, strict=True):
         if row is None:
             given[members[0][0]] = mask
             continue

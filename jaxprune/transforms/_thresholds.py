@@ -136,7 +136,7 @@ def reach_keep_ratio(
     weights), fewer remain than the target, and `pruner.masks(..., keep_ratio=...)`
     settles them by position, exactly.
 
-    Finding q takes 16 counting passes over the weights, as global magnitude does.
+    Finding q takes a few counting passes over the weights, as global magnitude does.
 
     Args:
       optimizer: moves the weights, weight decay included.

@@ -47,7 +47,7 @@ def test_leaves_of_one_shape_share_their_kernels():
 @pytest.mark.parametrize("count", [2, 6])
 def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
     dtype = jnp.float32 if count < 6 else jnp.bfloat16
-    shapes = [(3, 5), (), (2, 2, 2), (7,), (200,), (1, 129)] * count
+    shapes = [(3, 5), (), (2, 2, 2), (7,), (200,), (1, 129), (0, 3)] * count
     scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
     flat = np.concatenate([np.ravel(s).astype(float) for s in scores])
     for k in (0, flat.size // 3, flat.size):
@@ -62,7 +62,8 @@ def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
     got = ranking.largest(scores, [1] * number, segments=segments)
     for mask, score, n in zip(got, scores, layers, strict=True):
         rows = np.ravel(score).astype(float).reshape(n or 1, -1)
-        want = np.arange(rows.shape[1]) == rows.argmax(1)[:, None]
+        best = rows.argmax(1)[:, None] if rows.size else np.zeros((len(rows), 1))
+        want = np.arange(rows.shape[1]) == best
         np.testing.assert_array_equal(np.reshape(mask, rows.shape), want)
 
 
@@ -70,10 +71,18 @@ def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
     ("width", "dtype"), [(1, jnp.float32), (2, jnp.bfloat16), (4, jnp.float32)]
 )
 def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
-    shapes = [(130, 130), (3, 90, 80), (7,), (40, 500), (200, 3, 30), (129, 128)] * 2
+    shapes = [
+        (130, 130),
+        (3, 90, 80),
+        (0,),
+        (7,),
+        (40, 500),
+        (200, 3, 30),
+        (129, 128),
+    ] * 2
     layers = tuple(shape[0] if len(shape) == 3 else None for shape in shapes)
     total = sum(n or 1 for n in layers)
-    # Ties within arrays, and between all of them.
+    # Ties within arrays, and between all of them. Two have no entry to keep.
     scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
     cuts = {
         "all": (ranking.together(scores), [59_999]),
@@ -86,7 +95,7 @@ def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
     forced, alive = [s > 3 for s in scores], [s < 2 for s in scores]
     alive[0] = jnp.ones_like(alive[0])
     some = [None, *alive[1:]]
-    for segments, k in cuts.values():
+    for name, (segments, k) in cuts.items():
         found = []
         for machine in (
             ranking._Machine(2, alone=False),
@@ -96,7 +105,9 @@ def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
             found.append(
                 ranking.largest(scores, k, segments=segments, forced=forced, alive=some)
             )
-        assert sum(int(mask.sum()) for mask in found[0]) == sum(k)
+        assert sum(int(mask.sum()) for mask in found[0]) == sum(k) - 6 * (
+            name == "each"
+        )
         assert not any((m & ~a).any() for m, a in zip(found[0], alive, strict=True))
         for one, other in zip(*found, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -172,16 +183,24 @@ def test_leaves_of_one_shape_and_two_shardings_stay_where_they_are():
     assert _most_moved(text) <= 8  # a count of each device
 
 
-def test_what_is_alive_and_forced_need_no_sharding_of_their_own(rng):
+@pytest.mark.parametrize("spec", [P("data"), P()])
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_is_alive_and_forced_may_be_sharded_otherwise(spec, count, rng):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     scores = [jnp.asarray(rng.normal(size=(16, 8)), jnp.float32) for _ in range(2)]
-    alive, forced = [None, scores[1] > 0], [scores[0] < 0, scores[1] < -9]
+    scores *= count
+    alive = [None, scores[1] > 0] * count
+    forced = [scores[0] < 0, scores[1] < -9] * count
     want = ranking.largest(scores, 40, alive=alive, forced=forced)
     with jax.set_mesh(mesh):
-        placed = [jax.device_put(x, P("data")) for x in scores]
-        got = ranking.largest(placed, 40, alive=alive, forced=forced)
-    for ours, theirs in zip(got, want, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        placed = [jax.device_put(x, spec) for x in scores]
+        for other in (P(), P("data"), P(None, "data")):
+            place = lambda x, p=other: None if x is None else jax.device_put(x, p)
+            masks = {"alive": alive, "forced": forced}
+            masks = {name: [place(x) for x in found] for name, found in masks.items()}
+            got = ranking.largest(placed, 40, **masks)
+            for ours, theirs in zip(got, want, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shapes", [[(2**16, 2**15)], [(2**15, 2**15)] * 7])

@@ -74,6 +74,20 @@ def test_the_csv_file_keeps_every_bit(sweep):
     assert len(text.splitlines()) == 1 + len(found)
     with pytest.raises(ValueError, match=r"requires the columns config.*got config, a"):
         from_csv("config,a\n")
+    for line in ("a,b\n", "," * 40 + "\n"):
+        with pytest.raises(ValueError, match="line 2 has not 17 cells"):
+            from_csv(text.splitlines()[0] + "\n" + line)
+
+
+def test_rows_that_do_not_stand_together_are_refused(sweep):
+    found, _ = read(sweep)
+    rows.check_together(found)
+    other = dataclasses.replace(found[3], recorded="Other of 2024")
+    with pytest.raises(ValueError, match="'digits/ltp' is called as one of ours"):
+        rows.check_together([*found, other])
+    other = dataclasses.replace(found[3], size="latency:0.5")
+    with pytest.raises(ValueError, match=r"digits/ltp at latency:0\.5: what it has"):
+        rows.check_together([*found, other])
 
 
 def test_the_largest_networks_stand_first():
@@ -108,7 +122,7 @@ def test_runs_that_do_not_compare_are_refused(sweep, tmp_path):
         read(tmp_path / "cell")
     put(sweep, "digits/str", 0.9, 0, 0.9, eval_split="validation")
     with pytest.raises(ValueError, match=r"got digits \(test\), digits \(validation\)"):
-        read(sweep)
+        rows.check_together(read(sweep)[0])
     put(tmp_path / "fixed", "digits/ltp", 0.9, 0, 0.9, budget=None)
     with pytest.raises(ValueError, match="decided by a penalty weight"):
         read(tmp_path / "fixed")
