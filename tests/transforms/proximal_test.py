@@ -413,18 +413,20 @@ def test_extra_arguments_reach_the_wrapped_optimizer(name):
     assert seen == ["loss"]
 
 
-def test_the_preconditioned_step_is_the_prox_in_adams_metric():
+@pytest.mark.parametrize(("eps", "eps_root"), [(1e-8, 0.0), (0.1, 0.5)])
+def test_the_preconditioned_step_is_the_prox_in_adams_metric(eps, eps_root):
     params, b2 = sample_params(), 0.9
-    adam = optax.adam(0.1, b2=b2)
+    adam = optax.adam(0.1, b2=b2, eps=eps, eps_root=eps_root)
+    metric = transforms.adam_preconditioner(b2, eps, eps_root)
     optimizer = transforms.preconditioned_proximal(
-        adam, soft, 0.02, preconditioner=transforms.adam_preconditioner(b2), where=True
+        adam, soft, 0.02, preconditioner=metric, where=True
     )
     grads = sample_grads(params)
     ours, _ = optimizer.update(grads, optimizer.init(params), params)
     step, _ = adam.update(grads, adam.init(params), params)
-    for leaf in params:  # after one step the root of nu is the gradient's size
-        scale = 0.02 / (np.abs(np.asarray(grads[leaf], float)) + 1e-8)
-        target = reference.soft(params[leaf] + step[leaf], scale)
+    for leaf in params:  # after one step nu is the square of the gradient
+        root = np.sqrt(np.asarray(grads[leaf], float) ** 2 + eps_root)
+        target = reference.soft(params[leaf] + step[leaf], 0.02 / (root + eps))
         np.testing.assert_allclose(
             params[leaf] + ours[leaf], target, rtol=1e-4, atol=1e-6
         )
