@@ -67,10 +67,12 @@ def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
         np.testing.assert_array_equal(np.reshape(mask, rows.shape), want)
 
 
-@pytest.mark.parametrize(
-    ("width", "dtype"), [(1, jnp.float32), (2, jnp.bfloat16), (4, jnp.float32)]
-)
-def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
+MACHINES = [(1, jnp.float32), (2, jnp.bfloat16), (4, jnp.float32)]
+
+
+@pytest.mark.parametrize("machine", rows(MACHINES, MACHINES[2:]))
+def test_masks_are_the_same_on_every_machine(machine, rng, monkeypatch):
+    width, dtype = machine
     shapes = [
         (130, 130),
         (3, 90, 80),
@@ -97,11 +99,8 @@ def test_masks_are_the_same_on_every_machine(width, dtype, rng, monkeypatch):
     some = [None, *alive[1:]]
     for name, (segments, k) in cuts.items():
         found = []
-        for machine in (
-            ranking._Machine(2, alone=False),
-            ranking._Machine(width, True),
-        ):
-            monkeypatch.setattr(ranking, "_machine", lambda m=machine: m)
+        for one in (ranking._Machine(2, False), ranking._Machine(width, True)):
+            monkeypatch.setattr(ranking, "_machine", lambda one=one: one)
             found.append(
                 ranking.largest(scores, k, segments=segments, forced=forced, alive=some)
             )
@@ -184,7 +183,7 @@ def test_leaves_of_one_shape_and_two_shardings_stay_where_they_are():
 
 
 @pytest.mark.parametrize("spec", [P("data"), P()])
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", rows([1, 4], [4]))
 def test_what_is_alive_and_forced_may_be_sharded_otherwise(spec, count, rng):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     scores = [jnp.asarray(rng.normal(size=(16, 8)), jnp.float32) for _ in range(2)]

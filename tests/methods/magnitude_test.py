@@ -42,7 +42,7 @@ def test_one_threshold_for_all_leaves(params):
 @pytest.mark.usefixtures("compiles_as_users_do")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", rows([jnp.float32, jnp.bfloat16], [jnp.float32]))
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("alone", rows([True, False], [True]))
 def test_masks_take_two_copies_of_the_weights_and_a_byte_each(
     method, dtype, alone, monkeypatch
 ):
