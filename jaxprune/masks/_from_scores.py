@@ -23,7 +23,8 @@ from jaxprune.masks._distributions import (
     global_,
     shares_of,
 )
-from jaxprune.masks._k_largest import Segments, largest, refuse_huge
+from jaxprune.masks._k_largest import largest, refuse_huge
+from jaxprune.masks._packing import Segments
 from jaxprune.tree._names import by_pattern
 
 

@@ -20,25 +20,9 @@ import numpy as np
 from jaxprune.base._dtypes import at_least_float32, widest
 from jaxprune.base._sharding import replicated, sharded_like
 from jaxprune.masks import _counts as counts
+from jaxprune.masks import _packing
 from jaxprune.masks._counts import Count
-
-
-class Segments(NamedTuple):
-    """How entries are grouped; static.
-
-    Attributes:
-      layers: for each array the number of layers along its first axis, or None.
-      groups: for each layer of each array, in order, the number of its group. Entries
-        are ranked within a group.
-    """
-
-    layers: tuple[int | None, ...]
-    groups: tuple[int, ...]
-
-
-def together(arrays: Sequence[Any]) -> Segments:
-    """Return the segments of arrays that are ranked all together."""
-    return Segments((None,) * len(arrays), (0,) * len(arrays))
+from jaxprune.masks._packing import Packing, Segments, together
 
 
 def largest(
@@ -152,13 +136,13 @@ def _machine() -> _Machine:
 
 @functools.partial(jax.jit, static_argnames=("segments", "machine"))
 def _largest(scores, k, forced, alive, *, segments: Segments, machine: _Machine):
-    packing = _packing(scores, segments, machine)
+    packing = _packing.plan(scores, segments, alone=machine.alone)
     if alive is not None:
         every = [jnp.ones(x.shape, bool) for x in scores]
         alive = [e if a is None else a for a, e in zip(alive, every, strict=True)]
-        alive = _pack(_like(alive, scores), packing)
+        alive = _packing.pack(_like(alive, scores), packing)
     if forced is not None:
-        forced = _pack(_like(forced, scores), packing)
+        forced = _packing.pack(_like(forced, scores), packing)
     codes = _packed_codes(scores, forced, alive, packing)
     found = _kth_codes(codes, k, packing.segments, machine.width)
     ends = _ends_of_ties(codes, k, found, packing, machine.width)
@@ -174,7 +158,7 @@ def _largest(scores, k, forced, alive, *, segments: Segments, machine: _Machine)
             strict=True,
         )
     ]
-    return _unpack(masks, [x.shape for x in scores], packing, natural)
+    return _packing.unpack(masks, [x.shape for x in scores], packing, natural)
 
 
 @functools.partial(jax.jit, static_argnames="layers")
@@ -186,7 +170,7 @@ def _mask(code, alive, limits, ends, first, *, layers) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="machine")
 def _kth_largest(scores, k, *, machine: _Machine):
-    packing = _packing(scores, together(scores), machine)
+    packing = _packing.plan(scores, together(scores), alone=machine.alone)
     codes = _packed_codes(scores, None, None, packing)
     kth = _kth_codes(codes, k, packing.segments, machine.width).kth[0]
     top = _top_bit(kth.dtype)
@@ -236,7 +220,7 @@ def _code(bits, forced, alive, infinity) -> jax.Array:
     return code
 
 
-def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
+def _packed_codes(scores, forced, alive, packing: Packing) -> list[jax.Array]:
     """Return the codes of the packed arrays; padding has the lowest of all.
 
     Args:
@@ -246,13 +230,13 @@ def _packed_codes(scores, forced, alive, packing) -> list[jax.Array]:
       packing: the plan.
     """
     wide = widest(*(x.dtype for x in scores))
-    packed = _pack([_bits(x.astype(wide)) for x in scores], packing)
+    packed = _packing.pack([_bits(x.astype(wide)) for x in scores], packing)
     none = [None] * len(packed)
     codes = map(
         functools.partial(_code, infinity=_bits(jnp.asarray(jnp.inf, wide))),
         packed,
-        none if forced is None else forced,
-        none if alive is None else alive,
+        forced or none,
+        alive or none,
     )
     return [
         code if used is None else _without_padding(code, used)
@@ -303,23 +287,8 @@ def _before(count: Count, segments: Segments, places: tuple[int, ...]) -> Count:
 
 def _first_segments(segments: Segments, natural: jax.Array) -> list[jax.Array]:
     """Return for each array the number of its first segment, not known to XLA."""
-    return _unknown(np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1], natural)
-
-
-def _unknown(numbers: Any, natural: jax.Array) -> list[jax.Array]:
-    """Return numbers as uint32 scalars that XLA does not know.
-
-    XLA compiles equal kernels once. Those that count an array, or choose its mask, are
-    equal for arrays of equal shape if they read where it lies, and all differ if that
-    is a constant in them: a thousand arrays then take a minute.
-
-    Args:
-      numbers: a sequence of them, below 2**32.
-      natural: an int32 scalar that is never negative, which XLA does not know.
-    """
-    never = (natural < 0).astype(jnp.uint32)
-    pairs = [jnp.asarray(np.array([number, 0], np.uint32)) for number in numbers]
-    return [jax.lax.dynamic_slice(x, (never,), (1,))[0] for x in pairs]
+    numbers = np.cumsum([0, *(n or 1 for n in segments.layers)])[:-1]
+    return _packing.unknown(numbers, natural)
 
 
 def _of_array(values: jax.Array, first: jax.Array, code: jax.Array, layers) -> Any:
@@ -458,7 +427,7 @@ def _sizes(codes, segments: Segments) -> np.ndarray:
 
 
 def _ends_of_ties(
-    codes, k: Count, found: _Kth, packing: "_Packing", width: int
+    codes, k: Count, found: _Kth, packing: Packing, width: int
 ) -> jax.Array:
     """Find the position in each segment from which on no tie is kept, uint32."""
     segments = packing.segments
@@ -495,146 +464,3 @@ def _varying(codes: Sequence[jax.Array], k: Count) -> jax.Array:
     """Return zero, varying over devices as the arguments do (inside `shard_map`)."""
     zeros = [jnp.zeros_like(x, jnp.int32, shape=()) for x in [*codes, *k]]
     return functools.reduce(jnp.add, zeros)
-
-
-# Packing: ----------------------------------------------------------------------------
-
-
-class _Packing(NamedTuple):
-    """Where arrays lie in the rows of common ones; static.
-
-    Attributes:
-      segments: those of the packed arrays.
-      order: for each packed segment its place in the order of the given entries.
-      members: for each packed array the given ones in it, (index, layers).
-      lengths: for each packed array the length of its rows, None if it is a given one.
-      used: for each packed array how much of each row is used, None if it is a given
-        one.
-    """
-
-    segments: Segments
-    order: tuple[int, ...]
-    members: tuple[tuple[tuple[int, int], ...], ...]
-    lengths: tuple[int | None, ...]
-    used: tuple[tuple[int, ...] | None, ...]
-
-
-# The lengths of rows, and the largest arrays and segments that lie in them.
-_SMALL, _SMALL_ROW = 1 << 14, 128
-_MEDIUM, _MEDIUM_ROW = 1 << 22, 1 << 12
-_FEW = 4  # arrays that are not worth a copy
-_MOST_ROWS = (
-    1 << 18
-)  # of each length: sums of their low words, see `_counts`, are int32
-
-
-def _row_of(array: jax.Array, layers: int, machine: _Machine) -> int | None:
-    """Return the length of the rows that an array is copied into, None if it is not."""
-    spec = jax.typeof(array).sharding.spec
-    if not array.size or any(axis is not None for axis in spec):
-        return None
-    if array.size <= _SMALL or (
-        machine.alone and array.size <= _MEDIUM and array.size <= _SMALL * layers
-    ):
-        return _SMALL_ROW
-    return _MEDIUM_ROW if machine.alone and array.size <= _MEDIUM else None
-
-
-def _packing(arrays, segments: Segments, machine: _Machine) -> _Packing:
-    """Plan which arrays are copied into the rows of common ones.
-
-    The size of a program, and the time of a pass on an accelerator, grow with the
-    number of arrays, so those that are not large are counted together.
-    """
-    layers = [n or 1 for n in segments.layers]
-    rows = [_row_of(x, n, machine) for x, n in zip(arrays, layers, strict=True)]
-    packed = {
-        row: _members(arrays, layers, rows, row) for row in (_SMALL_ROW, _MEDIUM_ROW)
-    }
-    alone = set(range(len(arrays))).difference(*packed.values())
-    first = np.cumsum([0, *layers]).tolist()
-    stacks, owners, used = [], [], []
-    members = [((i,), None) for i in sorted(alone)]
-    members += [(array, row) for row, array in packed.items() if array]
-    for array, row in members:
-        own = []
-        for i in array:
-            size = arrays[i].size // layers[i]
-            lengths = _lengths(size, row) if row else [size]
-            for owner in range(first[i], first[i + 1]):
-                owners += [owner] * len(lengths)
-                own += lengths
-        stacks.append(len(own) if row else segments.layers[array[0]])
-        used.append(tuple(own) if row else None)
-    order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
-    return _Packing(
-        Segments(tuple(stacks), tuple(segments.groups[owner] for owner in owners)),
-        tuple(order.tolist()),
-        tuple(tuple((i, layers[i]) for i in array) for array, _ in members),
-        tuple(row for _, row in members),
-        tuple(used),
-    )
-
-
-def _members(arrays, layers, rows, row: int) -> tuple[int, ...]:
-    """Return the numbers of the arrays that are copied into rows of this length."""
-    found, used = [], 0
-    for i in (i for i, own in enumerate(rows) if own == row):
-        more = layers[i] * len(_lengths(arrays[i].size // layers[i], row))
-        if used + more <= _MOST_ROWS:
-            used += more
-            found.append(i)
-    return tuple(found) if len(found) > _FEW else ()
-
-
-def _lengths(size: int, row: int) -> list[int]:
-    """Return the used lengths of the rows that hold so many entries."""
-    return [min(row, size - start) for start in range(0, size, row)]
-
-
-def _pack(arrays, packing: _Packing) -> list[jax.Array]:
-    packed = []
-    for members, row in zip(packing.members, packing.lengths, strict=True):
-        if row is None:
-            packed.append(arrays[members[0][0]])
-        else:
-            packed.append(_in_rows([(arrays[i], n) for i, n in members], row))
-    return packed
-
-
-def _in_rows(arrays: Sequence[tuple[jax.Array, int]], row: int) -> jax.Array:
-    """Return arrays of so many layers each in the rows of one, filled up with zeros."""
-    pieces = []
-    for array, n in arrays:
-        size = array.size // n
-        more = -size % row
-        flat = jax.lax.reshape(array, (n, size))
-        if n > 1 and more:
-            zero = np.zeros((), flat.dtype)
-            flat = jax.lax.pad(flat, zero, [(0, 0, 0), (0, more, 0)])
-        pieces.append(jax.lax.reshape(flat, (flat.size,)))
-        if n == 1 and more:
-            pieces.append(jnp.asarray(np.zeros(more, flat.dtype)))
-    return jax.lax.concatenate(pieces, 0).reshape(-1, row)
-
-
-def _unpack(masks, shapes, packing: _Packing, natural) -> list[jax.Array]:
-    """Return the masks of the given arrays, of these shapes."""
-    given: dict[int, jax.Array] = {}
-    for mask, members, row in zip(masks, packing.members, packing.lengths, strict=True):
-        if row is None:
-            given[members[0][0]] = mask
-            continue
-        sizes = [math.prod(shapes[i]) // n for i, n in members]
-        numbers = [
-            n * len(_lengths(size, row))
-            for (_, n), size in zip(members, sizes, strict=True)
-        ]
-        starts = _unknown(np.cumsum([0, *numbers])[:-1], natural)
-        for (i, n), number, start, size in zip(
-            members, numbers, starts, sizes, strict=True
-        ):
-            own = jax.lax.dynamic_slice(mask, (start, jnp.uint32(0)), (number, row))
-            own = jax.lax.slice(own.reshape(n, -1), (0, 0), (n, size))
-            given[i] = jax.lax.reshape(own, shapes[i])
-    return [given[i] for i in range(len(shapes))]

@@ -123,11 +123,7 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         for pattern, value in patterns.items()
         if not callable(value) and not isinstance(value, jax.core.Tracer)
     }
-
     scheduled = any(map(callable, patterns.values()))
-
-    def magnitudes(net):
-        return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
 
     def keep_ratios(net, step):
         by_pattern(call, "sparsity", patterns, net.leaves)
@@ -140,7 +136,7 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         del variables, key
         net = network(call, params, where)
         masks = net.scored(
-            magnitudes(net), keep_ratios(net, step), min_keep_ratio, distribution
+            _magnitudes(net), keep_ratios(net, step), min_keep_ratio, distribution
         )
         kept = tree.named_leaves(masks)
         ratios = {n: layer_mean(kept[n], leaf) for n, leaf in net.leaves.items()}
@@ -156,7 +152,7 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
             )
         net = network(call, params, where)
         ratio = keep_ratios(net, None) if keep_ratio is None else keep_ratio
-        return net.scored(magnitudes(net), ratio, min_keep_ratio, distribution)
+        return net.scored(_magnitudes(net), ratio, min_keep_ratio, distribution)
 
     return Pruner(
         lambda params, /: {},
@@ -165,6 +161,10 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         has_own_size=not scheduled,
         minimum=minimum_of(call, where, min_keep_ratio),
     )
+
+
+def _magnitudes(net) -> dict[str, jax.Array]:
+    return {n: jnp.abs(jax.lax.stop_gradient(x)) for n, x in net.arrays.items()}
 
 
 def _keep_ratio_at(call: str, sparsity: Any, step: Any) -> Scheduled:

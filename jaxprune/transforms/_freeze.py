@@ -127,7 +127,7 @@ def _check_types(params: Any, masks: Masks) -> None:
     names = tree.named_leaves(params)
     for (name, p), m in zip(names.items(), jax.tree.leaves(masks), strict=True):
         kept = not jnp.ndim(m) and (isinstance(m, jax.core.Tracer) or bool(m))
-        if not (kept or jnp.issubdtype(p.dtype, jnp.inexact)):
+        if not (kept or _prunable(p)):
             raise TypeError(
                 f"`freeze_pruned(masks)`: only floating arrays can be pruned, leaf"
                 f" {name!r} has dtype {p.dtype}. Its mask must be the scalar True."
@@ -138,7 +138,7 @@ def _check_finite(params: Any, masks: Masks) -> None:
     """Refuse pruned weights that no addition takes to zero."""
     names = tree.named_leaves(params)
     for (name, p), m in zip(names.items(), jax.tree.leaves(masks), strict=True):
-        if not _prunable(p, m) or isinstance(p, jax.core.Tracer):
+        if not _prunable(p) or isinstance(p, jax.core.Tracer):
             continue
         wrong = _not_finite(p, m)
         if isinstance(wrong, jax.core.Tracer):
@@ -156,11 +156,9 @@ def _not_finite(param: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.any(~jnp.isfinite(param) & ~mask)
 
 
-def _prunable(param: Any, mask: Any) -> bool:
+def _prunable(param: Any) -> bool:
     """Return whether a leaf has weights that a mask may prune."""
-    return jnp.issubdtype(param.dtype, jnp.inexact) and (
-        jnp.shape(mask) == jnp.shape(param) or jnp.ndim(mask) == 0
-    )
+    return jnp.issubdtype(param.dtype, jnp.inexact)
 
 
 def _back(params: Any, masks: Masks) -> jax.Array:
@@ -168,14 +166,14 @@ def _back(params: Any, masks: Masks) -> jax.Array:
     counts = [
         jnp.sum((p != 0) & ~m, dtype=jnp.int32)
         for p, m in zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True)
-        if _prunable(p, m)
+        if _prunable(p)
     ]
     return sum(counts, jnp.zeros([], jnp.int32))
 
 
 def _frozen(mask: jax.Array, update: Any, param: Any) -> Any:
     """Return the update of one leaf, wide enough to take pruned weights to zero."""
-    if update is None or not _prunable(param, mask):
+    if update is None or not _prunable(param):
         return update
     same = update.dtype == param.dtype
     dtype = param.dtype if same else widest(update.dtype, param.dtype)

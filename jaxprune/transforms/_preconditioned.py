@@ -152,13 +152,7 @@ def _preconditioned(
             updates, state.inner_state, params, **extra_args
         )
         metric = preconditioner(inner_state)
-        if jax.tree.structure(metric) != jax.tree.structure(params):
-            raise ValueError(
-                f"`{call}(preconditioner=...)`: must return a tree like the parameters,"
-                f" {jax.tree.structure(params)}, returns {jax.tree.structure(metric)}."
-                " Select leaves with `where`, not with `optax.masked` around the"
-                " optimizer."
-            )
+        _check_metric(call, metric, params)
         chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
         moved = hold(whole, where, step_.moved(params, only(chosen, updates)))
@@ -172,6 +166,17 @@ def _preconditioned(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_metric(call: str, metric: Any, params: Any) -> None:
+    """Refuse what is no tree like the parameters."""
+    if jax.tree.structure(metric) != jax.tree.structure(params):
+        raise ValueError(
+            f"`{call}(preconditioner=...)`: must return a tree like the parameters,"
+            f" {jax.tree.structure(params)}, returns {jax.tree.structure(metric)}."
+            " Select leaves with `where`, not with `optax.masked` around the"
+            " optimizer."
+        )
 
 
 def adam_preconditioner(

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxprune import masks
 from jaxprune.masks import _k_largest as ranking
+from jaxprune.masks import _packing as packing
 from tests.support.rows import rows
 
 
@@ -58,7 +59,7 @@ def test_many_small_arrays_are_ranked_as_if_they_were_one(count, rng):
     # Each on its own, layers of a stack included.
     layers = tuple(shape[0] if len(shape) == 3 else None for shape in shapes)
     number = sum(n or 1 for n in layers)
-    segments = ranking.Segments(layers, tuple(range(number)))
+    segments = packing.Segments(layers, tuple(range(number)))
     got = ranking.largest(scores, [1] * number, segments=segments)
     for mask, score, n in zip(got, scores, layers, strict=True):
         rows = np.ravel(score).astype(float).reshape(n or 1, -1)
@@ -87,10 +88,10 @@ def test_masks_are_the_same_on_every_machine(machine, rng, monkeypatch):
     # Ties within arrays, and between all of them. Two have no entry to keep.
     scores = [jnp.asarray(rng.normal(size=s).round(1), dtype) for s in shapes]
     cuts = {
-        "all": (ranking.together(scores), [59_999]),
-        "each": (ranking.Segments(layers, tuple(range(total))), [3] * total),
+        "all": (packing.together(scores), [59_999]),
+        "each": (packing.Segments(layers, tuple(range(total))), [3] * total),
         "two": (
-            ranking.Segments(layers, tuple(i % 2 for i in range(total))),
+            packing.Segments(layers, tuple(i % 2 for i in range(total))),
             [9_999, 30_001],
         ),
     }

@@ -22,6 +22,7 @@ MODULES = {
     "masks/_counts": ["masks"],
     "masks/_distributions": ["masks"],
     "masks/_k_largest": ["masks"],
+    "masks/_packing": ["masks"],
     "masks/_from_scores": ["masks/from_scores*", "methods/selection*"],
     "tree/_selection": ["tree*"],
     "prox/_operators": ["prox"],

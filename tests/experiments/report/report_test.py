@@ -1,10 +1,8 @@
 import html
 import html.parser
-import json
 import re
 import shutil
 import struct
-import subprocess
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from tests.experiments.made_up_runs import (
     run_of,
     summary_of,
 )
+from tests.support import browser
 from tests.support.rows import rows
 
 
@@ -308,68 +307,15 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
-
-# The page in frames of several widths, and what does not fit there.
-MEASURE = """<!doctype html><title></title><body>
-<script>
-const page = PAGE;
-const box = element => element.getBoundingClientRect();
-const measure = frame => {
-  const root = frame.contentDocument;
-  const pictures = [...root.querySelectorAll("figure svg")];
-  const out = [...root.querySelectorAll("figure svg text")].filter(text => {
-    const [a, b] = [box(text), box(text.closest("svg"))];
-    return a.left < b.left - 2 || a.right > b.right + 2
-      || a.top < b.top - 2 || a.bottom > b.bottom + 2;
-  });
-  return {
-    width: frame.contentWindow.innerWidth,
-    content: root.documentElement.scrollWidth,
-    heights: pictures.map(picture => box(picture).height),
-    out: out.map(text => text.textContent),
-  };
-};
-const frames = WIDTHS.map(width => {
-  const frame = document.createElement("iframe");
-  frame.style.cssText = `width: ${width}px; height: 900px; border: 0`;
-  frame.srcdoc = page;
-  return document.body.appendChild(frame);
-});
-onload = () => { document.title = JSON.stringify(frames.map(measure)); };
-</script>
-"""
-
-
-def browse(folder, *arguments):
-    return subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-            "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-            f"--user-data-dir={folder / 'profile'}", *map(str, arguments),
-        ],
-        check=True, capture_output=True, text=True, timeout=600,
-    ).stdout  # fmt: skip
-
-
-@needs_browser
+@browser.needed
 def test_the_page_fits_wide_and_narrow_windows(tmp_path):
     layers = [f"ResNetBlock_{i}/Conv_1/kernel" for i in range(20)]
     final = summary_of()["final"] | {
         "layers": dict.fromkeys(layers, LAYERS["Dense_0/kernel"])
     }
     run_of(tmp_path, summary_of(final=final), records_of(layers=layers))
-    text = json.dumps(write_report(tmp_path).read_text()).replace("</", "<\\/")
-    widths = [1200, 700, 360]
-    frames = tmp_path / "frames.html"
-    frames.write_text(
-        MEASURE.replace("WIDTHS", json.dumps(widths)).replace("PAGE", text)
-    )
-    dom = browse(tmp_path, "--dump-dom", frames.as_uri())
-    title = re.search(r"(?s)<title>(.*?)</title>", dom)
-    measured = json.loads(html.unescape(title[1]))
+    page, widths = write_report(tmp_path).read_text(), [1200, 700, 360]
+    measured = browser.measure(tmp_path, page, widths)
     assert [frame["width"] for frame in measured] == widths
     for frame in measured:
         assert frame["content"] <= frame["width"]
@@ -378,7 +324,7 @@ def test_the_page_fits_wide_and_narrow_windows(tmp_path):
         assert frame["out"] == []
 
 
-@needs_browser
+@browser.needed
 def test_a_browser_paints_the_page_and_runs_no_script_in_it(finished, tmp_path):
     copy = tmp_path / "copy.html"
     script = "<script>document.body.innerHTML = ''</script></body>"
@@ -386,7 +332,7 @@ def test_a_browser_paints_the_page_and_runs_no_script_in_it(finished, tmp_path):
     copy.write_text(text.replace("</body>", script))
     assert script in copy.read_text()
     picture = tmp_path / "page.png"
-    browse(
+    browser.run(
         tmp_path, "--window-size=1000,1600", f"--screenshot={picture}", copy.as_uri()
     )
     pixels = image.imread(picture)[..., :3]
