@@ -134,8 +134,8 @@ def check_together(rows: Iterable[Row]) -> None:
     """Refuse rows that do not stand in one table.
 
     Raises:
-      ValueError: if they are of several data sets or splits, or another program's
-        config is called as one of ours.
+      ValueError: if they are of several data sets or splits, another program's config
+        is called as one of ours, or a cost that is limited is not known.
     """
     rows = list(rows)
     subjects = sorted({f"{row.dataset} ({row.split})" for row in rows})
