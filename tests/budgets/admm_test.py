@@ -218,6 +218,47 @@ def test_limits_of_every_size_are_spent_whatever_the_scale_of_the_loss(name, sta
         assert np.sum(_GAINS / k) == pytest.approx(best, rel=0.01)
 
 
+def _one_site(state, k, rate, dual_rate, tolerance):
+    """z, u and rho by the formulas, of one site whose cost is k, and what happened."""
+    bounds = np.array([0.9, 0.6])  # of which the smaller counts
+    unit = tolerance * np.clip(-np.log(bounds.min()), 0.02, 1)
+    y, u, rho, happened = np.log(k), state["u"], state["rho"], set()
+    wanted = y + u / rho
+    z = min(wanted, np.log(bounds.min()))
+    binds, distance = wanted > z, abs(y - z) / unit
+    dual, new = u + dual_rate * rho * (y - z), rho
+    if binds:
+        new = rho * np.exp(rate * np.clip(np.log(distance), -0.25, 3))
+        happened.add("grows" if distance > 1 else "falls")
+        if distance > 1 and abs(y - z) < 0.998 * abs(state["y"] - state["z"]):
+            dual, new, happened = u, rho, {"approaches"}
+        if distance > 1 and (y - state["z"]) * (state["y"] - state["z"]) < 0:
+            new, happened = 0.6 * rho, happened | {"passed"}
+    return {"y": y, "z": z, "u": dual, "rho": max(new, abs(dual))}, happened
+
+
+def test_every_update_is_that_of_the_formulas():
+    rate, dual_rate, tolerance = 0.2, 0.15, 0.05
+    limits = [_limit(COST, 0.9, name="loose"), _limit(COST, 0.6, name="tight")]
+    budget = jaxprune.admm(
+        limits, rate=rate, dual_rate=dual_rate, tolerance=tolerance, init_rho=1e-3
+    )
+    want, seen = {"y": 0.0, "z": 0.0, "u": 0.0, "rho": 1e-3}, []
+    with jax.enable_x64(True):
+        state, update = budget.init({"a": jnp.float64(1)}), jax.jit(budget.update)
+        # From above the limit to it, past it, near it, and to where none binds.
+        for k in (0.95, 0.97, 0.98, 0.9, 0.8, 0.57, 0.615, 0.61, 0.605, 0.9, 0.55, 0.3):
+            state = update({"a": jnp.float64(k)}, state)
+            want, happened = _one_site(want, k, rate, dual_rate, tolerance)
+            seen.append(happened)
+            assert float(state.z[0]) == pytest.approx(want["z"], abs=1e-8)
+            assert float(state.dual[0]) == pytest.approx(want["u"], rel=1e-6)
+            assert float(state.rho) == pytest.approx(want["rho"], rel=1e-6)
+    kinds = {"grows", "falls", "approaches", "passed"}
+    assert set().union(*seen) == kinds
+    assert set() in seen
+
+
 def test_several_limits_are_met_at_once():
     budget = jaxprune.admm(
         [
@@ -312,6 +353,46 @@ def test_the_published_alternation_is_that_of_the_paper():
         u2 += 0.01 * (theta - z)
         found = state.z[0], state.multipliers[0], state.dual[0]
         np.testing.assert_allclose(found, (z, u1, u2), rtol=1e-4, atol=1e-6)
+
+
+def test_the_published_alternation_adds_up_over_sites_and_limits():
+    """Two sites, two limits: F_1 = (k_a + 3 k_b) / 4 and F_2 = k_a."""
+    weights, bounds = np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([0.5, 0.7])
+    limits = [
+        _limit(lambda k: (k["a"] + 3 * k["b"]) / 4, 0.5, name="first"),
+        _limit(lambda k: k["a"], 0.7, name="second"),
+    ]
+    budget = jaxprune.admm_as_published(
+        limits,
+        unit=10.0,
+        rho1=0.1,
+        rho2=0.05,
+        loss_scale=1.0,
+        inner_steps=3,
+        inner_rate=0.02,
+    )
+    sigmoid = lambda z: 1 / (1 + np.exp(-z))
+    state, z = budget.init({"a": jnp.float32(1), "b": jnp.float32(1)}), None
+    u1, u2, update = np.zeros(2), np.zeros(2), jax.jit(budget.update)
+    for k in ([0.9, 0.8], [0.8, 0.7], [0.95, 0.6]):
+        ratios = dict(zip("ab", map(jnp.float32, k), strict=True))
+        theta = np.log(k) - np.log1p(-np.array(k))
+        z = theta if z is None else z
+        want = u2 @ (theta - z) + 0.025 * np.sum((theta - z) ** 2)
+        assert float(budget.penalty(ratios, state)) == pytest.approx(
+            want, rel=1e-4, abs=1e-6
+        )
+        state = update(ratios, state)
+        for _ in range(3):
+            excess = 10 * np.maximum(weights @ sigmoid(z) - bounds, 0)
+            slopes = 10 * weights * sigmoid(z) * (1 - sigmoid(z))
+            slope = (u1 + 0.1 * excess) @ slopes - u2 - 0.05 * (theta - z)
+            z = z - 0.02 * slope
+            u1 = u1 + 0.1 * 10 * np.maximum(weights @ sigmoid(z) - bounds, 0)
+        u2 = u2 + 0.05 * (theta - z)
+        np.testing.assert_allclose(state.z, z, rtol=1e-5)
+        np.testing.assert_allclose(state.multipliers, u1, rtol=1e-4)
+        np.testing.assert_allclose(state.dual, u2, rtol=1e-3, atol=1e-6)
 
 
 def test_the_published_alternation_lowers_the_cost():
