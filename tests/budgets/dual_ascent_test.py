@@ -38,6 +38,32 @@ def test_dual_ascent_follows_its_formula():
         assert Result(int(state.result)) == (Result.MET if met else Result.NOT_MET)
 
 
+def test_the_penalty_is_the_sum_over_the_limits():
+    limits = [
+        jaxprune.at_most(lambda k: k["a"], 0.5, name="first"),
+        jaxprune.at_most(lambda k: (k["a"] + k["b"]) / 2, 0.4, name="second"),
+    ]
+    budget = jaxprune.dual_ascent(limits, rate=0.2, gain=1.5, init_multiplier=0.5)
+    ratios = {"a": jnp.float32(0.6), "b": jnp.float32(0.9)}
+    costs, violations = np.array([0.6, 0.75]), np.log([0.6 / 0.5, 0.75 / 0.4])
+    state = budget.init(ratios)
+    assert float(budget.penalty(ratios, state)) == pytest.approx(0.5 * sum(costs))
+    state = budget.update(ratios, state)
+    want = np.sum(0.5 * np.exp((0.2 + 1.5) * violations) * costs)
+    assert float(budget.penalty(ratios, state)) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize(("keep", "end"), [(1.0, 20.0), (1e-3, -20.0)])
+def test_multipliers_stay_between_their_bounds_and_return_at_once(keep, end):
+    budget = jaxprune.dual_ascent(_limit(0.1), rate=10.0)
+    state = budget.init(LIKE)
+    for _ in range(4):
+        state = budget.update({"w": jnp.float32(keep)}, state)
+    assert float(state.log_multiplier[0]) == end
+    back = budget.update({"w": jnp.float32(0.1 * 0.1 / keep)}, state)
+    assert float(back.log_multiplier[0]) == pytest.approx(0.5 * end)
+
+
 def test_dual_ascent_finds_the_multiplier_of_a_convex_problem():
     """min (k - 1)^2 / 2 s.t. k <= 0.3 has the multiplier 0.7."""
     budget = jaxprune.dual_ascent(_limit(0.3))

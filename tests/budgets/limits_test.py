@@ -89,6 +89,21 @@ def test_a_schedule_that_dips_below_the_minimum_is_refused(make):
         make(jaxprune.at_most(cost, host, name="cost")).init(LIKE)
 
 
+# Steps at which a schedule dips, from the first to the one behind the last.
+_SHORT = [(n, n + 1) for n in (0, 1, 30, 999, 4095)]
+_LATER = [int(2**octave) for octave in (12.3, 13.1, 16.7, 20.4, 25.9, 28.2, 30.5)]
+
+
+@pytest.mark.parametrize(
+    "dip", [*_SHORT, *((n, int(n * 2 ** (1 / 60))) for n in _LATER)]
+)
+def test_a_schedule_is_looked_at_at_all_first_steps_and_64_times_in_an_octave(dip):
+    first, last = dip
+    limit = lambda step: jnp.where((step >= first) & (step < last), 0.1, 0.5)
+    with pytest.raises(ValueError, match=r"0\.1 at step \d+\)`: .* cannot be met"):
+        jaxprune.admm(jaxprune.at_most(_only, limit), min_keep_ratio=0.2).init(LIKE)
+
+
 @pytest.mark.parametrize("ramp", [(0, float("inf")), ("a", 1), (1,), 5, (0, None)])
 def test_a_ramp_without_two_steps_is_refused(ramp):
     with pytest.raises(ValueError, match=r"`at_most\(ramp=.*two steps"):
