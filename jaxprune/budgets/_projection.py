@@ -132,8 +132,7 @@ def _newton(log_costs, constraints, target, at: _Iterate) -> tuple[_Iterate, jax
     y, slack, dual = at
     rounding = jnp.finfo(y.dtype).eps
     residual = jax.tree.map(jnp.add, constraints(y), slack)
-    count = len(slack.cost) + 2 * len(y)
-    gap = sum(jnp.sum(s * d) for s, d in zip(slack, dual, strict=True)) / count
+    gap = jnp.mean(jnp.concatenate(jax.tree.map(jnp.multiply, slack, dual)))
     centre = jnp.maximum(_CENTRING * gap, 4 * rounding)
 
     weight = jax.tree.map(jnp.divide, dual, slack)

@@ -79,6 +79,20 @@ def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
         assert np.all(np.asarray(ours.multipliers) * -over < close)
 
 
+@pytest.mark.parametrize(("limit", "target"), [(-9.0, 0.0), (-1.0, 5000.0)])
+def test_the_projection_stays_between_its_bounds_whatever_is_asked(limit, target):
+    """Limits below every cost, and targets too far away to be approached."""
+    rng = np.random.default_rng(0)
+    exponents, amounts = _posynomials(rng, 12, 3)
+    low = jnp.full(12, np.log(0.02), jnp.float32)
+    project = jax.jit(_budget_projection.project, static_argnums=0)
+    cost = _log_costs(*(jnp.asarray(x, jnp.float32) for x in (exponents, amounts)))
+    for _ in range(9):
+        wanted = jnp.asarray(rng.normal(size=12) * (1 + target), jnp.float32)
+        point = project(cost, jnp.full(3, limit), wanted, low).point
+        assert bool(jnp.all((point >= low) & (point <= 0)))
+
+
 def _limit(cost, bound, **kwargs):
     return jaxprune.at_most(cost, bound, **kwargs)
 
