@@ -107,7 +107,7 @@ def keep_probabilities(
     probabilities, threshold = _probabilities(
         keep_ratio, scores, valid, jnp.asarray(floor, dtype)
     )
-    return probabilities, jax.lax.stop_gradient(threshold) / sharpness
+    return probabilities, threshold / sharpness
 
 
 @jax.custom_vjp
@@ -149,9 +149,9 @@ def _near_rank(scores, valid, rank):
         high = larger >= rank
         return jnp.where(high, middle, below), jnp.where(high, above, middle)
 
-    # Under `shard_map` a loop starts with what varies over devices as it will.
-    varies = jnp.where(valid, scores, 0)[..., 0] * 0 + rank * 0
-    start = below + varies, above + varies
+    # Under `shard_map` a loop starts with what varies over devices as it will: the
+    # bounds, as the scores do and as the ranks do.
+    start = below + rank * 0, above + rank * 0
     below, above = jax.lax.fori_loop(0, _HALVINGS, halve, start)
     return above, above - below
 
@@ -194,7 +194,7 @@ def _root(keep_ratio, scores, valid, floor, slack):
 
 def _backward(residuals, cotangents):
     logits, valid, floor = residuals
-    cotangent, _ = cotangents
+    cotangent, _ = cotangents  # the threshold is a constant
     free = valid & (jax.nn.sigmoid(logits) + floor < 1)
     # Where all are certain to be kept, all of them answer.
     free |= valid & ~jnp.any(free, axis=-1, keepdims=True)

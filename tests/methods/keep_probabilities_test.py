@@ -137,6 +137,58 @@ def test_importance_and_sharpness_are_constants_for_the_derivative():
     chex.assert_trees_all_equal(slopes, (jnp.zeros(3), jnp.zeros(())))
 
 
+def test_the_threshold_is_a_constant_for_the_derivative():
+    value = lambda a, b, s: kp.keep_probabilities(a, b, s)[1]
+    slopes = jax.grad(value, (0, 1, 2))(
+        jnp.float32(0.5), jnp.array([0.1, 1.0, 3.0]), jnp.float32(2.0)
+    )
+    chex.assert_trees_all_equal(slopes, jax.tree.map(jnp.zeros_like, slopes))
+
+
+def test_where_all_are_certain_to_be_kept_all_answer():
+    """At alpha = 1: dp_i / dalpha = C s_i (1 - s_i) / sum_j s_j (1 - s_j)."""
+    rng = np.random.default_rng(0)
+    b, weight = rng.gamma(2.0, size=(40, 5)), rng.normal(size=(40, 5))
+    valid = np.arange(5) < 4
+
+    def value(alpha):
+        p, threshold = kp.keep_probabilities(
+            alpha, jnp.asarray(b, jnp.float32), 2.0, valid=jnp.tile(valid, (40, 1))
+        )
+        return jnp.sum(p * weight), (p, threshold)
+
+    slope, (p, threshold) = jax.grad(value, has_aux=True)(jnp.ones(40))
+    np.testing.assert_allclose(p[:, valid], 1, atol=1e-5)
+    certain = np.all(p[:, valid] == 1, axis=1)  # others miss the last digit
+    assert certain.sum() > 5
+    logits = 2 * (np.log(b) - np.asarray(threshold)[:, None])[:, valid]
+    slopes = np.exp(-logits) / (1 + np.exp(-logits)) ** 2
+    want = 4 * np.sum(weight[:, valid] * slopes, 1) / np.sum(slopes, 1)
+    np.testing.assert_allclose(slope[certain], want[certain], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [7.0, jnp.nan, jnp.inf])
+def test_padding_may_be_anything_anywhere(padding):
+    b = jnp.array([0.5, 1.0, 4.0])
+    wide, valid = (
+        jnp.array([padding, 0.5, padding, 1.0, 4.0]),
+        jnp.array([0, 1, 0, 1, 1]),
+    )
+
+    def value(alpha, b, valid=None):
+        p = kp.keep_probabilities(alpha, b, 3.0, valid=valid)[0]
+        kept = p if valid is None else p[valid]
+        return kept @ jnp.array([1.0, 5.0, 2.0]), p
+
+    alpha = jnp.float32(0.6)
+    slope, p = jax.grad(value, has_aux=True)(alpha, b)
+    wide_slope, wide_p = jax.grad(value, has_aux=True)(
+        alpha, wide, np.array(valid, bool)
+    )
+    np.testing.assert_allclose(wide_p, [0, p[0], 0, p[1], p[2]], rtol=1e-5)
+    assert float(wide_slope) == pytest.approx(float(slope), rel=1e-5)
+
+
 def test_padding_changes_nothing():
     rng = np.random.default_rng(3)
     b = jnp.asarray(rng.gamma(2.0, size=(2, 6)), jnp.float32)
