@@ -102,9 +102,13 @@ def test_gates_that_do_not_fit_are_refused(gates, message):
 
 def test_importances_are_what_they_say():
     apply_fn, tree, graph, x = _network()
-    params = tree["params"]
+    params, sign = tree["params"], np.where(np.arange(16) % 3, 1, -1)
     name = "params/stage1_block1/conv1/kernel:3"
-    block = params["stage1_block1"]
+    block = dict(params["stage1_block1"])
+    # A scale may be negative: its size counts.
+    block["bn1"] = {**block["bn1"], "scale": sign * block["bn1"]["scale"]}
+    params = {**params, "stage1_block1": block}
+    tree = {**tree, "params": params}
     scale = jnp.abs(block["bn1"]["scale"])
     filters = jnp.mean(jnp.abs(block["conv1"]["kernel"]), axis=(0, 1, 2))
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5)
@@ -184,6 +188,40 @@ def test_ratios_and_what_is_seen(sampler):
     else:
         factor = kernel / tree["params"]["stage3_block1"]["conv2"]["kernel"]
         assert jnp.std(factor) > 0.1
+
+
+def _certain(key, probabilities, kept):
+    """A sampler without chance: a gate is its probability."""
+    del key, kept
+    return probabilities
+
+
+def test_gates_are_drawn_from_keep_probabilities_of_the_sharpness_of_the_step():
+    _, graph = _mlp()
+    params = {"w1": jnp.arange(1.0, 25).reshape(3, 8), "w2": jnp.ones((8, 2))}
+    pruner = jaxprune.dsa(
+        graph, sharpness=lambda step: 1.0 + 3 * step, sampler=_certain, init_logit=0.3
+    )
+    alpha, b = 1 / (1 + np.exp(-0.3)), np.asarray(params["w1"]).mean(0)
+    for step, sharpness in ((None, 1.0), (0, 1.0), (2, 7.0)):
+        seen, _ = pruner.apply(params, pruner.init(params), step=step)
+        p, _ = jaxprune.methods.keep_probabilities(
+            jnp.float32(alpha), jnp.asarray(b), sharpness
+        )
+        np.testing.assert_allclose(seen["w2"][:, 0], p, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0.4, 2.4, 2.6, 5.45, 5.55, 7.6])
+def test_ratios_are_rounded_to_the_nearest_number_of_channels(kept):
+    _, graph = _mlp()
+    params = {"w1": jnp.arange(1.0, 25).reshape(3, 8), "w2": jnp.ones((8, 2))}
+    pruner = jaxprune.dsa(graph, sampler=deterministic_mask)
+    variables = {"w1:1": jnp.float32(np.log(kept / (8 - kept)))}
+    want = np.arange(8) >= 8 - max(round(kept), 1)  # the last weigh most
+    masks = pruner.masks(params, variables)
+    np.testing.assert_array_equal(masks["w1:1"], want)
+    seen = pruner.apply(params, variables).params
+    np.testing.assert_array_equal(seen["w2"][:, 0] != 0, want)
 
 
 def test_masks_keep_exactly_the_counts_that_are_given():
