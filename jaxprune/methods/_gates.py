@@ -14,12 +14,9 @@ def _gate(weights, threshold, temperature, scale):
 
 
 def _sum_to(x, shape):
-    """Sum `x` over the axes along which an array of `shape` would be broadcast."""
-    shape = (1,) * (x.ndim - len(shape)) + tuple(shape) if shape else ()
-    axes = [
-        i for i in range(x.ndim) if not shape or (shape[i] == 1 and x.shape[i] != 1)
-    ]
-    return jnp.sum(x, axis=tuple(axes), keepdims=bool(shape))
+    """Sum `x` to a shape that broadcasts to it: () or one of as many axes."""
+    axes = [i for i in range(x.ndim) if not shape or shape[i] != x.shape[i]]
+    return jnp.sum(x, axis=axes, keepdims=bool(shape))
 
 
 @jax.custom_jvp
