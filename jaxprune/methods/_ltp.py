@@ -130,7 +130,8 @@ def ltp_as_published(
 
     with `sigma_T(w) = (2 w / T) s (1 - s)`. Since dL/dtau sums over a layer and grows
     with 1/T_l, eta_tau must be chosen for each network, very small: a rate that suits
-    one layer can empty another in one step.
+    one layer can empty another in one step. The pruner's `optimizer` is
+    `optax.sgd(1e-5)`, a first guess.
 
     Args:
       temperature: T_0 > 0, without unit: T_l = T_0 Var(|w_l|).

@@ -65,6 +65,15 @@ def test_one_published_step_equals_equations_10_and_14(params, rng):
         np.testing.assert_allclose(tau_grads[f"{layer}/kernel"], want_tau, rtol=1e-3)
 
 
+def test_each_form_brings_the_optimizer_that_it_documents():
+    grads = {"kernel": jnp.float32(-4.0)}
+    for make, step in ((jaxprune.ltp, 0.05), (jaxprune.ltp_as_published, 4e-5)):
+        optimizer = make().optimizer
+        updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+        # The first step of Adam is its learning rate whatever the gradient.
+        assert float(updates["kernel"]) == pytest.approx(step, rel=1e-5)
+
+
 @pytest.mark.parametrize("scale", [1e-4, 1e3])
 def test_scaling_a_layer_changes_neither_gates_nor_threshold_gradients(params, scale):
     pruner = jaxprune.ltp(init_threshold=0.7)

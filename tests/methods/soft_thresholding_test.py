@@ -275,6 +275,24 @@ def test_it_hardens_to_what_the_network_saw(params):
     )
 
 
+def test_a_keep_ratio_keeps_what_is_furthest_above_its_threshold_of_either_sign(params):
+    """The largest |theta| - D, with the thresholds of the leaves apart."""
+    pruner, thresholds = (
+        jaxprune.soft_thresholding(min_keep_ratio=0),
+        {"a": 0.9, "b": 0.1},
+    )
+    variables = {f"{x}/kernel": jnp.float32(d) for x, d in thresholds.items()}
+    kept = pruner.masks(params, variables, keep_ratio=0.3)
+    excess = [np.abs(params[x]["kernel"]).ravel() - thresholds[x] for x in "ab"]
+    want = np.zeros(200, bool)
+    want[np.argsort(-np.concatenate(excess))[:60]] = True
+    found = np.concatenate([np.ravel(kept[x]["kernel"]) for x in "ab"])
+    np.testing.assert_array_equal(found, want)
+    signs = np.concatenate([np.ravel(params[x]["kernel"]) for x in "ab"])[want] > 0
+    assert signs.any()
+    assert not signs.all()
+
+
 @pytest.mark.parametrize("keep_ratio", [None, 0.2])
 def test_every_leaf_keeps_its_floor(keep_ratio, params):
     pruner = jaxprune.soft_thresholding(min_keep_ratio=0.15)

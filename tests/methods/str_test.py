@@ -118,6 +118,34 @@ def test_a_budget_asks_for_a_size(params):
     assert jaxprune.summarize(jaxprune.apply_masks(params, masks)).kept == 20
 
 
+def test_a_weight_at_its_threshold_is_pruned_and_has_no_derivative():
+    pruner = PUBLISHED(init_value=0.0)  # whose threshold is 1/2 exactly
+    params = {"kernel": jnp.array([[0.5, 0.75, -0.5, -0.25]])}
+    variables = pruner.init(params)
+    weights = jnp.array([[3.0, 5.0, 7.0, 9.0]])
+    loss = lambda p, v: jnp.sum(weights * pruner.apply(p, v).params["kernel"])
+    slopes, slope = jax.grad(loss, (0, 1))(params, variables)
+    assert pruner.apply(params, variables).params["kernel"].tolist() == [
+        [0.0, 0.25, 0.0, 0.0]
+    ]
+    assert slopes["kernel"].tolist() == [[0.0, 5.0, 0.0, 0.0]]
+    assert float(slope["kernel"]) == pytest.approx(-5 * 0.25)  # g' = g (1 - g)
+
+
+@pytest.mark.parametrize(
+    "make", [jaxprune.soft_threshold_reparameterization, PUBLISHED]
+)
+def test_variables_are_trained_by_adam_at_a_twentieth(make):
+    """Bias-corrected moments of 0.9 and 0.999, as in the paper of Adam."""
+    optimizer, values = make().optimizer, {"kernel": jnp.float32(-7.0)}
+    state, first, second = optimizer.init(values), 0.0, 0.0
+    for t, slope in enumerate([2.0, -1.0, 0.5], 1):
+        updates, state = optimizer.update({"kernel": jnp.float32(slope)}, state, values)
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        step = first / (1 - 0.9**t) / np.sqrt(second / (1 - 0.999**t))
+        assert float(updates["kernel"]) == pytest.approx(-0.05 * step, rel=1e-4)
+
+
 def test_it_hardens_to_what_the_network_saw(params):
     pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.0)
     variables = pruner.init(params)
@@ -161,6 +189,7 @@ def test_little_is_pruned_at_the_start(rng):
     ("changes", "message"),
     [
         ({"init_value": float("nan")}, "init_value=nan"),
+        ({"init_value": np.array([-7.0, np.inf])}, r"init_value=\[-7\. +inf\]"),
         ({"temperature": 0.0}, r"temperature=0\.0"),
         ({"min_keep_ratio": 1.5}, r"min_keep_ratio=1\.5"),
     ],

@@ -178,21 +178,6 @@ def test_a_fault_in_the_rule_of_a_method_is_not_hidden():
         pruning.finalize(_trained(pruning))
 
 
-def test_the_minimum_of_a_method_is_the_floor_of_each_layer():
-    params = {"a": jnp.ones((4, 4)), "stack": jnp.ones((3, 2, 5))}
-    mask = {"a": jnp.arange(16).reshape(4, 4) < 1, "stack": jnp.asarray(True)}
-    for make in (jaxprune.ltp, jaxprune.soft_thresholding):
-        where = jaxprune.selection(jaxprune.kernels, stacked="stack")
-        got = make(min_keep_ratio=0.11, where=where).minimum(params)
-        assert got["a"] == np.float32(2 / 16)
-        np.testing.assert_array_equal(got["stack"], np.float32([0.2] * 3))
-        held = jaxprune.selection(where, masks=mask)
-        got = make(min_keep_ratio=0.11, where=held).minimum(
-            jax.eval_shape(lambda: params)
-        )
-        assert got["a"] == np.float32(1 / 16)
-
-
 RAMP = {"ramp": (0, 50)}
 
 
