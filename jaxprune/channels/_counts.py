@@ -130,8 +130,8 @@ def _neighbours(channels: np.ndarray, alone: bool) -> int:
     if alone:
         here = channels[channels >= 0]
         return len(here) // (int(here.max()) + 1)
-    starts = np.flatnonzero(np.diff(channels, prepend=-2, append=-2))
-    return int(np.diff(starts).min())
+    runs = np.split(channels, np.flatnonzero(np.diff(channels)) + 1)
+    return min(len(run) for run in runs if run[0] >= 0)
 
 
 def channel_counts(

@@ -165,6 +165,44 @@ def test_a_block_of_a_group_normalisation_counts_as_its_channels():
     assert round_to_limits(graph, {}, limit, multiple_of=16) == {name: 2}
 
 
+def _beside(*more):
+    """Four blocks of eight rows, read by one weight beside six other channels.
+
+    Args:
+      *more: functions of the blocks, shape (1, 4, 8), whose results of shape (1, n)
+        the weight reads as well.
+    """
+
+    def function(p, x):
+        blocks = (x @ p["w1"]).reshape(-1, 4, 8)
+        blocks = blocks / jnp.sqrt(jnp.mean(blocks**2, axis=2, keepdims=True))
+        others = jax.nn.relu(x @ p["w2"])
+        beside = [jax.nn.relu(blocks.reshape(-1, 32)), *(f(blocks) for f in more)]
+        return jnp.concatenate([*beside, others], axis=1) @ p["out"]
+
+    width = 38 + sum(f(jnp.ones((1, 4, 8))).shape[1] for f in more)
+    shapes = {"w1": (3, 32), "w2": (3, 6), "out": (width, 2)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    return trace_channels(function, params, jnp.ones((1, 3)))
+
+
+def test_rows_of_other_groups_beside_a_block_are_none_of_its_rows():
+    graph = _beside()
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    assert sorted(sizes.values()) == [4, 6]
+    found = channel_counts(graph, 0.5, multiple_of=16)
+    # Two blocks are 16 rows; six channels are less than 16.
+    assert {sizes[name]: count for name, count in found.items()} == {4: 2, 6: 6}
+
+
+def test_of_several_runs_of_rows_of_a_channel_the_shortest_counts():
+    graph = _beside(lambda blocks: jnp.max(blocks, axis=2))
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    found = channel_counts(graph, 0.5, multiple_of=4)
+    # Of eight rows any number of blocks is right, of one row four blocks are.
+    assert {sizes[name]: count for name, count in found.items()} == {4: 4, 6: 4}
+
+
 # Ratios of single groups.
 
 
@@ -196,6 +234,30 @@ def test_a_fixed_ratio_is_a_fraction(ratio):
         uniform_ratio(graph, Limit(costs.macs(graph), 0.5), fixed={"a:1": ratio})
     with pytest.raises(ValueError, match=r"largest_channels\(fixed=.*'d\*'.*no"):
         largest_channels(graph, {}, 0.5, fixed={"d*": 0.5})
+
+
+def test_what_still_fits_is_added_where_most_is_missing_of_the_target():
+    sizes = {"a": 8, "b": 5, "c": 6}
+    params, before = {}, 3
+    for name, size in (sizes | {"out": 2}).items():
+        params[name], before = jnp.ones((before, size)), size
+
+    def function(params, x):
+        for name in sizes:
+            x = jnp.tanh(x @ params[name])
+        return x @ params["out"]
+
+    graph = trace_channels(function, params, jnp.ones((1, 3)))
+    # A channel of `a` costs ten, others one. Rounded down by the factor 0.6 four, three
+    # and three stay, and the next to come is a fifth of `a`: too much by nine.
+    cost = lambda k: (80 * k["a:1"] + 5 * k["b:1"] + 6 * k["c:1"]) / 91
+    limit = Limit(cost, (10 * 4 + 3 + 3 + 1) / 91)
+    # There is room for one: half of `c` is kept, and three fifths of `b`.
+    assert round_to_limits(graph, {}, limit) == {"a:1": 4, "b:1": 3, "c:1": 4}
+    # With a target of three of `c` five, three and two stay, by a factor below 3/4: of
+    # `c` a third of all, but two thirds of its target.
+    wanted, limit = {"c:1": 0.5}, Limit(cost, (10 * 5 + 3 + 2 + 1) / 91)
+    assert round_to_limits(graph, wanted, limit) == {"a:1": 5, "b:1": 4, "c:1": 2}
 
 
 def test_a_limit_must_be_a_number_that_can_be_met():
