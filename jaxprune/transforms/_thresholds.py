@@ -195,9 +195,7 @@ def reach_keep_ratio(
         keep = size_.number_to_keep("reach_keep_ratio", keep_ratio, total)
         goal = size_.threshold_that_keeps(sizes, keep)
         share = size_.share_of_the_rest(shape, count)
-        return jax.tree.map(
-            lambda d: jnp.where(share >= 1, goal, d + share * (goal - d)), variables
-        )
+        return jax.tree.map(lambda d: d + share * (goal - d), variables)
 
     return _with_thresholds("reach_keep_ratio", optimizer, pruner, target)
 
