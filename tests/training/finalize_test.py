@@ -130,6 +130,35 @@ def test_an_emptied_leaf_warns(minimum):
     assert report.emptied == ("b/kernel",)
 
 
+def test_groups_of_channels_are_called_emptied_where_none_is_left_only():
+    def apply_fn(params, x):
+        hidden = jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"])
+        return hidden @ params["c"]
+
+    sizes = {"a": (3, 8), "b": (8, 6), "c": (6, 2)}
+    params = {name: jnp.ones(shape) for name, shape in sizes.items()}
+    graph = jaxprune.trace_channels(apply_fn, params, jnp.ones((1, 3)))
+    whole, cut = graph.groups
+    pruner = jaxprune.dsa(graph, fixed={whole: 1.0})
+    limit = jaxprune.at_most(costs.macs(graph), 0.6)
+
+    def dropped(params, variables, /, *, counts=None):
+        masks = pruner.masks(params, variables, counts=counts)
+        return {**masks, cut: np.zeros_like(masks[cut])}
+
+    for one, emptied in ((pruner, ()), (pruner._replace(masks=dropped), (cut,))):
+        pruning = jaxprune.pruning(one, limit)
+        trainable = pruning.init(params)
+        trainable["budget"] |= {"step": jnp.float32(1), "twice": jnp.float32(2)}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PruningWarning)
+            final = pruning.finalize(trainable)
+        assert final.masks[whole].all()
+        assert final.report.emptied == emptied
+        said = [str(w.message) for w in caught if "nothing is left" in str(w.message)]
+        assert len(said) == len(emptied)
+
+
 def test_a_method_that_prunes_once_is_counted():
     pruning = jaxprune.pruning(jaxprune.random_erk(jax.random.key(0)))
     report = pruning.finalize(_trained(pruning), keep_ratio=0.5).report

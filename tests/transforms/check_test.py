@@ -306,7 +306,8 @@ def test_biases_that_start_at_zero_learn_in_fine_tuning(params):
 def test_finalize_refuses_a_state_without_an_update(params):
     tx = transforms.lats(optax.sgd(0.1), threshold=0.5)
     trained, state = _run(tx, params)
-    for other in (tx.init(params), (state, tx.init(params))):
+    batch = jax.tree.map(lambda *pair: jnp.stack(pair), state, tx.init(params))
+    for other in (tx.init(params), (state, tx.init(params)), batch):
         with pytest.raises(ValueError, match="at least one update"):
             transforms.finalize(trained, other)
 
