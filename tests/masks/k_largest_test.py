@@ -126,6 +126,52 @@ def test_one_device_counts_large_arrays_together(monkeypatch):
     assert lines(100) - lines(50) < 50 * 20
 
 
+def _plan(shapes, stacked):
+    """How arrays are packed on one device; stacked ones have layers of their own."""
+    layers = tuple(shape[0] if stacked else None for shape in shapes)
+    segments = packing.Segments(layers, tuple(range(sum(n or 1 for n in layers))))
+    found = []
+
+    def planned(*arrays):
+        found.append(packing.plan(arrays, segments, alone=True))
+
+    jax.eval_shape(planned, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+    return found[0]
+
+
+def test_counts_of_all_rows_can_be_added_up():
+    """Low words are below 4096, and their sums must be below 2**31."""
+    shapes = [(2**14, 256)] * 9 + [(128, 2**15)] * 520
+    plan = _plan(shapes, stacked=True)
+    # Of each segment: a row of a common array, or a layer of one that is not copied.
+    sizes = []
+    for members, used in zip(plan.members, plan.used, strict=True):
+        number, size = shapes[members[0].index]
+        sizes += [size] * number if used is None else used
+    assert plan.lengths[-2:] == (128, 4096)
+    assert sum(sizes) == sum(number * size for number, size in shapes)
+    assert sum(min(size, 4095) for size in sizes) < 2**31
+
+
+@pytest.mark.parametrize(
+    ("shapes", "stacked", "length"),
+    [
+        ([(5000, 100)] * 6, True, 128),
+        ([(300, 2**13)] * 6, True, 128),
+        ([(20, 2**15)] * 6, True, 4096),
+        ([(700, 700)] * 6, False, 4096),
+        ([(30, 30)] * 6, False, 128),
+    ],
+)
+def test_rows_are_as_long_as_suits_a_layer(shapes, stacked, length):
+    """Long where few of them do, short where long ones would be filled up."""
+    plan = _plan(shapes, stacked)
+    assert plan.lengths == (length,)
+    entries, used = sum(np.prod(s) for s in shapes), plan.used[0]
+    assert sum(used) == entries
+    assert len(used) * length < 1.3 * entries
+
+
 SPECS = [P("data"), P(None, "data"), P()]
 
 
