@@ -42,6 +42,7 @@ from jaxprune.masks import apply_masks as apply_masks
 from jaxprune.masks import nonzero_masks as nonzero_masks
 from jaxprune.masks import top_k_masks as top_k_masks
 from jaxprune.methods import dsa as dsa
+from jaxprune.methods import garrote as garrote
 from jaxprune.methods import global_magnitude as global_magnitude
 from jaxprune.methods import grasp as grasp
 from jaxprune.methods import identity as identity
@@ -102,6 +103,7 @@ __all__ = [
     "fold_constants",
     "follow_threshold",
     "freeze_pruned",
+    "garrote",
     "global_magnitude",
     "gradual_magnitude",
     "grasp",

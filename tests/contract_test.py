@@ -46,6 +46,16 @@ def _loss(params):
     )
 
 
+# Methods with stacked layers, by the pattern of the leaf that holds them.
+STACKED = {
+    "garrote-stacked": lambda pattern: jaxprune.garrote(
+        sparsity=0.7, steps=5, where=jaxprune.selection(stacked=pattern)
+    ),
+    "ltp-stacked": lambda pattern: jaxprune.ltp(
+        init_threshold=0.7, where=jaxprune.selection(stacked=pattern)
+    ),
+}
+
 PRUNERS = {
     "identity": Row(jaxprune.identity(), ordered=False),
     "magnitude": Row(jaxprune.magnitude(sparsity=0.7)),
@@ -54,10 +64,8 @@ PRUNERS = {
     "global_magnitude-schedule": Row(
         jaxprune.global_magnitude(sparsity=_ramp), own_rule=False
     ),
+    "garrote": Row(jaxprune.garrote(sparsity=0.7, steps=2)),
     "ltp": Row(jaxprune.ltp(init_threshold=0.7)),
-    "ltp-stacked": Row(
-        jaxprune.ltp(init_threshold=0.7, where=jaxprune.selection(stacked="*blocks*"))
-    ),
     "ltp_as_published": Row(
         jaxprune.ltp_as_published(temperature=0.3, init_threshold=0.2)
     ),
@@ -71,6 +79,7 @@ PRUNERS = {
     "snip": Row(jaxprune.snip(_loss), own_rule=False),
     "grasp": Row(jaxprune.grasp(_loss), own_rule=False),
     "random_erk": Row(jaxprune.random_erk(jax.random.key(0)), own_rule=False),
+    **{name: Row(make("*blocks*")) for name, make in STACKED.items()},
 }
 
 
@@ -399,21 +408,17 @@ def test_every_container_is_pruned_alike(row, container):
     params = _params()
     variables = row.pruner.init(params)
     other = CONTAINERS[container](params)
-    if container == "tuple" and row is PRUNERS["ltp-stacked"]:
+    plain = row
+    names = [name for name in STACKED if row is PRUNERS[name]]
+    if container == "tuple" and names:
         # Tuples have other names: the first leaf is `0/0`.
-        stacked = jaxprune.ltp(
-            init_threshold=0.7, where=jaxprune.selection(stacked="0/0")
-        )
-        row = row._replace(pruner=stacked)
-        same = stacked.init(other)
-    else:
-        same = row.pruner.init(other)
+        row = row._replace(pruner=STACKED[names[0]]("0/0"))
+    same = row.pruner.init(other)
     assert len(same) == len(variables)
     seen, ratios = row.pruner.apply(other, same, step=jnp.int32(3))
     masks = _masks(row, other, same)
     assert jax.tree.structure(seen) == jax.tree.structure(other)
     assert jax.tree.structure(masks) == jax.tree.structure(other)
-    plain = PRUNERS["ltp-stacked"] if row not in PRUNERS.values() else row
     want, want_ratios = plain.pruner.apply(params, variables, step=jnp.int32(3))
     chex.assert_trees_all_equal(jax.tree.leaves(seen), jax.tree.leaves(want))
     chex.assert_trees_all_equal(list(ratios.values()), list(want_ratios.values()))

@@ -11,6 +11,7 @@ from jaxprune.costs._latency import interleaved as interleaved
 from jaxprune.costs._latency import measure as measure
 from jaxprune.costs._latency import random_keep_ratios as random_keep_ratios
 from jaxprune.costs._polynomial import PolynomialCost as PolynomialCost
+from jaxprune.costs._relative_entropy import relative_entropy as relative_entropy
 
 __all__ = [
     "LatencyCost",
@@ -24,4 +25,5 @@ __all__ = [
     "measure",
     "parameters",
     "random_keep_ratios",
+    "relative_entropy",
 ]

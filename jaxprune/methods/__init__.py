@@ -2,6 +2,7 @@
 
 from jaxprune.methods._dsa import dsa as dsa
 from jaxprune.methods._dsa import sharpness_schedule as sharpness_schedule
+from jaxprune.methods._garrote import garrote as garrote
 from jaxprune.methods._gates import soft_prune as soft_prune
 from jaxprune.methods._grasp import grasp as grasp
 from jaxprune.methods._grasp import grasp_scores as grasp_scores
@@ -41,6 +42,7 @@ __all__ = [
     "concrete_mask",
     "deterministic_mask",
     "dsa",
+    "garrote",
     "global_magnitude",
     "grasp",
     "grasp_scores",

@@ -14,6 +14,7 @@ from jaxprune.schedules._published import s_lats as s_lats
 from jaxprune.schedules._published import sine as sine
 from jaxprune.schedules._ramps import cubic_ramp as cubic_ramp
 from jaxprune.schedules._ramps import fine_tuning as fine_tuning
+from jaxprune.schedules._ramps import geometric_ramp as geometric_ramp
 
 __all__ = [
     "constant",
@@ -21,6 +22,7 @@ __all__ = [
     "final_threshold",
     "fine_tuning",
     "from_learning_rate",
+    "geometric_ramp",
     "l1_coefficient",
     "lats",
     "linear",

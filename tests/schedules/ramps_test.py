@@ -41,3 +41,38 @@ def test_fine_tuning_refuses_what_is_out_of_range(arguments, words):
     peak, steps, *rest = arguments
     with pytest.raises(ValueError, match=rf"`fine_tuning.*{words}"):
         schedules.fine_tuning(peak, steps, **dict(zip(["restart"], rest, strict=False)))
+
+
+def test_geometric_ramp_equals_the_equation():
+    ramp = schedules.geometric_ramp(0.98, 100, power=2.0, variation=0.3)
+    golden = (1 + np.sqrt(5)) / 2
+    for t in (0, 1, 7, 50, 99, 100, 1000):
+        left = 1 - min(t / 100, 1)
+        varied = np.exp(0.3 * np.sqrt(left) * (t * golden % 1))
+        want = 1 - min(1, 0.02 ** (1 - left**2) * varied)
+        assert float(ramp(t)) == pytest.approx(want, abs=2e-6)
+    assert float(ramp(100)) == np.float32(0.98)
+
+
+def test_geometric_ramp_varies_above_the_size_and_never_below():
+    smooth = schedules.geometric_ramp(0.9, 200, variation=0.0)
+    varied = schedules.geometric_ramp(0.9, 200)
+    steps = np.arange(1, 201)
+    a, b = (1 - np.array([r(t) for t in steps]) for r in (smooth, varied))
+    assert np.all(b >= a - 1e-6)
+    assert np.all(b <= a * np.exp(0.3) + 1e-6)
+    assert np.std(b / a) > 0.03
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sparsity": 1.0, "steps": 5}, r"sparsity=1\.0"),
+        ({"sparsity": 0.5, "steps": 0}, "steps"),
+        ({"sparsity": 0.5, "steps": 5, "power": 0}, "power"),
+        ({"sparsity": 0.5, "steps": 5, "variation": -1.0}, "variation"),
+    ],
+)
+def test_geometric_ramp_refuses_what_is_out_of_range(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        schedules.geometric_ramp(**arguments)

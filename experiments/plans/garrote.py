@@ -1,0 +1,66 @@
+"""Latent garrote pruning: an exact size, with learned shares of the layers."""
+
+import optax
+
+import jaxprune
+from experiments.plans.fields import NOT_NEGATIVE, POSITIVE, SHARE, Field
+from experiments.plans.method import (
+    WEIGHT_FIELDS,
+    WEIGHTS,
+    Config,
+    Method,
+    Plan,
+    Task,
+)
+from experiments.plans.optimizers import (
+    pruning_learning_rate,
+    weights_optimizer,
+    with_variables,
+)
+
+
+def garrote(config: Config, task: Task) -> Plan:
+    """Latent weights, cut to an exact size along a geometric ramp."""
+    fields = config.method
+    begin = round(fields.ramp_begin * task.steps)
+    steps = max(round(fields.ramp_end * task.steps) - begin, 1)
+    ramp = jaxprune.schedules.geometric_ramp(
+        config.budget.sparsity,
+        steps,
+        power=fields.ramp_power,
+        variation=fields.size_variation,
+    )
+    pruner = jaxprune.garrote(
+        sparsity=config.budget.sparsity,
+        steps=steps,
+        ramp=lambda step: ramp(step - begin),
+        power=fields.power,
+        min_keep_ratio=config.method.min_keep_ratio,
+    )
+    prior = jaxprune.weighted(
+        jaxprune.costs.relative_entropy(task.params),
+        fields.prior_strength / (config.data.batch_size * task.steps_per_epoch),
+    )
+    weights = weights_optimizer(config, pruning_learning_rate(config, task))
+    rate = optax.cosine_decay_schedule(
+        fields.share_learning_rate, max(task.steps, 1), alpha=0.2
+    )
+    return Plan(pruner, prior, with_variables(weights, optax.adam(rate)))
+
+
+GARROTE = Method(
+    title="Garrote",
+    full_title="Latent garrote pruning",
+    plan=garrote,
+    fields={
+        **WEIGHT_FIELDS,
+        "ramp_begin": Field(0.15, "Where the ramp of the size begins.", SHARE),
+        "ramp_end": Field(1.0, "Where it ends, as a fraction of the phase.", SHARE),
+        "ramp_power": Field(2.0, "How much faster it falls at first.", POSITIVE),
+        "size_variation": Field(0.3, "How far the size varies above it.", NOT_NEGATIVE),
+        "power": Field(4.0, "Of the garrote; 1 is the soft threshold.", POSITIVE),
+        "prior_strength": Field(3.0, "Of even layers, in examples.", NOT_NEGATIVE),
+        "share_learning_rate": Field(0.01, "Rate of the shares' Adam.", NOT_NEGATIVE),
+    },
+    budget=WEIGHTS,
+)

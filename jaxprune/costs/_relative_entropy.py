@@ -1,0 +1,76 @@
+"""How unevenly a network keeps its weights: a prior on the layers' densities."""
+
+import jax.numpy as jnp
+
+from jaxprune import tree
+from jaxprune.base._protocols import Cost, Params
+
+
+def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
+    """Return the relative entropy of the layers' densities to the common one.
+
+        D = sum_l n_l (k_l log(k_l / k) + (1 - k_l) log((1 - k_l) / (1 - k))) >= 0
+        k = sum_l n_l k_l / sum_l n_l
+
+    in nats, for layers of n_l weights with keep ratios k_l. If all masks of a size are
+    equally likely, exp(-D) is, to within factors of sqrt(n_l), the probability of these
+    numbers in the layers relative to that of the likeliest ones (Stirling's formula
+    for the multivariate hypergeometric distribution). So
+
+        weighted(relative_entropy(params), T / number_of_training_examples)
+
+    added to a mean loss that is a negative log likelihood gives at T = 1 the most
+    probable layer densities a posteriori, and at larger T ones that trust the training
+    data less. It is 0 where all layers are equally dense.
+
+    Args:
+      params: the parameters, possibly abstract: only shapes are used.
+      where: the leaves that count; the selection given to the pruner.
+
+    Returns:
+      `keep_ratios -> float32 scalar`. Keep ratios are float32 in [0, 1] of shape () or
+      (layers,), for stacked layers of equal size. Derivatives stay finite at 0 and 1:
+      the logarithm of a ratio is that of half a weight at least.
+
+    Raises:
+      ValueError: no leaf is selected. When the cost is called: a selected leaf has no
+        keep ratio, or another leaf has one.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"a": jnp.ones((2, 4)), "b": jnp.ones((2, 4))}
+      >>> cost = relative_entropy(params)
+      >>> even = {"a": jnp.float32(0.25), "b": jnp.float32(0.25)}
+      >>> uneven = {"a": jnp.float32(0.5), "b": jnp.float32(0.0)}
+      >>> round(float(cost(even)), 4), round(float(cost(uneven)), 4)
+      (0.0, 3.4522)
+    """
+    sizes = tree.sizes(params, where)
+    total = sum(sizes.values())
+
+    def cost(keep_ratios):
+        if set(keep_ratios) != set(sizes):
+            raise ValueError(
+                "`relative_entropy(params, where)(keep_ratios)`: keep ratios of "
+                f"{sorted(sizes)} are needed, got those of {sorted(keep_ratios)}. Give "
+                "it the `where` of the pruner."
+            )
+        common = sum(
+            size / total * jnp.mean(keep_ratios[name]) for name, size in sizes.items()
+        )
+        return sum(
+            size * jnp.mean(_divergence(keep_ratios[name], common, size))
+            for name, size in sizes.items()
+        )
+
+    return cost
+
+
+def _divergence(ratio, common, size):
+    """Return the relative entropy of two Bernoulli distributions, in nats."""
+    least = 0.5 * max(jnp.size(ratio), 1) / size
+
+    def term(p, q):
+        return p * (jnp.log(jnp.maximum(p, least)) - jnp.log(jnp.maximum(q, least)))
+
+    return term(ratio, common) + term(1 - ratio, 1 - common)

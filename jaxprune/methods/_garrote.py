@@ -1,0 +1,296 @@
+"""Latent garrote pruning: an exact size, of which the layers' shares are learned.
+
+One method out of four pieces:
+
+- thresholds of layers that are learned, in units of the spread of their layer [LTP];
+- latent weights that go on learning when they are pruned, by the derivative 1, and so
+  may return [LATS];
+- a size that holds at every step: no multiplier finds it, it is eliminated, and the
+  derivative is the one along sizes that are equal [DSA] Eq. (14);
+- a power of the non-negative garrote [Breiman] in the place of the soft threshold: it
+  is as continuous, and shrinks what is kept less.
+
+======  ==================  ====================================================
+symbol  here                meaning
+======  ==================  ====================================================
+theta   `params`            dense latent weights
+s_l     `variables`         log of a layer's threshold, relative to other layers
+t_l     -                   threshold; unit: weight
+c       -                   common scale of the thresholds; makes the size exact
+p       `power`             1 soft threshold, 2 garrote, to infinity hard threshold
+m_l     -                   weights per unit of log t_l at the threshold
+======  ==================  ====================================================
+
+The number kept is N(t) = sum_l #{i: |theta_li| > t_l}, with log t_l = log c + log
+sigma_l + s_l. Where it is held, sum_l m_l d(log t_l) = 0, so
+
+    d(log c) / d(s_j) = -m_j / sum_l m_l
+
+which is what `apply` differentiates by; m_l is the central difference of the count.
+
+References:
+  [Breiman] Better subset regression using the nonnegative garrote, 1995,
+    doi:10.1080/00401706.1995.10484371.
+  [DSA] Ning et al., DSA: More Efficient Budgeted Pruning via Differentiable Sparsity
+    Allocation, 2020, arXiv:2004.02164.
+  [LATS] Chen et al., A Unified Framework for Soft Threshold Pruning, 2023,
+    arXiv:2302.13019.
+  [LTP] Azarian et al., Learned Threshold Pruning, 2020, arXiv:2003.00075.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import optax
+
+from jaxprune import tree
+from jaxprune.base._checks import check_callable, check_positive
+from jaxprune.base._protocols import Masks, Pruned, Pruner
+from jaxprune.masks._apply import apply_masks
+from jaxprune.masks._counts import Scheduled, exact_keep_ratio
+from jaxprune.methods._weights import (
+    Network,
+    check_min_keep_ratio,
+    layer_axes,
+    layer_mean,
+    minimum_of,
+    network,
+    per_layer,
+    spread,
+    variables_like,
+)
+from jaxprune.schedules._ramps import geometric_ramp
+from jaxprune.tree._selection import Weights
+
+# m_l is counted between t_l / e^h and t_l e^h: wide enough that a layer of a hundred
+# weights has a few in it.
+_HALF_WIDTH = 0.25
+
+
+def garrote(
+    *,
+    sparsity: float,
+    steps: int,
+    ramp: optax.Schedule | None = None,
+    power: Any = 4.0,
+    min_keep_ratio: Any = 1e-3,
+    where: tree.Where = tree.kernels,
+) -> Pruner:
+    """Prune to an exact size, with learned shares of the layers.
+
+        v = theta (1 - (t_l / |theta|)^p) if |theta| > t_l, else 0
+        t_l = c sigma_l exp(s_l),   dv/dtheta := 1,   dv/dt_l as it is
+
+    c is such that exactly floor((1 - ramp(step)) n) of the n selected weights are kept
+    at every step, and sigma_l is the standard deviation of theta_l. The derivative in
+    s_l is the one along networks of equal size, d(log c)/ds_j = -m_j / sum_l m_l, so
+    no penalty is needed for the size.
+
+    The loss of the training data alone may prefer shares that generalise worse. Take
+    `weighted(relative_entropy(params), 3 / number_of_training_examples)` for the
+    budget: the prior that all masks of the size are equally likely.
+
+    Args:
+      sparsity: the fraction of zeros at the end, in [0, 1).
+      steps: N >= 1, the updates after which it is met.
+      ramp: the sparsity at each step, a schedule; by default
+        `schedules.geometric_ramp(sparsity, steps)`.
+      power: p > 0.
+      min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up to whole
+        weights, or shell pattern to such a number. A layer that is held there has no
+        derivative in s_l.
+      where: which leaves are pruned; the kernels by default. Stacked layers and masks
+        that already hold are declared by `jaxprune.selection`.
+
+    Returns:
+      A pruner whose variables are s_l, `{leaf name: float32 () or (layers,)}`, 0 at the
+      start; its `optimizer` is `optax.adam(0.01)`. `apply` needs `step`. Its masks are
+      the largest |theta| / (sigma_l exp(s_l)); without a `keep_ratio` they have the
+      sparsity of the end. It finalizes to v.
+
+    Raises:
+      ValueError: an argument is out of range; `apply` is called without a step.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> pruner = garrote(sparsity=0.5, steps=1, power=2.0)
+      >>> params = {"kernel": jnp.array([[0.5, 2.0], [-1.0, 0.25]])}
+      >>> variables = pruner.init(params)
+      >>> pruned = pruner.apply(params, variables, step=1)
+      >>> pruned.params["kernel"].tolist()  # t = 0.5
+      [[0.0, 1.875], [-0.75, 0.0]]
+      >>> float(pruned.keep_ratios["kernel"])
+      0.5
+
+    References:
+      [Breiman]; [LTP] Eq. (1); [LATS]; [DSA] Eq. (14). Powers, the exact size of latent
+      weights and the prior are ours.
+    """
+    final = _final_keep_ratio(sparsity)
+    check_positive("garrote", "power", power)
+    check_min_keep_ratio("garrote", min_keep_ratio)
+    if ramp is None:
+        ramp = geometric_ramp(sparsity, steps)
+    check_callable("garrote", "ramp", ramp, "`jaxprune.schedules.cubic_ramp(...)`")
+
+    def masks_of(net, variables, keep_ratio):
+        scores = _scores(net, variables)
+        return scores, net.scored(scores, keep_ratio, min_keep_ratio)
+
+    def apply(params, variables, /, *, key=None, step=None):
+        del key
+        if step is None:
+            raise ValueError(
+                "`garrote(...).apply(params, variables)`: the ramp needs the step. Call"
+                " `apply(..., step=step)`."
+            )
+        net = network("garrote", params, where, variables)
+        keep_ratio = Scheduled(1 - jnp.asarray(ramp(step), jnp.float32))
+        scores, masks = masks_of(net, variables, keep_ratio)
+        cuts = _cuts(net, variables, scores, tree.named_leaves(masks))
+        pruned, ratios = {}, {}
+        for name, leaf in net.leaves.items():
+            cut = cuts[name]
+            pruned[name] = _straight_through(
+                leaf.array, cut.kept, cut.threshold, per_layer(cut.move, leaf), power
+            )
+            fall = cut.mass / leaf.layer_size * cut.move
+            ratios[name] = layer_mean(cut.kept, leaf) - fall
+        return Pruned(tree.replace(net.params, pruned), ratios)
+
+    def hard_masks(params, variables, /, *, keep_ratio=None):
+        net = network("garrote", params, where, variables)
+        ratio = final if keep_ratio is None else keep_ratio
+        return masks_of(net, variables, ratio)[1]
+
+    def final_weights(params, variables, masks: Masks, /):
+        net = network("garrote", params, where, variables)
+        scores = _scores(net, variables)
+        cuts = _cuts(net, variables, scores, tree.named_leaves(masks))
+        found = {
+            name: _shrunk(leaf.array, cuts[name].kept, cuts[name].threshold, power)
+            for name, leaf in net.leaves.items()
+        }
+        return apply_masks(tree.replace(net.params, found), masks)
+
+    return Pruner(
+        variables_like("garrote", where, 0.0),
+        apply,
+        hard_masks,
+        final_weights,
+        optimizer=optax.adam(0.01),
+        minimum=minimum_of("garrote", where, min_keep_ratio),
+    )
+
+
+def _final_keep_ratio(sparsity: Any) -> Any:
+    if isinstance(sparsity, jax.core.Tracer):
+        return Scheduled(1 - jnp.asarray(sparsity, jnp.float32))
+    return exact_keep_ratio("garrote", sparsity)
+
+
+class _Cut(NamedTuple):
+    """Where a leaf is cut.
+
+    Attributes:
+      kept: bool, of the shape of the leaf.
+      threshold: t_l, float32 without a derivative, of a shape that broadcasts.
+      move: the change of log t_l with s, float32 () or (layers,): of value 0, with the
+        derivative along networks of equal size.
+      mass: m_l, float32 () or (layers,), without a derivative.
+    """
+
+    kept: jax.Array
+    threshold: jax.Array
+    move: jax.Array
+    mass: jax.Array
+
+
+def _unit(leaf: Weights, variable: jax.Array) -> jax.Array:
+    """Return sigma_l exp(s_l), a constant for derivatives."""
+    log_share = jax.lax.stop_gradient(per_layer(variable, leaf))
+    return spread(leaf, signed=True) * jnp.exp(log_share)
+
+
+def _scores(net: Network, variables) -> dict[str, jax.Array]:
+    return {
+        name: jnp.abs(jax.lax.stop_gradient(leaf.array).astype(jnp.float32))
+        / _unit(leaf, variables[name])
+        for name, leaf in net.leaves.items()
+    }
+
+
+def _cuts(net: Network, variables, scores, masks) -> dict[str, _Cut]:
+    """Return where each leaf is cut, given what is kept of it.
+
+    c is the largest score that is not kept. A layer whose minimum count keeps scores
+    below c is cut at the largest that it does not keep itself, whatever s_l is.
+    """
+    lost, free = {}, {}
+    for name, leaf in net.leaves.items():
+        axes = layer_axes(leaf)
+        lost[name] = jnp.max(jnp.where(masks[name], 0, scores[name]), axis=axes)
+        least = jnp.where(masks[name], scores[name], jnp.inf)
+        free[name] = jnp.min(least, axis=axes)
+    common = jnp.max(jnp.concatenate([jnp.ravel(x) for x in lost.values()]))
+    free = {name: least >= common for name, least in free.items()}
+    cut = {name: jnp.where(free[name], common, lost[name]) for name in lost}
+    mass = {
+        name: jnp.where(free[name], _mass(leaf, scores[name], cut[name]), 0)
+        for name, leaf in net.leaves.items()
+    }
+    total = sum(jnp.sum(x) for x in mass.values())
+    steps = {n: variables[n] - jax.lax.stop_gradient(variables[n]) for n in mass}
+    together = sum(jnp.sum(mass[n] * steps[n]) for n in mass) / jnp.maximum(total, 1)
+    return {
+        name: _Cut(
+            masks[name],
+            per_layer(cut[name], leaf) * _unit(leaf, variables[name]),
+            jnp.where(free[name], steps[name] - together, 0),
+            mass[name],
+        )
+        for name, leaf in net.leaves.items()
+    }
+
+
+def _mass(leaf: Weights, scores: jax.Array, cut: jax.Array) -> jax.Array:
+    """Return the weights of each layer per unit of log threshold, at its cut."""
+    low = per_layer(cut * jnp.exp(-_HALF_WIDTH), leaf)
+    high = per_layer(cut * jnp.exp(_HALF_WIDTH), leaf)
+    near = (scores > low) & (scores <= high)
+    number = jnp.sum(near, axis=layer_axes(leaf), dtype=jnp.float32)
+    return number / (2 * _HALF_WIDTH)
+
+
+def _relative_threshold(theta, kept, threshold, power) -> jax.Array:
+    """Return (t / |theta|)^p of what is kept, 1 elsewhere."""
+    size = jnp.abs(theta.astype(jnp.float32))
+    inside = kept & (size > threshold)
+    ratio = threshold / jnp.where(inside, size, 1)
+    return jnp.where(inside, ratio ** jnp.asarray(power, jnp.float32), 1)
+
+
+def _shrunk(theta, kept, threshold, power) -> jax.Array:
+    left = 1 - _relative_threshold(theta, kept, threshold, power)
+    return (theta.astype(jnp.float32) * left).astype(theta.dtype)
+
+
+@jax.custom_jvp
+def _straight_through(theta, kept, threshold, move, power) -> jax.Array:
+    """Return v at log t = log `threshold` + `move`, where `move` has the value 0.
+
+    dv/dtheta := 1 and dv/d(log t) = -p theta (t / |theta|)^p of what is kept.
+    """
+    del move
+    return _shrunk(theta, kept, threshold, power)
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    theta, kept, threshold, _, power = primals
+    relative = _relative_threshold(theta, kept, threshold, power)
+    pruned = (theta.astype(jnp.float32) * (1 - relative)).astype(theta.dtype)
+    slope = jnp.where(relative < 1, -power * theta.astype(jnp.float32) * relative, 0)
+    return pruned, tangents[0] + (slope * tangents[3]).astype(theta.dtype)

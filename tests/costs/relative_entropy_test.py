@@ -1,0 +1,73 @@
+"""The prior on the densities of layers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune
+from jaxprune.costs import relative_entropy
+
+PARAMS = {"a": {"kernel": jnp.ones((20, 30))}, "b": {"kernel": jnp.ones((10, 40))}}
+
+
+def _log_binomial(n, k):
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def test_differences_are_those_of_the_hypergeometric_distribution():
+    cost = relative_entropy(PARAMS)
+
+    def log_probability(k):
+        return _log_binomial(600, k) + _log_binomial(400, 100 - k)
+
+    def value(k):
+        ratios = {"a/kernel": k / 600, "b/kernel": (100 - k) / 400}
+        return float(cost({n: jnp.float32(r) for n, r in ratios.items()}))
+
+    for k in (30, 45, 60, 75, 90):
+        want = log_probability(60) - log_probability(k)
+        # Stirling's formula leaves the square roots of the variances.
+        spread = lambda k: 0.5 * math.log(k * (100 - k) * (600 - k) * (300 + k))
+        want -= spread(k) - spread(60)
+        assert value(k) == pytest.approx(want, abs=0.02)
+
+
+def test_it_is_zero_where_all_layers_are_equally_dense():
+    for ratio in (0.0, 0.1, 1.0):
+        ratios = dict.fromkeys(("a/kernel", "b/kernel"), jnp.float32(ratio))
+        assert float(relative_entropy(PARAMS)(ratios)) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_derivative_is_the_difference_of_log_odds():
+    cost = relative_entropy(PARAMS)
+    ratios = {"a/kernel": jnp.float32(0.3), "b/kernel": jnp.float32(0.05)}
+    slopes = jax.grad(cost)(ratios)
+    odds = lambda p: math.log(p / (1 - p))
+    for name, size, ratio in (("a/kernel", 600, 0.3), ("b/kernel", 400, 0.05)):
+        want = size * (odds(ratio) - odds(0.2))
+        assert float(slopes[name]) == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.5)])
+def test_derivatives_are_finite_where_layers_are_empty_or_whole(ends):
+    ratios = dict(zip(("a/kernel", "b/kernel"), map(jnp.float32, ends), strict=True))
+    assert np.isfinite(float(relative_entropy(PARAMS)(ratios)))
+    slopes = jax.grad(relative_entropy(PARAMS))(ratios)
+    assert all(np.isfinite(float(x)) for x in slopes.values())
+
+
+def test_stacked_layers_count_one_by_one():
+    where = jaxprune.selection(stacked="blocks/*")
+    stacked = relative_entropy({"blocks": {"kernel": jnp.ones((2, 20, 20))}}, where)
+    flat = relative_entropy({n: {"kernel": jnp.ones((20, 20))} for n in "ab"})
+    got = stacked({"blocks/kernel": jnp.array([0.3, 0.1])})
+    want = flat({"a/kernel": jnp.float32(0.3), "b/kernel": jnp.float32(0.1)})
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_other_sites_are_refused():
+    with pytest.raises(ValueError, match=r"b/kernel.*a/kernel"):
+        relative_entropy(PARAMS)({"a/kernel": jnp.float32(1)})

@@ -1,0 +1,319 @@
+"""The garrote over latent weights: an exact size, with learned shares of the layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprune
+from jaxprune.costs import relative_entropy
+
+NAMES = ("a/kernel", "b/kernel")
+SHARES = {"a/kernel": 0.3, "b/kernel": -0.2}
+
+
+@pytest.fixture
+def params(rng):
+    return {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(40, 30)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(0.3 * rng.normal(size=(30, 20)), jnp.float32)},
+        "bias": jnp.full(3, 0.1),
+    }
+
+
+def _variables():
+    return {name: jnp.float32(value) for name, value in SHARES.items()}
+
+
+def _weights(params):
+    return {n: np.asarray(params[n[0]]["kernel"], np.float64) for n in NAMES}
+
+
+def _reference(weights, shares, keep, power):
+    """Thresholds and weights of the network in double precision, by sorting."""
+    unit = {n: np.std(w) * np.exp(shares[n]) for n, w in weights.items()}
+    scores = np.concatenate([np.ravel(np.abs(w) / unit[n]) for n, w in weights.items()])
+    common = np.sort(scores)[::-1][keep]
+    thresholds = {n: common * u for n, u in unit.items()}
+    seen = {}
+    for n, w in weights.items():
+        size = np.abs(w)
+        shrunk = w * (1 - (thresholds[n] / size) ** power)
+        seen[n] = np.where(size > thresholds[n], shrunk, 0)
+    return thresholds, seen
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 4.0, 2.5])
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_the_network_is_that_of_the_formula(params, power, sparsity):
+    pruner = jaxprune.garrote(sparsity=sparsity, steps=4, power=power)
+    pruned = pruner.apply(params, _variables(), step=4)
+    keep = round((1 - sparsity) * 1800)
+    _, want = _reference(_weights(params), SHARES, keep, power)
+    for name in NAMES:
+        seen = pruned.params[name[0]]["kernel"]
+        np.testing.assert_allclose(seen, want[name], atol=2e-6)
+        mean = np.mean(want[name] != 0)
+        assert float(pruned.keep_ratios[name]) == pytest.approx(mean, abs=1e-6)
+    np.testing.assert_array_equal(pruned.params["bias"], params["bias"])
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 5, 9, 10, 50])
+def test_the_size_is_exact_at_every_step(params, step):
+    pruner = jaxprune.garrote(sparsity=0.95, steps=10)
+    seen = pruner.apply(params, _variables(), step=step).params
+    kept = sum(np.count_nonzero(seen[n[0]]["kernel"]) for n in NAMES)
+    ratio = 1 - float(jaxprune.schedules.geometric_ramp(0.95, 10)(step))
+    assert kept == int(ratio * 1800 + 1e-3)
+    assert step < 10 or kept == 90
+
+
+def test_a_ramp_can_be_given(params):
+    half = jaxprune.garrote(sparsity=0.9, steps=10, ramp=lambda step: 0.5)
+    seen = half.apply(params, _variables(), step=10).params
+    assert sum(np.count_nonzero(seen[n[0]]["kernel"]) for n in NAMES) == 900
+    assert _count(half.masks(params, _variables())) == 180
+
+
+def _count(masks):
+    return sum(int(np.sum(masks[n[0]]["kernel"])) for n in NAMES)
+
+
+def test_before_the_ramp_the_network_is_dense(params):
+    seen = jaxprune.garrote(sparsity=0.9, steps=10).apply(params, _variables(), step=0)
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            seen.params[name[0]]["kernel"], params[name[0]]["kernel"]
+        )
+
+
+def test_pruned_weights_learn_as_kept_ones_do(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    outer = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+
+    def loss(params):
+        seen = pruner.apply(params, _variables(), step=1).params
+        return sum(
+            jnp.vdot(a, b)
+            for a, b in zip(jax.tree.leaves(seen), jax.tree.leaves(outer), strict=True)
+        )
+
+    got = jax.grad(loss)(params)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(outer), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_the_derivative_of_shares_is_that_along_equal_sizes(params):
+    """Finite differences of the formula, with the count held by its own thresholds."""
+    power, keep = 2.0, 180
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1, power=power)
+    weights = _weights(params)
+    thresholds, seen = _reference(weights, SHARES, keep, power)
+
+    def loss(variables):
+        seen = pruner.apply(params, variables, step=1).params
+        return sum(jnp.sum(jnp.sin(2 * seen[n[0]]["kernel"])) for n in NAMES)
+
+    got = jax.grad(loss)(_variables())
+    # What one unit of log t_l does to the loss, and to the count between t/e^h, t e^h.
+    slope, mass = {}, {}
+    for n, w in weights.items():
+        t, h = thresholds[n], 0.25
+        size, on = np.abs(w), seen[n] != 0
+        move = -power * w * (t / np.where(on, size, 1)) ** power
+        slope[n] = np.sum(np.where(on, 2 * np.cos(2 * seen[n]) * move, 0))
+        near = (size > t * np.exp(-h)) & (size <= t * np.exp(h))
+        mass[n] = np.sum(near) / (2 * h)
+    for n in NAMES:
+        want = slope[n] - sum(slope.values()) * mass[n] / sum(mass.values())
+        assert float(got[n]) == pytest.approx(want, rel=2e-3, abs=1e-3)
+    assert sum(float(x) for x in got.values()) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_implicit_derivative_is_what_holds_the_count():
+    """Against the count at moved shares, of so many weights that it is smooth."""
+    rng = np.random.default_rng(1)
+    params = {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(400, 300)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(rng.standard_t(5, size=(300, 200)), jnp.float32)},
+    }
+    pruner = jaxprune.garrote(sparsity=0.8, steps=1)
+
+    def ratio(x):
+        variables = {"a/kernel": jnp.float32(x), "b/kernel": jnp.float32(0)}
+        return pruner.apply(params, variables, step=1).keep_ratios["a/kernel"]
+
+    want = (float(ratio(0.1)) - float(ratio(-0.1))) / 0.2
+    # The density at the threshold is a mean over half a unit of its logarithm.
+    assert float(jax.grad(ratio)(0.0)) == pytest.approx(want, rel=0.05)
+
+
+def test_keep_ratios_sum_to_the_size_and_so_do_their_derivatives(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    density = jaxprune.density(params)
+    size = lambda v: density(pruner.apply(params, v, step=1).keep_ratios)
+    value, slopes = jax.value_and_grad(size)(_variables())
+    assert float(value) == pytest.approx(0.1)
+    assert all(abs(float(x)) < 1e-6 for x in slopes.values())
+
+
+def test_shares_do_not_depend_on_the_scale_of_a_layer(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    scaled = params | {"b": {"kernel": 100 * params["b"]["kernel"]}}
+    a, b = (pruner.masks(p, _variables()) for p in (params, scaled))
+    for name in NAMES:
+        np.testing.assert_array_equal(a[name[0]]["kernel"], b[name[0]]["kernel"])
+
+
+def test_a_layer_at_its_minimum_keeps_its_largest_and_has_no_derivative(params):
+    pruner = jaxprune.garrote(
+        sparsity=0.9, steps=1, min_keep_ratio={"b/*": 0.1, "*": 0}
+    )
+    variables = {"a/kernel": jnp.float32(-2.0), "b/kernel": jnp.float32(2.0)}
+
+    def loss(variables):
+        pruned = pruner.apply(params, variables, step=1)
+        total = sum(jnp.sum(jnp.sin(pruned.params[n[0]]["kernel"])) for n in NAMES)
+        return total, pruned
+
+    slopes, pruned = jax.grad(loss, has_aux=True)(variables)
+    assert _count(pruner.masks(params, variables)) == 180
+    kept = np.asarray(pruned.params["b"]["kernel"]) != 0
+    size = np.abs(np.asarray(params["b"]["kernel"]))
+    assert kept.sum() == 60
+    assert size[kept].min() > size[~kept].max()
+    # The threshold is the largest weight that the layer does not keep.
+    want = size[kept] * (1 - (size[~kept].max() / size[kept]) ** 4)
+    got = np.abs(np.asarray(pruned.params["b"]["kernel"])[kept])
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert float(slopes["b/kernel"]) == 0
+    # The one layer that is free holds the size by itself.
+    assert float(slopes["a/kernel"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_stacked_layers_are_pruned_as_unrolled_ones(rng):
+    layers = [jnp.asarray(s * rng.normal(size=(12, 9)), jnp.float32) for s in (1, 2, 5)]
+    flat = {str(i): {"kernel": x} for i, x in enumerate(layers)}
+    stack = {"blocks": {"kernel": jnp.stack(layers)}}
+    shares = jnp.array([0.4, -0.3, 0.1])
+    one = jaxprune.garrote(sparsity=0.8, steps=1)
+    other = jaxprune.garrote(
+        sparsity=0.8, steps=1, where=jaxprune.selection(stacked="blocks/*")
+    )
+
+    def loss(pruner, params, variables):
+        pruned = pruner.apply(params, variables, step=1)
+        total = sum(jnp.sum(jnp.sin(3 * x)) for x in jax.tree.leaves(pruned.params))
+        return total, pruned
+
+    grad = jax.grad(loss, argnums=2, has_aux=True)
+    unrolled = {f"{i}/kernel": shares[i] for i in range(3)}
+    slopes, pruned = grad(one, flat, unrolled)
+    stacked_slopes, stacked = grad(other, stack, {"blocks/kernel": shares})
+    for i in range(3):
+        np.testing.assert_array_equal(
+            stacked.params["blocks"]["kernel"][i], pruned.params[str(i)]["kernel"]
+        )
+        assert float(stacked_slopes["blocks/kernel"][i]) == pytest.approx(
+            float(slopes[f"{i}/kernel"]), abs=1e-5
+        )
+        assert float(stacked.keep_ratios["blocks/kernel"][i]) == float(
+            pruned.keep_ratios[f"{i}/kernel"]
+        )
+
+
+def test_the_final_weights_are_those_of_the_last_step(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=5)
+    variables = _variables()
+    masks = pruner.masks(params, variables)
+    assert _count(masks) == 180
+    final = pruner.final_weights(params, variables, masks)
+    seen = pruner.apply(params, variables, step=5).params
+    for a, b in zip(jax.tree.leaves(final), jax.tree.leaves(seen), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert _count(pruner.masks(params, variables, keep_ratio=0.25)) == 450
+
+
+def test_layers_without_a_weight_left_come_back(params):
+    """The share of an emptied layer moves, and its latent weights learn."""
+    pruner = jaxprune.garrote(sparsity=0.95, steps=1, min_keep_ratio=0)
+    variables = {"a/kernel": jnp.float32(0), "b/kernel": jnp.float32(1.5)}
+
+    def loss(variables):
+        seen = pruner.apply(params, variables, step=1).params
+        return jnp.sum(seen["a"]["kernel"] ** 2)  # all of it is the fault of layer a
+
+    seen = pruner.apply(params, variables, step=1)
+    assert float(seen.keep_ratios["b/kernel"]) == 0
+    assert all(np.isfinite(float(x)) for x in jax.grad(loss)(variables).values())
+
+
+def test_a_prior_pulls_uneven_layers_together(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    budget = jaxprune.weighted(relative_entropy(params), 1 / 1000)
+    variables, optimizer = _variables(), optax.sgd(1.0)
+    state = optimizer.init(variables)
+
+    @jax.jit
+    def step(variables, state):
+        def penalty(variables):
+            ratios = pruner.apply(params, variables, step=1).keep_ratios
+            return budget.penalty(ratios, ()), ratios
+
+        slopes, ratios = jax.grad(penalty, has_aux=True)(variables)
+        updates, state = optimizer.update(slopes, state)
+        return optax.apply_updates(variables, updates), state, ratios
+
+    ratios = {}
+    for _ in range(200):
+        variables, state, ratios = step(variables, state)
+    for ratio in ratios.values():
+        assert float(ratio) == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_adapter_prunes_in_three_lines(params):
+    target = jax.tree.map(lambda x: 0.5 * x, params)
+    pruning = jaxprune.pruning(jaxprune.garrote(sparsity=0.9, steps=20))
+    trainable = pruning.init(params)
+    optimizer = pruning.optimizer(optax.adam(0.01))
+    state = optimizer.init(trainable)
+
+    @jax.jit
+    def step(trainable, state):
+        def objective(trainable):
+            seen, penalty = pruning(trainable)
+            gaps = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), seen, target)
+            return sum(jax.tree.leaves(gaps)) + penalty
+
+        updates, new = optimizer.update(
+            jax.grad(objective)(trainable), state, trainable
+        )
+        return optax.apply_updates(trainable, updates), new
+
+    for _ in range(25):
+        trainable, state = step(trainable, state)
+    final = pruning.finalize(trainable)
+    assert _count(final.masks) == 180
+    assert sum(np.count_nonzero(final.params[n[0]]["kernel"]) for n in NAMES) == 180
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sparsity": 1.0, "steps": 5}, r"sparsity=1\.0.*\[0, 1\)"),
+        ({"sparsity": 0.5, "steps": 0}, "steps"),
+        ({"sparsity": 0.5, "steps": 5, "power": 0.0}, "power"),
+        ({"sparsity": 0.5, "steps": 5, "ramp": 0.5}, "ramp"),
+        ({"sparsity": 0.5, "steps": 5, "min_keep_ratio": 2}, "min_keep_ratio"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        jaxprune.garrote(**arguments)
+
+
+def test_a_step_is_needed(params):
+    pruner = jaxprune.garrote(sparsity=0.5, steps=5)
+    with pytest.raises(ValueError, match="needs the step"):
+        pruner.apply(params, pruner.init(params))
