@@ -27,7 +27,15 @@ import optax
 import jaxprune
 from experiments import models
 from experiments.configs import default
-from experiments.plans import channels, dsa, lats, ltp, magnitude, optimizers
+from experiments.plans import (
+    channels,
+    dsa,
+    garrote,
+    lats,
+    ltp,
+    magnitude,
+    optimizers,
+)
 from experiments.plans.method import Method, Plan, Task
 from experiments.run.steps import Step, init_state, make_train_step
 from jaxprune import transforms
@@ -52,6 +60,7 @@ _METHODS = {
     method.name: method
     for method in (
         Method(title="ISTA", full_title="Proximal steps", plan=ista),
+        garrote.GARROTE,
         lats.LATS,
         ltp.LTP,
         magnitude.MAGNITUDE,

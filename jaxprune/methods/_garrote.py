@@ -38,6 +38,8 @@ References:
   [LTP] Azarian et al., Learned Threshold Pruning, 2020, arXiv:2003.00075.
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -46,10 +48,27 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_callable, check_positive
+from jaxprune.base._checks import (
+    check_callable,
+    check_positive,
+    is_static_number,
+)
 from jaxprune.base._protocols import Masks, Pruned, Pruner
 from jaxprune.masks._apply import apply_masks
-from jaxprune.masks._counts import Scheduled, exact_keep_ratio
+from jaxprune.masks._counts import (
+    Count,
+    Scheduled,
+    at_least,
+    exact_keep_ratio,
+    from_ints,
+    from_uint32,
+    minimum,
+    plus,
+    total,
+    traced_keep,
+)
+from jaxprune.masks._from_scores import floor_masks
+from jaxprune.masks._k_largest import kth_largest
 from jaxprune.methods._weights import (
     Network,
     check_min_keep_ratio,
@@ -135,9 +154,8 @@ def garrote(
         ramp = geometric_ramp(sparsity, steps)
     check_callable("garrote", "ramp", ramp, "`jaxprune.schedules.cubic_ramp(...)`")
 
-    def masks_of(net, variables, keep_ratio):
-        scores = _scores(net, variables)
-        return scores, net.scored(scores, keep_ratio, min_keep_ratio)
+    def cuts_of(net, variables, count):
+        return _cuts(net, variables, count, min_keep_ratio)
 
     def apply(params, variables, /, *, key=None, step=None):
         del key
@@ -148,29 +166,28 @@ def garrote(
             )
         net = network("garrote", params, where, variables)
         keep_ratio = Scheduled(1 - jnp.asarray(ramp(step), jnp.float32))
-        scores, masks = masks_of(net, variables, keep_ratio)
-        cuts = _cuts(net, variables, scores, tree.named_leaves(masks))
+        cuts = cuts_of(net, variables, traced_keep(keep_ratio, _size(net)))
         pruned, ratios = {}, {}
         for name, leaf in net.leaves.items():
             cut = cuts[name]
-            pruned[name] = _straight_through(
-                leaf.array, cut.kept, cut.threshold, per_layer(cut.move, leaf), power
-            )
-            fall = cut.mass / leaf.layer_size * cut.move
-            ratios[name] = layer_mean(cut.kept, leaf) - fall
+            move = per_layer(cut.move, leaf)
+            pruned[name] = _straight_through(leaf.array, cut.relative, move, power)
+            kept = layer_mean(cut.relative < 1, leaf)
+            ratios[name] = kept - cut.mass / leaf.layer_size * cut.move
         return Pruned(tree.replace(net.params, pruned), ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
         net = network("garrote", params, where, variables)
         ratio = final if keep_ratio is None else keep_ratio
-        return masks_of(net, variables, ratio)[1]
+        return net.scored(_scores(net, variables), ratio, min_keep_ratio)
 
     def final_weights(params, variables, masks: Masks, /):
         net = network("garrote", params, where, variables)
-        scores = _scores(net, variables)
-        cuts = _cuts(net, variables, scores, tree.named_leaves(masks))
+        named = tree.named_leaves(masks)
+        kept = [jnp.sum(named[name], dtype=jnp.uint32) for name in net.leaves]
+        cuts = cuts_of(net, variables, total(from_uint32(jnp.stack(kept))))
         found = {
-            name: _shrunk(leaf.array, cuts[name].kept, cuts[name].threshold, power)
+            name: _shrunk(leaf.array, cuts[name].relative, power)
             for name, leaf in net.leaves.items()
         }
         return apply_masks(tree.replace(net.params, found), masks)
@@ -195,64 +212,107 @@ class _Cut(NamedTuple):
     """Where a leaf is cut.
 
     Attributes:
-      kept: bool, of the shape of the leaf.
-      threshold: t_l, float32 without a derivative, of a shape that broadcasts.
+      relative: t_l / |theta| of what is kept, 1 elsewhere, float32 without a
+        derivative, of the shape of the leaf.
       move: the change of log t_l with s, float32 () or (layers,): of value 0, with the
         derivative along networks of equal size.
       mass: m_l, float32 () or (layers,), without a derivative.
     """
 
-    kept: jax.Array
-    threshold: jax.Array
+    relative: jax.Array
     move: jax.Array
     mass: jax.Array
 
 
-def _unit(leaf: Weights, variable: jax.Array) -> jax.Array:
-    """Return sigma_l exp(s_l), a constant for derivatives."""
-    log_share = jax.lax.stop_gradient(per_layer(variable, leaf))
-    return spread(leaf, signed=True) * jnp.exp(log_share)
+def _size(net: Network) -> int:
+    return sum(math.prod(leaf.array.shape) for leaf in net.leaves.values())
 
 
 def _scores(net: Network, variables) -> dict[str, jax.Array]:
-    return {
-        name: jnp.abs(jax.lax.stop_gradient(leaf.array).astype(jnp.float32))
-        / _unit(leaf, variables[name])
-        for name, leaf in net.leaves.items()
-    }
-
-
-def _cuts(net: Network, variables, scores, masks) -> dict[str, _Cut]:
-    """Return where each leaf is cut, given what is kept of it.
-
-    c is the largest score that is not kept. A layer whose minimum count keeps scores
-    below c is cut at the largest that it does not keep itself, whatever s_l is.
-    """
-    lost, free = {}, {}
+    """Return |theta| / (sigma_l exp(s_l)), without a derivative."""
+    found = {}
     for name, leaf in net.leaves.items():
-        axes = layer_axes(leaf)
-        lost[name] = jnp.max(jnp.where(masks[name], 0, scores[name]), axis=axes)
-        least = jnp.where(masks[name], scores[name], jnp.inf)
-        free[name] = jnp.min(least, axis=axes)
-    common = jnp.max(jnp.concatenate([jnp.ravel(x) for x in lost.values()]))
-    free = {name: least >= common for name, least in free.items()}
-    cut = {name: jnp.where(free[name], common, lost[name]) for name in lost}
+        share = jax.lax.stop_gradient(per_layer(variables[name], leaf))
+        unit = spread(leaf, signed=True) * jnp.exp(share)
+        size = jnp.abs(jax.lax.stop_gradient(leaf.array).astype(jnp.float32))
+        found[name] = size / unit
+    return found
+
+
+def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _Cut]:
+    """Return where each leaf is cut if `count` weights are kept.
+
+    c is the largest score that is not kept; weights that equal it are 0 by continuity.
+    A layer whose minimum lies below c is cut at the largest score beyond the minimum,
+    whatever s_l is.
+    """
+    scores = _scores(net, variables)
+    floors = net.floors(min_keep_ratio)
+
+    def without_floors():
+        return _cut_at(scores, count), _layers(variables, jnp.inf)
+
+    def with_floors():
+        least = floor_masks(
+            scores,
+            min_keep_ratio=min_keep_ratio,
+            layers=net.layers,
+            alive=net.alive,
+            call=net.call,
+        )
+        ranked = {n: jnp.where(least[n], jnp.inf, x) for n, x in scores.items()}
+        beyond = {n: jnp.where(least[n], 0, x) for n, x in scores.items()}
+        most = {n: jnp.max(beyond[n], layer_axes(x)) for n, x in net.leaves.items()}
+        return _cut_at(ranked, count), most
+
+    common, most = without_floors()
+    if any(floors.values()):
+        # Hardly ever does a minimum matter, and ranking once more costs as much again.
+        met = [
+            jnp.all(layer_mean(scores[n] > common, x) * x.layer_size >= floors[n])
+            for n, x in net.leaves.items()
+        ]
+        common, most = jax.lax.cond(
+            jnp.all(jnp.stack(met)), lambda: (common, most), with_floors
+        )
+    free = {name: most[name] >= common for name in scores}
+    cut = {
+        name: jnp.broadcast_to(jnp.minimum(most[name], common), variables[name].shape)
+        for name in scores
+    }
     mass = {
         name: jnp.where(free[name], _mass(leaf, scores[name], cut[name]), 0)
         for name, leaf in net.leaves.items()
     }
-    total = sum(jnp.sum(x) for x in mass.values())
     steps = {n: variables[n] - jax.lax.stop_gradient(variables[n]) for n in mass}
-    together = sum(jnp.sum(mass[n] * steps[n]) for n in mass) / jnp.maximum(total, 1)
+    weight = jnp.maximum(sum(jnp.sum(m) for m in mass.values()), 1)
+    together = sum(jnp.sum(m * steps[n]) for n, m in mass.items()) / weight
     return {
         name: _Cut(
-            masks[name],
-            per_layer(cut[name], leaf) * _unit(leaf, variables[name]),
+            _relative(scores[name], per_layer(cut[name], leaf)),
             jnp.where(free[name], steps[name] - together, 0),
             mass[name],
         )
         for name, leaf in net.leaves.items()
     }
+
+
+def _cut_at(scores: dict[str, jax.Array], count: Count) -> jax.Array:
+    """Return the largest score that is not among the `count` largest; 0 if all are."""
+    size = from_ints(sum(math.prod(x.shape) for x in scores.values()))
+    found = kth_largest(list(scores.values()), minimum(plus(count, from_ints(1)), size))
+    return jnp.where(at_least(count, size), 0, found)
+
+
+def _layers(variables, value: float) -> dict[str, jax.Array]:
+    """Return a number for each layer, float32."""
+    return {n: jnp.full(x.shape, value, jnp.float32) for n, x in variables.items()}
+
+
+def _relative(scores: jax.Array, cut: jax.Array) -> jax.Array:
+    above = scores > cut
+    # What is NaN stays so in the product with the weight.
+    return jnp.where(above, cut / jnp.where(above, scores, 1), 1)
 
 
 def _mass(leaf: Weights, scores: jax.Array, cut: jax.Array) -> jax.Array:
@@ -264,33 +324,31 @@ def _mass(leaf: Weights, scores: jax.Array, cut: jax.Array) -> jax.Array:
     return number / (2 * _HALF_WIDTH)
 
 
-def _relative_threshold(theta, kept, threshold, power) -> jax.Array:
-    """Return (t / |theta|)^p of what is kept, 1 elsewhere."""
-    size = jnp.abs(theta.astype(jnp.float32))
-    inside = kept & (size > threshold)
-    ratio = threshold / jnp.where(inside, size, 1)
-    return jnp.where(inside, ratio ** jnp.asarray(power, jnp.float32), 1)
-
-
-def _shrunk(theta, kept, threshold, power) -> jax.Array:
-    left = 1 - _relative_threshold(theta, kept, threshold, power)
+def _shrunk(theta: jax.Array, relative: jax.Array, power: Any) -> jax.Array:
+    left = 1 - _power(relative, power)
     return (theta.astype(jnp.float32) * left).astype(theta.dtype)
 
 
-@jax.custom_jvp
-def _straight_through(theta, kept, threshold, move, power) -> jax.Array:
-    """Return v at log t = log `threshold` + `move`, where `move` has the value 0.
+def _power(relative: jax.Array, power: Any) -> jax.Array:
+    """Return (t / |theta|)^p; a whole power is a few products."""
+    whole = is_static_number(power) and float(power).is_integer()
+    return relative ** (int(power) if whole else jnp.asarray(power, jnp.float32))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _straight_through(theta, relative, move, power) -> jax.Array:
+    """Return v where log t is moved by `move`, whose value is 0.
 
     dv/dtheta := 1 and dv/d(log t) = -p theta (t / |theta|)^p of what is kept.
     """
     del move
-    return _shrunk(theta, kept, threshold, power)
+    return _shrunk(theta, relative, power)
 
 
 @_straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
-    theta, kept, threshold, _, power = primals
-    relative = _relative_threshold(theta, kept, threshold, power)
-    pruned = (theta.astype(jnp.float32) * (1 - relative)).astype(theta.dtype)
-    slope = jnp.where(relative < 1, -power * theta.astype(jnp.float32) * relative, 0)
-    return pruned, tangents[0] + (slope * tangents[3]).astype(theta.dtype)
+def _straight_through_jvp(power, primals, tangents):
+    theta, relative, _ = primals
+    slope = -power * theta.astype(jnp.float32) * _power(relative, power)
+    slope = jnp.where(relative < 1, slope, 0)
+    moved = (slope * tangents[2]).astype(theta.dtype)
+    return _shrunk(theta, relative, power), tangents[0] + moved

@@ -1,0 +1,16 @@
+"""Garrote on handwritten digits: an exact size, with learned shares of the layers.
+
+Command:
+    python -m experiments train --config=digits/garrote \
+        --workdir=runs/digits/garrote
+
+Expected: see the table of digits in README. Time: about 35 s on two idle CPU cores.
+"""
+
+from experiments.configs import default
+from experiments.plans.garrote import GARROTE
+
+
+def get_config():
+    """Returns the config."""
+    return default.pruned_from_the_start(default.get_config(GARROTE))
