@@ -53,9 +53,10 @@ _CAPTIONS = {
     "groups": "Channels that each group keeps in the final network.",
     "layers": "Fraction of each layer's weights kept, on a logarithmic scale.",
     "thresholds": (
-        "Each layer's threshold, of STR its logit; colours run from the first layer to"
-        " the last. A threshold below zero, which learning may lead to, keeps all"
-        " weights of its layer; a logit below zero is the rule."
+        "Each layer's threshold, of STR its logit, of the garrote its log relative to"
+        " other layers; colours run from the first layer to the last. A threshold"
+        " below zero, which learning may lead to, keeps all weights of its layer; a"
+        " logit or log below zero is the rule."
     ),
     "regrowth": (
         "Weights that single steps turn into exact zeros of the network, and zeros that"
