@@ -59,7 +59,7 @@ def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
             size / total * jnp.mean(keep_ratios[name]) for name, size in sizes.items()
         )
         return sum(
-            size * jnp.mean(_divergence(keep_ratios[name], common, size))
+            float(size) * jnp.mean(_divergence(keep_ratios[name], common, size))
             for name, size in sizes.items()
         )
 

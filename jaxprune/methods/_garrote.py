@@ -14,7 +14,8 @@ One method out of four pieces:
 symbol  here                meaning
 ======  ==================  ====================================================
 theta   `params`            dense latent weights
-s_l     `variables`         log of a layer's threshold, relative to other layers
+s_l     `variables`         log of a layer's threshold, relative to other layers: a
+                            larger one keeps fewer weights
 t_l     -                   threshold; unit: weight
 c       -                   common scale of the thresholds; makes the size exact
 p       `power`             1 soft threshold, 2 garrote, to infinity hard threshold
@@ -45,6 +46,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxprune import tree
@@ -53,6 +55,7 @@ from jaxprune.base._checks import (
     check_positive,
     is_static_number,
 )
+from jaxprune.base._dtypes import at_least_float32
 from jaxprune.base._protocols import Masks, Pruned, Pruner
 from jaxprune.masks._apply import apply_masks
 from jaxprune.masks._counts import (
@@ -67,7 +70,8 @@ from jaxprune.masks._counts import (
     total,
     traced_keep,
 )
-from jaxprune.masks._from_scores import floor_masks
+from jaxprune.masks._distributions import global_
+from jaxprune.masks._from_scores import floor_masks, layers_of, plan
 from jaxprune.masks._k_largest import kth_largest
 from jaxprune.methods._weights import (
     Network,
@@ -87,6 +91,9 @@ from jaxprune.tree._selection import Weights
 # weights has a few in it.
 _HALF_WIDTH = 0.25
 
+# Of this size a share decides alone, and no product with it overflows.
+_LARGEST_SHARE = 30.0
+
 
 def garrote(
     *,
@@ -103,7 +110,9 @@ def garrote(
         t_l = c sigma_l exp(s_l),   dv/dtheta := 1,   dv/dt_l as it is
 
     c is such that exactly floor((1 - ramp(step)) n) of the n selected weights are kept
-    at every step, and sigma_l is the standard deviation of theta_l. The derivative in
+    at every step, weights that held masks prune among the n, and sigma_l is the
+    standard deviation of theta_l. Weights that equal the threshold are 0, so among
+    equal magnitudes fewer may be nonzero; the final masks are exact. The derivative in
     s_l is the one along networks of equal size, d(log c)/ds_j = -m_j / sum_l m_l, so
     no penalty is needed for the size.
 
@@ -113,13 +122,15 @@ def garrote(
 
     Args:
       sparsity: the fraction of zeros at the end, in [0, 1).
-      steps: N >= 1, the updates after which it is met.
+      steps: N >= 1, the updates after which it is met. Finalized earlier, the network
+        has the sparsity of the end too, which it was not trained with.
       ramp: the sparsity at each step, a schedule; by default
         `schedules.geometric_ramp(sparsity, steps)`.
-      power: p > 0.
+      power: p > 0, a constant for derivatives.
       min_keep_ratio: the minimum that every layer keeps, in [0, 1], rounded up to whole
-        weights, or shell pattern to such a number. A layer that is held there has no
-        derivative in s_l.
+        weights, or shell pattern to such a number. A layer that would keep fewer is cut
+        below its largest ones instead, a jump of its threshold, and has no derivative
+        in s_l.
       where: which leaves are pruned; the kernels by default. Stacked layers and masks
         that already hold are declared by `jaxprune.selection`.
 
@@ -127,10 +138,12 @@ def garrote(
       A pruner whose variables are s_l, `{leaf name: float32 () or (layers,)}`, 0 at the
       start; its `optimizer` is `optax.adam(0.01)`. `apply` needs `step`. Its masks are
       the largest |theta| / (sigma_l exp(s_l)); without a `keep_ratio` they have the
-      sparsity of the end. It finalizes to v.
+      sparsity of the end. It finalizes to v, at the thresholds that keep as many
+      weights as the masks do.
 
     Raises:
-      ValueError: an argument is out of range; `apply` is called without a step.
+      ValueError: an argument is out of range; at `init`, the minima of the layers, or
+        masks that hold, do not allow the sparsity; at `apply`, there is no step.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -154,8 +167,13 @@ def garrote(
         ramp = geometric_ramp(sparsity, steps)
     check_callable("garrote", "ramp", ramp, "`jaxprune.schedules.cubic_ramp(...)`")
 
-    def cuts_of(net, variables, count):
-        return _cuts(net, variables, count, min_keep_ratio)
+    start = variables_like("garrote", where, 0.0)
+
+    def init(params, /):
+        variables = start(params)
+        if not isinstance(final, Scheduled):
+            _check_feasible(network("garrote", params, where), final, min_keep_ratio)
+        return variables
 
     def apply(params, variables, /, *, key=None, step=None):
         del key
@@ -166,14 +184,15 @@ def garrote(
             )
         net = network("garrote", params, where, variables)
         keep_ratio = Scheduled(1 - jnp.asarray(ramp(step), jnp.float32))
-        cuts = cuts_of(net, variables, traced_keep(keep_ratio, _size(net)))
+        count = traced_keep(keep_ratio, _size(net))
+        cuts = _cuts(net, variables, count, min_keep_ratio)
         pruned, ratios = {}, {}
         for name, leaf in net.leaves.items():
             cut = cuts[name]
             move = per_layer(cut.move, leaf)
             pruned[name] = _straight_through(leaf.array, cut.relative, move, power)
             kept = layer_mean(cut.relative < 1, leaf)
-            ratios[name] = kept - cut.mass / leaf.layer_size * cut.move
+            ratios[name] = kept - cut.mass / float(leaf.layer_size) * cut.move
         return Pruned(tree.replace(net.params, pruned), ratios)
 
     def hard_masks(params, variables, /, *, keep_ratio=None):
@@ -183,9 +202,14 @@ def garrote(
 
     def final_weights(params, variables, masks: Masks, /):
         net = network("garrote", params, where, variables)
+        apply_masks(net.params, masks)  # which refuses masks of other parameters
         named = tree.named_leaves(masks)
-        kept = [jnp.sum(named[name], dtype=jnp.uint32) for name in net.leaves]
-        cuts = cuts_of(net, variables, total(from_uint32(jnp.stack(kept))))
+        kept = [
+            jnp.sum(jnp.broadcast_to(named[n], leaf.array.shape), dtype=jnp.uint32)
+            for n, leaf in net.leaves.items()
+        ]
+        count = total(from_uint32(jnp.stack(kept)))
+        cuts = _cuts(net, variables, count, min_keep_ratio)
         found = {
             name: _shrunk(leaf.array, cuts[name].relative, power)
             for name, leaf in net.leaves.items()
@@ -193,13 +217,31 @@ def garrote(
         return apply_masks(tree.replace(net.params, found), masks)
 
     return Pruner(
-        variables_like("garrote", where, 0.0),
+        init,
         apply,
         hard_masks,
         final_weights,
         optimizer=optax.adam(0.01),
         minimum=minimum_of("garrote", where, min_keep_ratio),
     )
+
+
+def _check_feasible(net: Network, keep_ratio, min_keep_ratio) -> None:
+    """Refuse, before training, a sparsity that minima or held masks do not allow."""
+    table = layers_of(
+        "garrote",
+        net.arrays,
+        net.layers,
+        {name: leaf.mask for name, leaf in net.leaves.items()},
+        min_keep_ratio,
+    )
+    try:
+        plan("garrote", table, keep_ratio, global_, min_keep_ratio)
+    except ValueError as error:
+        raise ValueError(
+            f"`garrote(sparsity={1 - keep_ratio:.6g}).init(params)`: not possible with "
+            f"these weights. {error}"
+        ) from error
 
 
 def _final_keep_ratio(sparsity: Any) -> Any:
@@ -233,6 +275,7 @@ def _scores(net: Network, variables) -> dict[str, jax.Array]:
     found = {}
     for name, leaf in net.leaves.items():
         share = jax.lax.stop_gradient(per_layer(variables[name], leaf))
+        share = jnp.clip(share, -_LARGEST_SHARE, _LARGEST_SHARE)
         unit = spread(leaf, signed=True) * jnp.exp(share)
         size = jnp.abs(jax.lax.stop_gradient(leaf.array).astype(jnp.float32))
         found[name] = size / unit
@@ -248,9 +291,9 @@ def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _C
     """
     scores = _scores(net, variables)
     floors = net.floors(min_keep_ratio)
-
-    def without_floors():
-        return _cut_at(scores, count), _layers(variables, jnp.inf)
+    common = _cut_at(scores, count)
+    cut = {n: jnp.broadcast_to(common, x.shape) for n, x in variables.items()}
+    free = {n: jnp.ones(x.shape, bool) for n, x in variables.items()}
 
     def with_floors():
         least = floor_masks(
@@ -261,36 +304,29 @@ def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _C
             call=net.call,
         )
         ranked = {n: jnp.where(least[n], jnp.inf, x) for n, x in scores.items()}
+        common = _cut_at(ranked, count)
+        free = _enough(net, scores, common, floors)
         beyond = {n: jnp.where(least[n], 0, x) for n, x in scores.items()}
-        most = {n: jnp.max(beyond[n], layer_axes(x)) for n, x in net.leaves.items()}
-        return _cut_at(ranked, count), most
+        own = {n: jnp.max(beyond[n], layer_axes(x)) for n, x in net.leaves.items()}
+        return {n: jnp.where(free[n], common, x) for n, x in own.items()}, free
 
-    common, most = without_floors()
     if any(floors.values()):
         # Hardly ever does a minimum matter, and ranking once more costs as much again.
-        met = [
-            jnp.all(layer_mean(scores[n] > common, x) * x.layer_size >= floors[n])
-            for n, x in net.leaves.items()
-        ]
-        common, most = jax.lax.cond(
-            jnp.all(jnp.stack(met)), lambda: (common, most), with_floors
-        )
-    free = {name: most[name] >= common for name in scores}
-    cut = {
-        name: jnp.broadcast_to(jnp.minimum(most[name], common), variables[name].shape)
-        for name in scores
-    }
+        enough = _enough(net, scores, common, floors)
+        met = jnp.all(jnp.stack([jnp.all(x) for x in enough.values()]))
+        cut, free = jax.lax.cond(met, lambda: (cut, free), with_floors)
     mass = {
         name: jnp.where(free[name], _mass(leaf, scores[name], cut[name]), 0)
         for name, leaf in net.leaves.items()
     }
-    steps = {n: variables[n] - jax.lax.stop_gradient(variables[n]) for n in mass}
+    # Zero, with the derivative of the shares.
+    moves = {n: variables[n] - jax.lax.stop_gradient(variables[n]) for n in mass}
     weight = jnp.maximum(sum(jnp.sum(m) for m in mass.values()), 1)
-    together = sum(jnp.sum(m * steps[n]) for n, m in mass.items()) / weight
+    together = sum(jnp.sum(m * moves[n]) for n, m in mass.items()) / weight
     return {
         name: _Cut(
             _relative(scores[name], per_layer(cut[name], leaf)),
-            jnp.where(free[name], steps[name] - together, 0),
+            jnp.where(free[name], moves[name] - together, 0),
             mass[name],
         )
         for name, leaf in net.leaves.items()
@@ -304,15 +340,18 @@ def _cut_at(scores: dict[str, jax.Array], count: Count) -> jax.Array:
     return jnp.where(at_least(count, size), 0, found)
 
 
-def _layers(variables, value: float) -> dict[str, jax.Array]:
-    """Return a number for each layer, float32."""
-    return {n: jnp.full(x.shape, value, jnp.float32) for n, x in variables.items()}
+def _enough(net: Network, scores, cut, floors) -> dict[str, jax.Array]:
+    """Return which layers have their minimum number of scores above a cut."""
+    found = {}
+    for name, leaf in net.leaves.items():
+        above = jnp.sum(scores[name] > cut, layer_axes(leaf), dtype=jnp.uint32)
+        found[name] = above >= np.uint32(floors[name])
+    return found
 
 
 def _relative(scores: jax.Array, cut: jax.Array) -> jax.Array:
-    above = scores > cut
-    # What is NaN stays so in the product with the weight.
-    return jnp.where(above, cut / jnp.where(above, scores, 1), 1)
+    # Of what is NaN no comparison holds: it stays NaN.
+    return jnp.where(scores <= cut, 1, cut / jnp.where(scores <= cut, 1, scores))
 
 
 def _mass(leaf: Weights, scores: jax.Array, cut: jax.Array) -> jax.Array:
@@ -325,8 +364,8 @@ def _mass(leaf: Weights, scores: jax.Array, cut: jax.Array) -> jax.Array:
 
 
 def _shrunk(theta: jax.Array, relative: jax.Array, power: Any) -> jax.Array:
-    left = 1 - _power(relative, power)
-    return (theta.astype(jnp.float32) * left).astype(theta.dtype)
+    wide = theta.astype(at_least_float32(theta.dtype))
+    return (wide * (1 - _power(relative, power))).astype(theta.dtype)
 
 
 def _power(relative: jax.Array, power: Any) -> jax.Array:

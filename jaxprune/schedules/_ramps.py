@@ -1,5 +1,6 @@
 """Ramps of sizes, and the learning rate of fine-tuning."""
 
+import math
 from typing import Any
 
 import jax
@@ -87,7 +88,7 @@ def geometric_ramp(
       variation: a >= 0; 0.3 is up to 35 % more weights at the start of the ramp.
 
     Returns:
-      A schedule: step to float32 scalar.
+      A schedule: step, of any dtype, to float32 scalar; 0 before step 0.
 
     Raises:
       ValueError: an argument is out of range.
@@ -101,10 +102,11 @@ def geometric_ramp(
     steps = check_positive_int("geometric_ramp", "steps", steps)
     check_positive("geometric_ramp", "power", power)
     check_non_negative("geometric_ramp", "variation", variation)
+    traced = isinstance(sparsity, jax.core.Tracer)
 
     def schedule(step):
         left = 1 - jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0, 1)
-        kept = jnp.log1p(-jnp.asarray(sparsity, jnp.float32))
+        kept = jnp.log1p(-sparsity) if traced else math.log1p(-float(sparsity))
         weyl = jnp.asarray(step).astype(jnp.uint32) * np.uint32(_GOLDEN)
         varied = variation * jnp.sqrt(left) * weyl.astype(jnp.float32) / 2.0**32
         fallen = 1 - jnp.exp(jnp.minimum(kept * (1 - left**power) + varied, 0))

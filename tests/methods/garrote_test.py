@@ -317,3 +317,111 @@ def test_a_step_is_needed(params):
     pruner = jaxprune.garrote(sparsity=0.5, steps=5)
     with pytest.raises(ValueError, match="needs the step"):
         pruner.apply(params, pruner.init(params))
+
+
+def test_a_sparsity_that_minima_do_not_allow_is_refused_before_training(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=5, min_keep_ratio=0.2)
+    with pytest.raises(ValueError, match=r"garrote\(sparsity=0\.9\)\.init.*at least"):
+        pruner.init(params)
+    abstract = jax.eval_shape(lambda p: p, params)
+    with pytest.raises(ValueError, match=r"garrote\(sparsity=0\.9\)\.init"):
+        pruner.init(abstract)
+
+
+def test_a_scalar_mask_keeps_all_weights(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=5)
+    every = jax.tree.map(lambda x: jnp.ones((), bool), params)
+    final = pruner.final_weights(params, _variables(), every)
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            final[name[0]]["kernel"], params[name[0]]["kernel"]
+        )
+    del every["b"]
+    with pytest.raises((ValueError, TypeError), match="masks"):
+        pruner.final_weights(params, _variables(), every)
+
+
+def test_what_is_nan_stays_nan(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    broken = _variables() | {"a/kernel": jnp.float32(jnp.nan)}
+    seen = pruner.apply(params, broken, step=1).params
+    assert np.isnan(np.asarray(seen["a"]["kernel"])).all()
+    weight = params["b"]["kernel"].at[3, 4].set(jnp.nan)
+    seen = pruner.apply(params | {"b": {"kernel": weight}}, _variables(), step=1).params
+    assert np.isnan(seen["b"]["kernel"][3, 4])
+    with pytest.raises(ValueError, match="b/kernel"):
+        pruner.masks(params | {"b": {"kernel": weight}}, _variables())
+
+
+def test_shares_of_any_size_leave_the_size_exact(params):
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1, min_keep_ratio=0)
+    params = params | {"b": {"kernel": params["b"]["kernel"].at[0].set(0)}}
+    for share in (-1e4, -90.0, 90.0, 1e4):
+        variables = {"a/kernel": jnp.float32(0), "b/kernel": jnp.float32(share)}
+        seen = pruner.apply(params, variables, step=1).params
+        kept = {n: np.count_nonzero(seen[n]["kernel"]) for n in "ab"}
+        assert sum(kept.values()) == 180
+        assert kept["b"] == (180 if share < 0 else 0)
+
+
+def test_of_equal_magnitudes_masks_are_exact_and_weights_continuous():
+    params = {"kernel": jnp.round(2 * jax.random.normal(jax.random.key(0), (40, 45)))}
+    pruner = jaxprune.garrote(sparsity=0.9, steps=1)
+    variables = pruner.init(params)
+    assert int(np.sum(pruner.masks(params, variables)["kernel"])) == 180
+    seen = np.asarray(pruner.apply(params, variables, step=1).params["kernel"])
+    size = np.abs(np.asarray(params["kernel"]))
+    threshold = np.sort(size, axis=None)[-181]
+    np.testing.assert_array_equal(seen != 0, size > threshold)
+
+
+def test_masks_that_hold_are_kept_and_the_size_counts_all_weights(params):
+    held = jaxprune.global_magnitude(sparsity=0.5).masks(params, {})
+    pruner = jaxprune.garrote(
+        sparsity=0.9, steps=1, where=jaxprune.selection(masks=held)
+    )
+    variables = _variables()
+    assert _count(pruner.masks(params, variables)) == 180
+    seen = pruner.apply(params, variables, step=1).params
+    assert sum(np.count_nonzero(seen[n[0]]["kernel"]) for n in NAMES) == 180
+    for name in NAMES:
+        inside = np.asarray(held[name[0]]["kernel"])
+        assert not np.any(np.asarray(seen[name[0]]["kernel"])[~inside])
+
+
+def test_networks_of_two_to_the_31_weights_and_more_are_accepted():
+    leaf = jax.ShapeDtypeStruct((50_000, 50_000), jnp.float32)
+    params = {n: {"kernel": leaf} for n in "ab"}
+    pruner = jaxprune.garrote(sparsity=0.9, steps=3)
+    variables = jax.eval_shape(pruner.init, params)
+    seen = jax.eval_shape(lambda p, v: pruner.apply(p, v, step=1), params, variables)
+    assert seen.params["a"]["kernel"].shape == leaf.shape
+    jax.eval_shape(relative_entropy(params), seen.keep_ratios)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5])
+def test_the_loss_changes_with_shares_as_its_derivative_says(power):
+    rng = np.random.default_rng(3)
+    params = {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(300, 400)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(rng.uniform(-1, 1, (300, 200)), jnp.float32)},
+    }
+    pruner = jaxprune.garrote(sparsity=0.8, steps=1, power=power)
+
+    @jax.jit
+    def loss(x):
+        variables = {"a/kernel": x, "b/kernel": jnp.float32(0)}
+        seen = pruner.apply(params, variables, step=1).params
+        sizes = {n: jnp.abs(seen[n]["kernel"]) for n in "ab"}
+        return jnp.sum(sizes["a"] ** 2) - jnp.sum(sizes["b"])
+
+    want = (float(loss(0.05)) - float(loss(-0.05))) / 0.1
+    assert float(jax.grad(loss)(0.0)) == pytest.approx(want, rel=0.06)
+
+
+def test_double_precision_is_kept_where_nothing_is_pruned():
+    with jax.enable_x64(True):
+        params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(9, 8)))}
+        pruner = jaxprune.garrote(sparsity=0.5, steps=4)
+        seen = pruner.apply(params, pruner.init(params), step=0).params
+        np.testing.assert_array_equal(seen["kernel"], params["kernel"])
