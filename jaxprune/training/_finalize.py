@@ -156,6 +156,9 @@ def _decision(pruner, params, variables, keep_ratios, masks, own) -> _Decision:
     own_ratio = None
     if own is not None:
         own_ratio = _overall(sizes, _hard_ratios(own, keep_ratios))
+        trained = _overall(sizes, keep_ratios) if keep_ratios else own_ratio
+        if own is masks and trained > own_ratio * _FAR:
+            own_ratio = trained  # of a method whose size follows a ramp of its own
 
     # One program: the operations of every leaf are compiled together.
     @jax.jit

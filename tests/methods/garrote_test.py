@@ -298,6 +298,13 @@ def test_the_adapter_prunes_in_three_lines(params):
     assert sum(np.count_nonzero(final.params[n[0]]["kernel"]) for n in NAMES) == 180
 
 
+def test_a_network_that_is_finalized_before_its_ramp_ends_is_warned_of(params):
+    pruning = jaxprune.pruning(jaxprune.garrote(sparsity=0.9, steps=20))
+    with pytest.warns(jaxprune.base.PruningWarning, match="train longer"):
+        final = pruning.finalize(pruning.init(params))
+    assert _count(final.masks) == 180
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
