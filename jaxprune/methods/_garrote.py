@@ -314,7 +314,7 @@ def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _C
         # Hardly ever does a minimum matter, and ranking once more costs as much again.
         enough = _enough(net, scores, common, floors)
         met = jnp.all(jnp.stack([jnp.all(x) for x in enough.values()]))
-        cut, free = jax.lax.cond(met, lambda: (cut, free), with_floors)
+        cut, free = jax.lax.cond(met, lambda: (cut, enough), with_floors)
     mass = {
         name: jnp.where(free[name], _mass(leaf, scores[name], cut[name]), 0)
         for name, leaf in net.leaves.items()

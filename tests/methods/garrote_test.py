@@ -272,9 +272,8 @@ def test_a_prior_pulls_uneven_layers_together(params):
         assert float(ratio) == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_adapter_prunes_in_three_lines(params):
+def _trained(pruning, params, steps):
     target = jax.tree.map(lambda x: 0.5 * x, params)
-    pruning = jaxprune.pruning(jaxprune.garrote(sparsity=0.9, steps=20))
     trainable = pruning.init(params)
     optimizer = pruning.optimizer(optax.adam(0.01))
     state = optimizer.init(trainable)
@@ -291,17 +290,23 @@ def test_the_adapter_prunes_in_three_lines(params):
         )
         return optax.apply_updates(trainable, updates), new
 
-    for _ in range(25):
+    for _ in range(steps):
         trainable, state = step(trainable, state)
-    final = pruning.finalize(trainable)
+    return trainable
+
+
+def test_the_adapter_prunes_in_three_lines(params):
+    pruning = jaxprune.pruning(jaxprune.garrote(sparsity=0.9, steps=20))
+    final = pruning.finalize(_trained(pruning, params, 25))
     assert _count(final.masks) == 180
     assert sum(np.count_nonzero(final.params[n[0]]["kernel"]) for n in NAMES) == 180
 
 
 def test_a_network_that_is_finalized_before_its_ramp_ends_is_warned_of(params):
     pruning = jaxprune.pruning(jaxprune.garrote(sparsity=0.9, steps=20))
+    trainable = _trained(pruning, params, 3)
     with pytest.warns(jaxprune.base.PruningWarning, match="train longer"):
-        final = pruning.finalize(pruning.init(params))
+        final = pruning.finalize(trainable)
     assert _count(final.masks) == 180
 
 
