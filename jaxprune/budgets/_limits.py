@@ -12,6 +12,7 @@ import optax
 from jaxprune.base._checks import is_one_number, is_static_number, round_up
 from jaxprune.base._protocols import Cost, KeepRatios, Limit
 from jaxprune.costs._density import density
+from jaxprune.costs._relative_entropy import relative_entropy
 from jaxprune.schedules._ramps import cubic_ramp
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -150,12 +151,13 @@ def _check_cost(call: str, cost: Any) -> None:
 
 
 def check_bound_cost(call: str, cost: Any) -> None:
-    """Refuse a cost that is no function, and `density` without parameters."""
+    """Refuse a cost that is no function, and what makes one, without parameters."""
     _check_cost(call, cost)
-    if cost is density:
+    if cost is density or cost is relative_entropy:
+        name = cost.__name__
         raise TypeError(
-            f"`{call}(cost=density)`: `density` makes a cost out of parameters. Pass "
-            "`density(params)`."
+            f"`{call}(cost={name})`: `{name}` makes a cost out of parameters. Pass "
+            f"`{name}(params)`."
         )
 
 

@@ -43,9 +43,10 @@ def weighted(cost: Cost, weight: float | jax.Array) -> Budget:
     `weight = lambda * n` for n selected weights.
 
     Args:
-      cost: `keep_ratios -> float32 scalar`, a fraction of the dense cost.
-      weight: what the dense network adds to the loss, in units of the loss; at
-        least 0; a number or an array of shape ().
+      cost: `keep_ratios -> float32 scalar`, a fraction of the dense cost, or another
+        penalty such as `costs.relative_entropy`, in nats.
+      weight: in units of the loss per unit of the cost, so of a fraction what the dense
+        network adds to the loss; at least 0; a number or an array of shape ().
 
     Returns:
       A budget whose state is `()`.

@@ -29,3 +29,9 @@ def test_unlimited_has_no_penalty():
 def test_a_weight_out_of_range_is_refused(weight):
     with pytest.raises(ValueError, match="weight="):
         jaxprune.weighted(_only, weight)
+
+
+@pytest.mark.parametrize("make", [jaxprune.density, jaxprune.costs.relative_entropy])
+def test_what_makes_a_cost_is_none(make):
+    with pytest.raises(TypeError, match=rf"Pass `{make.__name__}\(params\)`"):
+        jaxprune.weighted(make, 0.1)
