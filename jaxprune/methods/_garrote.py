@@ -71,7 +71,7 @@ from jaxprune.masks._counts import (
     traced_keep,
 )
 from jaxprune.masks._distributions import global_
-from jaxprune.masks._from_scores import floor_masks, layers_of, plan
+from jaxprune.masks._from_scores import layers_of, plan
 from jaxprune.masks._k_largest import kth_largest
 from jaxprune.methods._weights import (
     Network,
@@ -283,38 +283,9 @@ def _scores(net: Network, variables) -> dict[str, jax.Array]:
 
 
 def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _Cut]:
-    """Return where each leaf is cut if `count` weights are kept.
-
-    c is the largest score that is not kept; weights that equal it are 0 by continuity.
-    A layer whose minimum lies below c is cut at the largest score beyond the minimum,
-    whatever s_l is.
-    """
+    """Return where each leaf is cut if `count` weights are kept."""
     scores = _scores(net, variables)
-    floors = net.floors(min_keep_ratio)
-    common = _cut_at(scores, count)
-    cut = {n: jnp.broadcast_to(common, x.shape) for n, x in variables.items()}
-    free = {n: jnp.ones(x.shape, bool) for n, x in variables.items()}
-
-    def with_floors():
-        least = floor_masks(
-            scores,
-            min_keep_ratio=min_keep_ratio,
-            layers=net.layers,
-            alive=net.alive,
-            call=net.call,
-        )
-        ranked = {n: jnp.where(least[n], jnp.inf, x) for n, x in scores.items()}
-        common = _cut_at(ranked, count)
-        free = _enough(net, scores, common, floors)
-        beyond = {n: jnp.where(least[n], 0, x) for n, x in scores.items()}
-        own = {n: jnp.max(beyond[n], layer_axes(x)) for n, x in net.leaves.items()}
-        return {n: jnp.where(free[n], common, x) for n, x in own.items()}, free
-
-    if any(floors.values()):
-        # Hardly ever does a minimum matter, and ranking once more costs as much again.
-        enough = _enough(net, scores, common, floors)
-        met = jnp.all(jnp.stack([jnp.all(x) for x in enough.values()]))
-        cut, free = jax.lax.cond(met, lambda: (cut, enough), with_floors)
+    cut, free = _levels(net, scores, count, min_keep_ratio)
     mass = {
         name: jnp.where(free[name], _mass(leaf, scores[name], cut[name]), 0)
         for name, leaf in net.leaves.items()
@@ -331,6 +302,34 @@ def _cuts(net: Network, variables, count: Count, min_keep_ratio) -> dict[str, _C
         )
         for name, leaf in net.leaves.items()
     }
+
+
+def _levels(net: Network, scores, count: Count, min_keep_ratio):
+    """Return the score at which each layer is cut, and whether it is the common one.
+
+    c is the largest score that is not kept; weights that equal it are 0 by continuity.
+    A layer that would keep less than its minimum is cut at the largest score beyond
+    it, whatever s_l is.
+    """
+    floors = net.floors(min_keep_ratio)
+    common = _cut_at(scores, count)
+    enough = _enough(net, scores, common, floors)
+    cut = {n: jnp.broadcast_to(common, x.shape) for n, x in enough.items()}
+
+    def with_floors():
+        least = net.least(scores, min_keep_ratio)
+        ranked = {n: jnp.where(least[n], jnp.inf, x) for n, x in scores.items()}
+        common = _cut_at(ranked, count)
+        free = _enough(net, scores, common, floors)
+        beyond = {n: jnp.where(least[n], 0, x) for n, x in scores.items()}
+        own = {n: jnp.max(beyond[n], layer_axes(x)) for n, x in net.leaves.items()}
+        return {n: jnp.where(free[n], common, x) for n, x in own.items()}, free
+
+    if not any(floors.values()):
+        return cut, enough
+    # Hardly ever does a minimum matter, and ranking once more costs as much again.
+    met = jnp.all(jnp.stack([jnp.all(x) for x in enough.values()]))
+    return jax.lax.cond(met, lambda: (cut, enough), with_floors)
 
 
 def _cut_at(scores: dict[str, jax.Array], count: Count) -> jax.Array:

@@ -89,6 +89,18 @@ class Network(NamedTuple):
         )
         return fill(self.params, kept, self.where)
 
+    def least(
+        self, scores: Mapping[str, jax.Array], min_keep_ratio: Any
+    ) -> dict[str, jax.Array]:
+        """Return, by leaf, the masks of what each layer keeps at minimum."""
+        return floor_masks(
+            scores,
+            min_keep_ratio=min_keep_ratio,
+            layers=self.layers,
+            alive=self.alive,
+            call=self.call,
+        )
+
     def above_threshold(
         self,
         kept: Mapping[str, jax.Array],
@@ -103,13 +115,7 @@ class Network(NamedTuple):
           min_keep_ratio: see `scored_masks`.
         """
         refuse_nan(self.call, scores)
-        floors = floor_masks(
-            scores,
-            min_keep_ratio=min_keep_ratio,
-            layers=self.layers,
-            alive=self.alive,
-            call=self.call,
-        )
+        floors = self.least(scores, min_keep_ratio)
         alive = self.alive
         found = {name: mask | floors[name] for name, mask in kept.items()}
         found = {

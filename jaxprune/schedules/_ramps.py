@@ -13,9 +13,9 @@ from jaxprune.base._checks import (
     check_non_negative,
     check_positive,
     check_positive_int,
-    is_one_number,
     is_static_number,
 )
+from jaxprune.masks._counts import exact_keep_ratio
 
 # The multiples of the golden ratio modulo 1, in units of 2**-32.
 _GOLDEN = 2654435769
@@ -98,31 +98,22 @@ def geometric_ramp(
       >>> [round(float(ramp(t)), 4) for t in (0, 5, 10, 20)]
       [0.0, 0.5, 0.75, 0.75]
     """
-    _check_sparsity("geometric_ramp", sparsity)
+    if isinstance(sparsity, jax.core.Tracer):
+        log_end = jnp.log1p(-sparsity)
+    else:
+        log_end = math.log(exact_keep_ratio("geometric_ramp", sparsity))
     steps = check_positive_int("geometric_ramp", "steps", steps)
     check_positive("geometric_ramp", "power", power)
     check_non_negative("geometric_ramp", "variation", variation)
-    traced = isinstance(sparsity, jax.core.Tracer)
 
     def schedule(step):
         left = 1 - jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0, 1)
-        kept = jnp.log1p(-sparsity) if traced else math.log1p(-float(sparsity))
         weyl = jnp.asarray(step).astype(jnp.uint32) * np.uint32(_GOLDEN)
         varied = variation * jnp.sqrt(left) * weyl.astype(jnp.float32) / 2.0**32
-        fallen = 1 - jnp.exp(jnp.minimum(kept * (1 - left**power) + varied, 0))
+        fallen = 1 - jnp.exp(jnp.minimum(log_end * (1 - left**power) + varied, 0))
         return jnp.where(left > 0, fallen, jnp.asarray(sparsity, jnp.float32))
 
     return schedule
-
-
-def _check_sparsity(call: str, sparsity: Any) -> None:
-    if isinstance(sparsity, jax.core.Tracer):
-        return
-    if not is_one_number(sparsity) or not 0 <= float(sparsity) < 1:
-        raise ValueError(
-            f"`{call}(sparsity={sparsity!r})`: the fraction of zeros must be in [0, 1)."
-            " For 95 % zeros pass 0.95."
-        )
 
 
 def fine_tuning(peak: float, steps: int, *, restart: float = 2 / 3) -> optax.Schedule:
