@@ -41,6 +41,7 @@ from jaxprune.costs import density as density
 from jaxprune.masks import apply_masks as apply_masks
 from jaxprune.masks import nonzero_masks as nonzero_masks
 from jaxprune.masks import top_k_masks as top_k_masks
+from jaxprune.methods import channel_garrote as channel_garrote
 from jaxprune.methods import dsa as dsa
 from jaxprune.methods import garrote as garrote
 from jaxprune.methods import global_magnitude as global_magnitude
@@ -93,6 +94,7 @@ __all__ = [
     "base",
     "budgets",
     "by_name",
+    "channel_garrote",
     "channels",
     "check",
     "costs",

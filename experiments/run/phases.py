@@ -290,7 +290,7 @@ def _finish_channels(setting, plan, network, state, record):
     masks = plan.allocate(state)
     record.channels = channels.as_json(masks)
     record.result = result_of(state)
-    networks = [(state.params, state.batch_stats)]
+    networks = [(final_weights(plan, state, masks), state.batch_stats)]
     if setting.config.phases.rewind:
         start = initial(setting, record)
         networks.append((start.params, start.batch_stats))
@@ -298,6 +298,13 @@ def _finish_channels(setting, plan, network, state, record):
     final = _measured_compact(setting, Left(small, *cut[0]), int(state.step), record)
     record.points.append({k: v for k, v in final.items() if k != "layers"})
     return Left(small, *cut[-1]), final
+
+
+def final_weights(plan: Plan, state: TrainState, masks: Any) -> Any:
+    """Return the weights that are cut: of a method with soft gates, times the gates."""
+    if not isinstance(plan.pruner, jaxprune.ChannelPruner):
+        return state.params
+    return plan.pruner.final_weights(state.params, state.variables, masks)
 
 
 def _measured(setting, network, state, masks) -> dict[str, Any]:

@@ -447,8 +447,11 @@ def _cut_channels(part: _Part, state: TrainState, first: _Part) -> _Part:
     assert plan.allocate is not None
     assert known is not None
     masks = plan.allocate(state)
-    dense = (first if setting.config.phases.rewind else part).weights
-    small, (cut,) = compact(known, setting.evaluator, masks, _one(dense, 0))
+    if setting.config.phases.rewind:
+        dense = _one(first.weights, 0)
+    else:
+        dense = phases.final_weights(plan, state, masks), state.batch_stats
+    small, (cut,) = compact(known, setting.evaluator, masks, dense)
     part.rows[0]["costs"] = known.reached(masks)
     part.rows[0]["layers"] = {
         name: {"size": len(mask), "kept": int(mask.sum())}

@@ -116,6 +116,12 @@ def keep_weights(params: Params, variables: Variables, masks: Masks, /) -> Param
     return keep(params, masks)
 
 
+def same_weights(params: Params, variables: Variables, masks: Masks, /) -> Params:
+    """Return the weights as they are: `ChannelPruner.final_weights` by default."""
+    del variables, masks
+    return params
+
+
 def no_minimum(params: Params, /) -> dict[str, Any]:
     """Return no smallest keep ratios: the default of `Pruner.minimum`."""
     del params
@@ -181,6 +187,10 @@ class ChannelPruner(NamedTuple):
       optimizer: trains the variables if the user gives no other transformation.
       fixed: keep ratios that are given and not learned, by group name, for
         `round_to_limits`; None if there are none.
+      final_weights: `params, variables, channel masks -> params`, the weights of the
+        network when the masks become final, of the shapes they had; by default as they
+        are. What the masks remove need not be zero.
+      limits: limits that the method itself holds; `pruning` takes no others beside.
     """
 
     init: _Init
@@ -189,6 +199,8 @@ class ChannelPruner(NamedTuple):
     graph: Any
     optimizer: optax.GradientTransformation = optax.set_to_zero()
     fixed: Mapping[str, float] | None = None
+    final_weights: _FinalWeights = same_weights
+    limits: tuple[Limit, ...] = ()
 
 
 class _BudgetInit(Protocol):

@@ -20,6 +20,7 @@ from jaxprune.channels._graph import Member as Member
 from jaxprune.channels._graph import Pinned as Pinned
 from jaxprune.channels._graph import trace_channels as trace_channels
 from jaxprune.channels._importance import Importance as Importance
+from jaxprune.channels._importance import channel_norms as channel_norms
 from jaxprune.channels._importance import filter_norms as filter_norms
 from jaxprune.channels._importance import (
     filter_norms_and_scales as filter_norms_and_scales,
@@ -44,6 +45,7 @@ __all__ = [
     "apply_gates",
     "channel_counts",
     "channel_masks",
+    "channel_norms",
     "consumer_masks",
     "filter_norms",
     "filter_norms_and_scales",

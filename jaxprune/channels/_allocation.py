@@ -7,6 +7,9 @@ together.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
 
 from jaxprune.base._checks import check_concrete, round_up
 from jaxprune.base._protocols import Cost, Limit
@@ -21,6 +24,7 @@ from jaxprune.channels._counts import (
 )
 from jaxprune.channels._graph import ChannelGraph, check_graph
 
+_END = 2**31 - 1  # a step at which every schedule has ended
 _TINY = 1e-9  # a keep ratio must be positive; one channel stays anyway
 
 Limits = Limit | Sequence[Limit]
@@ -193,6 +197,31 @@ def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
                 "from a network that diverged."
             )
     return targets
+
+
+def final_bound(limit: Limit) -> float:
+    """Return the bound at which the schedule of a limit ends."""
+    bound: Any = limit.at_most
+    value: Any = bound(jnp.int32(_END)) if callable(bound) else bound
+    return float(value)
+
+
+def check_limits(
+    call: str, graph: ChannelGraph, limits: Limits, fixed: Fixed | None
+) -> tuple[Limit, ...]:
+    """Return limits as a tuple; refuse those that no network of the graph meets."""
+    several = isinstance(limits, Iterable) and not isinstance(limits, Limit)
+    given: Any = tuple(limits) if several else (limits,)
+    if not given:
+        raise ValueError(
+            f"`{call}(limits={limits!r})`: must be a limit or several. Pass "
+            "`at_most(costs.macs(graph), 0.5)`."
+        )
+    ends = [
+        x._replace(at_most=final_bound(x)) if isinstance(x, Limit) else x for x in given
+    ]
+    _bounds(call, graph, ends, _fewest(call, graph, 1, fixed))
+    return given
 
 
 def _bounds(call, graph, limits: Limits, fewest) -> list[tuple[Cost, float]]:

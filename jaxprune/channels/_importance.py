@@ -10,6 +10,8 @@ References:
   Slimming", ICCV 2017, arXiv:1708.06519.
   [PFEC] Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017,
   arXiv:1608.08710.
+  [SSL] Wen et al., "Learning Structured Sparsity in Deep Neural Networks", NeurIPS
+  2016, arXiv:1608.03665.
   [Taylor] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR
   2019, arXiv:1906.10771.
 """
@@ -129,9 +131,49 @@ def filter_norms(graph: ChannelGraph, *, order: int = 1) -> Importance:
     def importance(params):
         leaves = _leaves("filter_norms", params, graph)
         return {
-            name: _mean_power(group, leaves, order) ** (1 / order)
+            name: _mean_power(group, group.makers, leaves, order) ** (1 / order)
             for name, group in graph.groups.items()
         }
+
+    return importance
+
+
+def channel_norms(graph: ChannelGraph, *, name: str = "scale") -> Importance:
+    """Return the importance by the norm of all that makes a channel, scales included.
+
+        b_c = sqrt(mean of w^2)  over all producers and scales of norms [SSL] Eq. (4)
+
+    A filter in front of a norm may have any size, and a scale behind it too: what both
+    weigh together is what weight decay and group lasso make small.
+
+    Args:
+      graph: the channel graph.
+      name: the last part of the names of scales.
+
+    Returns:
+      `params -> {group: (channels,)}`, float32.
+
+    Examples:
+      >>> from jaxprune.channels import trace_channels
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.array([[1.0, -3.0]]), "w2": jnp.array([[2.0], [1.0]])}
+      >>> graph = trace_channels(mlp, params, jnp.ones((1, 1)))
+      >>> channel_norms(graph)(params)["w1:1"].tolist()
+      [1.0, 3.0]
+    """
+    check_graph("channel_norms", graph)
+
+    def is_scale(member):
+        return member.leaf.split("/")[-1] == name
+
+    def importance(params):
+        leaves = _leaves("channel_norms", params, graph)
+        found = {}
+        for group in graph.groups.values():
+            members = (*group.makers, *(m for m in group.members if is_scale(m)))
+            members = tuple(dict.fromkeys(members))
+            found[group.name] = jnp.sqrt(_mean_power(group, members, leaves, 2))
+        return found
 
     return importance
 
@@ -238,9 +280,9 @@ def _leaves(call: str, params, graph) -> Mapping[str, Any]:
     return leaves
 
 
-def _mean_power(group: Group, leaves, order: int) -> jax.Array:
+def _mean_power(group: Group, members, leaves, order: int) -> jax.Array:
     total, count = jnp.zeros(group.size, jnp.float32), 0
-    for member in group.makers:
+    for member in members:
         leaf = leaves.get(member.leaf)
         if leaf is not None:
             total += member.sums(jnp.abs(leaf.astype(jnp.float32)) ** order)

@@ -1,12 +1,18 @@
 """How unevenly a network keeps its weights: a prior on the layers' densities."""
 
+import math
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxprune import tree
 from jaxprune.base._protocols import Cost, Params
+from jaxprune.channels._graph import ChannelGraph
 
 
-def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
+def relative_entropy(
+    params: Params | ChannelGraph, where: tree.Where = tree.kernels
+) -> Cost:
     """Return the relative entropy of the layers' densities to the common one.
 
         D = sum_l n_l (k_l log(k_l / k) + (1 - k_l) log((1 - k_l) / (1 - k))) >= 0
@@ -23,9 +29,14 @@ def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
     probable layer densities a posteriori, and at larger T ones that trust the training
     data less. It is 0 where all layers are equally dense.
 
+    For channels the layers are the groups of a graph, and n_l the weights of the
+    group: a weight between two groups counts half in each.
+
     Args:
-      params: the parameters, possibly abstract: only shapes are used.
-      where: the leaves that count; the selection given to the pruner.
+      params: the parameters, possibly abstract: only shapes are used. Or the graph of
+        their channels.
+      where: the leaves that count; the selection given to the pruner. Not read for a
+        graph.
 
     Returns:
       `keep_ratios -> float32 scalar`. Keep ratios are float32 in [0, 1] of shape () or
@@ -45,7 +56,10 @@ def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
       >>> round(float(cost(even)), 4), round(float(cost(uneven)), 4)
       (0.0, 3.4522)
     """
-    sizes = tree.sizes(params, where)
+    if isinstance(params, ChannelGraph):
+        sizes: dict[str, Any] = _weights_of_groups(params)
+    else:
+        sizes = tree.sizes(params, where)
     total = sum(sizes.values())
 
     def cost(keep_ratios):
@@ -64,6 +78,23 @@ def relative_entropy(params: Params, where: tree.Where = tree.kernels) -> Cost:
         )
 
     return cost
+
+
+def _weights_of_groups(graph: ChannelGraph) -> dict[str, float]:
+    """Return how many weights belong to each group, shared out among their axes."""
+    axes: dict[str, set[int]] = {}
+    for group in graph.groups.values():
+        for member in group.members:
+            axes.setdefault(member.leaf, set()).add(member.axis)
+    return {
+        name: sum(
+            math.prod(graph.leaves[m.leaf].shape)
+            * float((m.channels >= 0).mean())
+            / len(axes[m.leaf])
+            for m in group.members
+        )
+        for name, group in graph.groups.items()
+    }
 
 
 def _divergence(ratio, common, size):

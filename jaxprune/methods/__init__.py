@@ -1,5 +1,6 @@
 """The pruning methods: one file each, and files of what several of them share."""
 
+from jaxprune.methods._channel_garrote import channel_garrote as channel_garrote
 from jaxprune.methods._dsa import dsa as dsa
 from jaxprune.methods._dsa import sharpness_schedule as sharpness_schedule
 from jaxprune.methods._garrote import garrote as garrote
@@ -39,6 +40,7 @@ __all__ = [
     "LossFn",
     "Sampler",
     "bernoulli_mask",
+    "channel_garrote",
     "concrete_mask",
     "deterministic_mask",
     "dsa",

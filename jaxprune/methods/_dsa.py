@@ -13,7 +13,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +35,7 @@ from jaxprune.channels._counts import (
 from jaxprune.channels._gates import GatePlan, apply_gates, plan_gates
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._importance import Importance, filter_norms, norm_scales
+from jaxprune.methods._channel_rows import Rows
 from jaxprune.methods._keep_probabilities import (
     Sampler,
     bernoulli_mask,
@@ -131,7 +132,7 @@ def dsa(
     parts = _Parts(
         graph=graph,
         plan=plan,
-        layout=_Layout(tuple(plan.sizes), tuple(plan.sizes.values())),
+        rows=Rows("dsa", tuple(plan.sizes), tuple(plan.sizes.values())),
         importance=_published(graph) if importance is None else importance,
         sharpness=sharpness if callable(sharpness) else lambda step: sharpness,
         sampler=sampler,
@@ -153,43 +154,12 @@ def dsa(
     return ChannelPruner(init, apply, masks, graph, optimizer, given)
 
 
-class _Layout(NamedTuple):
-    """Groups of several sizes as the rows of one matrix, padded at the end."""
-
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def valid(self) -> np.ndarray:
-        """Bool, shape (groups, largest size): False for padding."""
-        return np.arange(max(self.sizes))[None] < np.array(self.sizes)[:, None]
-
-    def pad(self, scores: Mapping[str, Any]) -> jax.Array:
-        """Return scores by group as float32, shape (groups, largest size)."""
-        rows = []
-        for name, size in zip(self.names, self.sizes, strict=True):
-            if jnp.shape(scores[name]) != (size,):
-                raise ValueError(
-                    f"`dsa(importance=...)`: what it returns for group {name!r} must "
-                    f"have shape ({size},), one number for each channel, got "
-                    f"{jnp.shape(scores[name])}. `channels.filter_norms(graph)` "
-                    "returns such scores."
-                )
-            rows.append(jnp.pad(scores[name], (0, max(self.sizes) - size)))
-        return jnp.stack(rows).astype(jnp.float32)
-
-    def unpad(self, rows: jax.Array) -> dict[str, jax.Array]:
-        """Return the rows of a matrix by group, without padding."""
-        pairs = zip(self.names, self.sizes, strict=True)
-        return {name: rows[i, :size] for i, (name, size) in enumerate(pairs)}
-
-
 class _Parts(NamedTuple):
     """What the functions of the pruner share."""
 
     graph: ChannelGraph
     plan: GatePlan
-    layout: _Layout
+    rows: Rows
     importance: Importance
     sharpness: Callable[[Any], Any]
     sampler: Sampler
@@ -198,20 +168,20 @@ class _Parts(NamedTuple):
 
 
 def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
-    layout = parts.layout
+    rows = parts.rows
     ratios = _ratios(parts, variables)
-    stacked = jnp.stack([ratios[name] for name in layout.names])
-    scores = layout.pad(parts.importance(params))
+    stacked = jnp.stack([ratios[name] for name in rows.names])
+    scores = rows.pad(parts.importance(params))
     probabilities, _ = keep_probabilities(
         stacked,
         scores,
         parts.sharpness(0 if step is None else step),
         floor=parts.floor,
-        valid=jnp.asarray(layout.valid),
+        valid=jnp.asarray(rows.valid),
     )
-    sizes = jnp.array(layout.sizes)
-    kept = most_important(scores, _counts(stacked, sizes), layout.valid)
-    gates = layout.unpad(parts.sampler(key, probabilities, kept))
+    sizes = jnp.array(rows.sizes)
+    kept = most_important(scores, _counts(stacked, sizes), rows.valid)
+    gates = rows.unpad(parts.sampler(key, probabilities, kept))
     return Pruned(apply_gates(parts.plan, params, gates), ratios)
 
 
@@ -240,7 +210,7 @@ def _ratios(parts: _Parts, variables) -> dict[str, jax.Array]:
         name: jnp.float32(parts.held[name])
         if name in parts.held
         else jax.nn.sigmoid(variables[name])
-        for name in parts.layout.names
+        for name in parts.rows.names
     }
 
 

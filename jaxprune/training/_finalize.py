@@ -14,10 +14,9 @@ from jaxprune import tree
 from jaxprune.base._final import FinalReport, PruningWarning
 from jaxprune.base._protocols import ChannelPruner, Cost, KeepRatios, Limit, Params
 from jaxprune.budgets._result import Result
-from jaxprune.channels._allocation import round_to_limits, within
+from jaxprune.channels._allocation import final_bound, round_to_limits, within
 from jaxprune.channels._gates import apply_gates, plan_gates
 
-_END = 2**31 - 1  # a step at which every schedule has ended
 _NOTHING = 1e-6  # of the sum of the magnitudes of a layer
 _FAR = 1.5  # a cut by a larger factor changes the network that was trained
 
@@ -58,11 +57,7 @@ class FinalLimit(NamedTuple):
 
 def final_limits(limits: Sequence[Limit]) -> list[FinalLimit]:
     """Return the limits with the bounds at which their schedules end."""
-    final = []
-    for name, cost, bound in ((x.name, x.cost, x.at_most) for x in limits):
-        value: Any = bound(jnp.int32(_END)) if callable(bound) else bound
-        final.append(FinalLimit(name, cost, float(value)))
-    return final
+    return [FinalLimit(x.name, x.cost, final_bound(x)) for x in limits]
 
 
 def decide(
@@ -118,6 +113,7 @@ def _decide_channels(
             fixed=pruner.fixed,
         )
     masks = pruner.masks(params, variables, counts=counts)
+    params = pruner.final_weights(params, variables, masks)
     kept = {name: float(np.mean(np.asarray(mask))) for name, mask in masks.items()}
     own = sum(wanted.get(n, 1.0) * sizes[n] for n in sizes) / sum(sizes.values())
     emptied = tuple(name for name, ratio in kept.items() if ratio == 0)

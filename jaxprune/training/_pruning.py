@@ -342,7 +342,8 @@ class Pruning:
         counts = {name: float(budget[name]) for name in ("step", "twice", "one")}
         check_trained(call, params, variables, **counts)
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
-        limits = final_limits(self._bound(params, pruned.keep_ratios))
+        held = self.pruner.limits if isinstance(self.pruner, ChannelPruner) else ()
+        limits = final_limits((*self._bound(params, pruned.keep_ratios), *held))
         decision = decide(
             self.pruner,
             params,
@@ -505,6 +506,11 @@ def pruning(
                 "the method removes channels. Limit a cost of the graph, such as "
                 "`costs.parameters(graph)`."
             )
+    if limits and channels and pruner.limits:
+        raise ValueError(
+            f"`pruning(pruner, {limits[0]!r})`: the method holds its limits itself. "
+            "Give them to its factory alone."
+        )
     if solver is None:
         solver = _default_solver(pruner, channels) if limits else _no_limits
     return Pruning(pruner=pruner, limits=limits, solver=solver, seed=seed)

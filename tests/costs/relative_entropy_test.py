@@ -71,3 +71,23 @@ def test_stacked_layers_count_one_by_one():
 def test_other_sites_are_refused():
     with pytest.raises(ValueError, match=r"b/kernel.*a/kernel"):
         relative_entropy(PARAMS)({"a/kernel": jnp.float32(1)})
+
+
+def test_the_weights_of_a_group_of_channels_are_those_that_it_touches():
+    def mlp(params, x):
+        return jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"]
+
+    params = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 10)), "c": jnp.ones((10, 2))}
+    graph = jaxprune.trace_channels(mlp, params, jnp.ones((1, 3)))
+    # Half of the 80 weights between both groups belongs to each.
+    sizes = dict(zip(graph.groups, (3 * 8 + 40, 40 + 10 * 2), strict=True))
+    ratios = dict(zip(graph.groups, (0.5, 0.9), strict=True))
+    common = sum(n * ratios[g] for g, n in sizes.items()) / sum(sizes.values())
+    want = sum(
+        n * (k * math.log(k / common) + (1 - k) * math.log((1 - k) / (1 - common)))
+        for k, n in zip(ratios.values(), sizes.values(), strict=True)
+    )
+    got = relative_entropy(graph)({n: jnp.float32(k) for n, k in ratios.items()})
+    assert float(got) == pytest.approx(want, rel=1e-5)
+    with pytest.raises(ValueError, match="keep ratios of"):
+        relative_entropy(graph)({"a": jnp.float32(0.5)})

@@ -118,6 +118,9 @@ def test_importances_are_what_they_say():
     near(both, scale * filters)
     square = channels.filter_norms(graph, order=2)(params)[name]
     near(square, jnp.sqrt(jnp.mean(block["conv1"]["kernel"] ** 2, axis=(0, 1, 2))))
+    # Filters of nine weights for each of 16 inputs, and one scale.
+    whole = (9 * 16 * square**2 + scale**2) / (9 * 16 + 1)
+    near(channels.channel_norms(graph)(params)[name], jnp.sqrt(whole))
     # Of a residual stream the first norm counts, and all four filters.
     stream = "params/conv0/kernel:3"
     near(channels.norm_scales(graph)(params)[stream], params["bn0"]["scale"])
