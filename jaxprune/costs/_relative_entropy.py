@@ -99,7 +99,7 @@ def _weights_of_groups(graph: ChannelGraph) -> dict[str, float]:
 
 def _divergence(ratio, common, size):
     """Return the relative entropy of two Bernoulli distributions, in nats."""
-    least = 0.5 * max(jnp.size(ratio), 1) / size
+    least = 0.5 * jnp.size(ratio) / size
 
     def term(p, q):
         return p * (jnp.log(jnp.maximum(p, least)) - jnp.log(jnp.maximum(q, least)))

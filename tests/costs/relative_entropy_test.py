@@ -59,6 +59,21 @@ def test_derivatives_are_finite_where_layers_are_empty_or_whole(ends):
     assert all(np.isfinite(float(x)) for x in slopes.values())
 
 
+def test_the_derivative_of_an_empty_layer_has_the_logarithm_of_half_a_weight():
+    ratios = {"a/kernel": jnp.float32(0), "b/kernel": jnp.float32(0.5)}
+    slopes = jax.grad(relative_entropy(PARAMS))(ratios)
+    # k_l log(k_l / k) without the derivative of the logarithm, which is held.
+    want = 600 * (math.log(0.5 / 600) - math.log(0.2 / 0.8) - 1)
+    assert float(slopes["a/kernel"]) == pytest.approx(want, rel=1e-5)
+    where = jaxprune.selection(stacked="*")
+    params = {"kernel": jnp.ones((3, 20, 10))}
+    slopes = jax.grad(relative_entropy(params, where))(
+        {"kernel": jnp.array([0.0, 0.2, 0.4])}
+    )
+    want = 200 * (math.log(0.5 / 200) - math.log(0.2 / 0.8) - 1)
+    assert float(slopes["kernel"][0]) == pytest.approx(want, rel=1e-5)
+
+
 def test_stacked_layers_count_one_by_one():
     where = jaxprune.selection(stacked="blocks/*")
     stacked = relative_entropy({"blocks": {"kernel": jnp.ones((2, 20, 20))}}, where)
