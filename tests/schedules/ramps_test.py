@@ -1,5 +1,7 @@
 """Ramps, and the learning rate of fine-tuning."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +14,12 @@ def test_cubic_ramp_equals_the_equation(step):
     ramp = schedules.cubic_ramp(1.0, 0.05, begin_step=10, end_step=20)
     want = reference.cubic_ramp(step, 1.0, 0.05, 10, 20)
     np.testing.assert_allclose(ramp(step), want, rtol=1e-6)
+
+
+def test_cubic_ramp_may_begin_at_once():
+    ramp = schedules.cubic_ramp(1.0, 0.05, begin_step=0, end_step=4)
+    want = [reference.cubic_ramp(t, 1.0, 0.05, 0, 4) for t in range(6)]
+    np.testing.assert_allclose([ramp(t) for t in range(6)], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("begin", "end"), [(-1, 5), (5, 5), (6, 5)])
@@ -52,6 +60,28 @@ def test_geometric_ramp_equals_the_equation():
         want = 1 - min(1, 0.02 ** (1 - left**2) * varied)
         assert float(ramp(t)) == pytest.approx(want, abs=2e-6)
     assert float(ramp(100)) == np.float32(0.98)
+
+
+def test_geometric_ramp_ends_at_the_sparsity_itself():
+    """To the last digit, of which the logarithm of what is kept loses some."""
+    for sparsity in np.linspace(0.005, 0.995, 40):
+        ramp = schedules.geometric_ramp(sparsity, 3)
+        assert float(ramp(3)) == float(ramp(4)) == np.float32(sparsity)
+
+
+def test_geometric_ramp_takes_a_traced_sparsity_and_has_its_derivative():
+    def value(sparsity, step):
+        return schedules.geometric_ramp(sparsity, 10, power=1.5, variation=0)(step)
+
+    steps = jnp.array([-3, 0, 1, 5, 9, 10, 40])
+    got, slopes = jax.jit(jax.vmap(jax.value_and_grad(value), (None, 0)))(0.9, steps)
+    fallen = 1 - (1 - np.clip(np.asarray(steps) / 10, 0, 1)) ** 1.5
+    np.testing.assert_allclose(got, 1 - 0.1**fallen, atol=1e-6)
+    # At the start and before, where the size is held at 1, either side's will do.
+    np.testing.assert_allclose(
+        slopes[2:], (fallen * 0.1 ** (fallen - 1))[2:], rtol=1e-5
+    )
+    assert np.all(np.isfinite(slopes))
 
 
 def test_geometric_ramp_varies_above_the_size_and_never_below():
