@@ -158,6 +158,14 @@ def test_keep_ratios_sum_to_the_size_and_so_do_their_derivatives(params):
     assert all(abs(float(x)) < 1e-6 for x in slopes.values())
 
 
+def test_shares_are_trained_by_adam_at_a_hundredth():
+    optimizer = jaxprune.garrote(sparsity=0.9, steps=1).optimizer
+    grads = {"kernel": jnp.float32(-4.0)}
+    updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+    # The first step of Adam is its learning rate whatever the gradient.
+    assert float(updates["kernel"]) == pytest.approx(0.01, rel=1e-5)
+
+
 def test_shares_do_not_depend_on_the_scale_of_a_layer(params):
     pruner = jaxprune.garrote(sparsity=0.9, steps=1)
     scaled = params | {"b": {"kernel": 100 * params["b"]["kernel"]}}
@@ -190,6 +198,27 @@ def test_a_layer_at_its_minimum_keeps_its_largest_and_has_no_derivative(params):
     assert float(slopes["b/kernel"]) == 0
     # The one layer that is free holds the size by itself.
     assert float(slopes["a/kernel"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_minimum_that_is_just_met_changes_nothing(params):
+    """The layer is cut where the others are, and its share keeps its derivative."""
+    free = jaxprune.garrote(sparsity=0.9, steps=1, min_keep_ratio=0)
+    kept = np.count_nonzero(
+        free.apply(params, _variables(), step=1).params["b"]["kernel"]
+    )
+    held = jaxprune.garrote(
+        sparsity=0.9, steps=1, min_keep_ratio={"b/*": kept / 600, "*": 0}
+    )
+
+    def loss(variables, pruner):
+        seen = pruner.apply(params, variables, step=1).params
+        return jnp.sum(jnp.sin(seen["b"]["kernel"])), seen
+
+    want_slopes, want = jax.grad(loss, has_aux=True)(_variables(), free)
+    slopes, seen = jax.grad(loss, has_aux=True)(_variables(), held)
+    for name in NAMES:
+        np.testing.assert_array_equal(seen[name[0]]["kernel"], want[name[0]]["kernel"])
+        assert float(slopes[name]) == float(want_slopes[name]) != 0
 
 
 def test_stacked_layers_are_pruned_as_unrolled_ones(rng):
@@ -236,17 +265,41 @@ def test_the_final_weights_are_those_of_the_last_step(params):
 
 
 def test_layers_without_a_weight_left_come_back(params):
-    """The share of an emptied layer moves, and its latent weights learn."""
+    """Of a layer that was just emptied the share moves, and latent weights learn."""
+    pruner = jaxprune.garrote(sparsity=0.95, steps=1, min_keep_ratio=0)
+    units = {n: np.abs(w) / np.std(w) for n, w in _weights(params).items()}
+    cut = np.sort(units["a/kernel"], axis=None)[-91]
+    share = np.log(np.max(units["b/kernel"]) / cut) + 0.05
+    variables = {"a/kernel": jnp.float32(0), "b/kernel": jnp.float32(share)}
+
+    def loss(variables, params):
+        seen = pruner.apply(params, variables, step=1).params
+        square = jnp.sum(seen["a"]["kernel"] ** 2)  # all of it is the fault of layer a
+        return square + jnp.sum(seen["b"]["kernel"])
+
+    assert float(pruner.apply(params, variables, step=1).keep_ratios["b/kernel"]) == 0
+    slopes, weights = jax.grad(loss, (0, 1))(variables, params)
+    np.testing.assert_array_equal(weights["b"]["kernel"], 1)
+    relative = np.minimum(cut / units["a/kernel"], 1)
+    theta = np.where(relative < 1, _weights(params)["a/kernel"], 0)
+    slope = np.sum(-8 * theta**2 * (1 - relative**4) * relative**4)
+    near = {
+        n: np.sum((u > x * np.exp(-0.25)) & (u <= x * np.exp(0.25)))
+        for (n, u), x in zip(units.items(), (cut, cut * np.exp(share)), strict=True)
+    }
+    want = slope * near["b/kernel"] / sum(near.values())
+    assert want < 0
+    assert float(slopes["b/kernel"]) == pytest.approx(-want, rel=1e-4)
+    assert float(slopes["a/kernel"]) == pytest.approx(want, rel=1e-4)
+
+
+def test_layers_far_below_the_threshold_have_no_derivative(params):
     pruner = jaxprune.garrote(sparsity=0.95, steps=1, min_keep_ratio=0)
     variables = {"a/kernel": jnp.float32(0), "b/kernel": jnp.float32(1.5)}
-
-    def loss(variables):
-        seen = pruner.apply(params, variables, step=1).params
-        return jnp.sum(seen["a"]["kernel"] ** 2)  # all of it is the fault of layer a
-
-    seen = pruner.apply(params, variables, step=1)
-    assert float(seen.keep_ratios["b/kernel"]) == 0
-    assert all(np.isfinite(float(x)) for x in jax.grad(loss)(variables).values())
+    ratio = lambda v: pruner.apply(params, v, step=1).keep_ratios["b/kernel"]
+    value, slopes = jax.value_and_grad(ratio)(variables)
+    assert float(value) == 0
+    assert all(float(x) == 0 for x in slopes.values())
 
 
 def test_a_prior_pulls_uneven_layers_together(params):
