@@ -249,7 +249,7 @@ def _children(trainable: Any) -> tuple[list[str], list[Any], Any]:
     paths, structure = jax.tree_util.tree_flatten_with_path(
         trainable, is_leaf=lambda x: x is not trainable
     )
-    names = [jax.tree_util.keystr(path[:1], simple=True) for path, _ in paths]
+    names = [jax.tree_util.keystr(path, simple=True) for path, _ in paths]
     return names, [child for _, child in paths], structure
 
 

@@ -273,6 +273,14 @@ def test_the_report_of_finalize_names_what_is_emptied(params):
     assert "emptied" in str(report)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_finalize_of_no_weight_and_of_one(number):
+    params = {"kernel": jnp.ones((1, 1))} if number else {}
+    report = jaxprune.finalize(*_run(_lats(), params, 2)).report
+    assert report.keep_ratio == number
+    assert report.emptied == ()
+
+
 def test_finalize_refuses_the_state_of_other_parameters(params):
     trained, state = _run(_lats(), params)
     with pytest.raises(ValueError, match=r"`finalize.*'b/kernel', which the param"):

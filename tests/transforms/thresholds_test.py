@@ -208,7 +208,11 @@ def test_bad_input_is_refused():
     ],
     ids=["ltp", "ltp_as_published", "str"],
 )
-def test_variables_of_another_method_are_refused(other, params):
+@pytest.mark.parametrize("sign", [None, -1])
+def test_variables_of_another_method_are_refused(other, sign, params):
+    """Also where the mean of the weights themselves is below zero."""
+    if sign is not None:
+        params = jax.tree.map(lambda w: sign * jnp.abs(w), params)
     optimizer = jaxprune.reach_keep_ratio(
         optax.sgd(0.1), other, keep_ratio=0.2, shape=SHAPES["linear"]
     )
