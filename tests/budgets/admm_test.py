@@ -431,6 +431,18 @@ def test_the_published_alternation_lowers_the_cost():
     assert all(float(v) < 5 for v in theta.values())
 
 
+@pytest.mark.parametrize(("ratio", "sign"), [(0.0, -1), (1.0, 1)])
+def test_the_published_alternation_takes_empty_and_whole_sites(ratio, sign):
+    """They count as a millionth from the end, of which the logit is finite."""
+    budget = jaxprune.admm_as_published(_limit(COST, 0.5))
+    ratios = {"a": jnp.float32(ratio)}
+    state = budget.update(ratios, budget.init(ratios))
+    # Single precision has a hundredth of a millionth left below one.
+    assert float(state.y[0]) == pytest.approx(sign * np.log(1e6 - 1), rel=2e-3)
+    value, slopes = jax.value_and_grad(budget.penalty)(ratios, state)
+    chex.assert_tree_all_finite((state, value, slopes))
+
+
 def test_an_emptied_site_is_pulled_back_and_winds_nothing_up():
     like = {"a": jnp.float32(1), "b": jnp.float32(1)}
     cost = lambda k: (k["a"] + k["b"]) / 2

@@ -107,6 +107,16 @@ def test_a_rate_or_multiplier_that_is_not_positive_is_refused(argument):
         jaxprune.dual_ascent(_limit(0.5), **{argument: 0.0})
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_multiplier_beyond_the_bounds_is_refused(sign):
+    edge = np.exp(20.0 * sign)
+    near, beyond = edge * (1 - sign * 1e-3), edge * (1 + sign * 1e-3)
+    state = jaxprune.dual_ascent(_limit(0.5), init_multiplier=near).init(LIKE)
+    assert float(state.log_multiplier[0]) == pytest.approx(20.0 * sign, abs=2e-3)
+    with pytest.raises(ValueError, match=r"init_multiplier=.*must be between 2\.1e-09"):
+        jaxprune.dual_ascent(_limit(0.5), init_multiplier=beyond)
+
+
 def test_damping_shortens_the_swing_past_the_limit():
     """min (k - 1)^2 / 2 s.t. k <= 0.3 with a slow k: plain dual ascent overshoots."""
 
