@@ -222,6 +222,16 @@ def test_a_weight_that_starts_at_zero_learns():
     np.testing.assert_array_equal(optax.apply_updates(w, updates), [0.75, 0.0])
 
 
+def test_thresholds_are_trained_by_sgd_at_a_tenth_and_stay_above_zero():
+    optimizer = jaxprune.soft_thresholding().optimizer
+    values = {"a": jnp.float32(0.5), "b": jnp.float32(0.125)}
+    grads = {"a": jnp.float32(2.0), "b": jnp.float32(2.0)}
+    updates, _ = optimizer.update(grads, optimizer.init(values), values)
+    moved = optax.apply_updates(values, updates)
+    assert float(moved["a"]) == pytest.approx(0.5 - 0.1 * 2)
+    assert float(moved["b"]) == 0
+
+
 def test_a_negative_threshold_is_refused():
     with pytest.raises(ValueError, match=r"`lats\(threshold=-0.1\)`: .*at least 0"):
         lats(optax.sgd(0.1), threshold=-0.1)
