@@ -79,6 +79,36 @@ def test_the_projection_is_the_nearest_affordable_point(seed, n, m):
         assert np.all(np.asarray(ours.multipliers) * -over < close)
 
 
+def test_projections_of_far_targets_meet_the_conditions_of_optimality():
+    """Of 300 problems, of which steps past the boundary spoil one in thirty."""
+    rng, n, m = np.random.default_rng(0), 4, 2
+    drawn = [_posynomials(rng, n, m) for _ in range(300)]
+    exponents, amounts = map(np.stack, zip(*drawn, strict=True))
+    low = np.full(n, np.log(1e-4))
+    empty = [np.log(a @ np.exp(e @ low)) for e, a in drawn]
+    limits = np.stack(empty) * rng.uniform(0.05, 0.95, (300, m))
+    targets = 10 * rng.normal(size=(300, n))
+
+    def project(exponents, amounts, limits, target):
+        cost = _log_costs(exponents, amounts)
+        return _budget_projection.project(cost, limits, target, jnp.asarray(low))
+
+    with jax.enable_x64(True):
+        given = map(jnp.asarray, (exponents, amounts, limits, targets))
+        found = jax.tree.map(np.asarray, jax.jit(jax.vmap(project))(*given))
+    for i, (y, price) in enumerate(zip(*found, strict=True)):
+        terms = amounts[i] * np.exp(exponents[i] @ y)
+        over = np.log(terms.sum(1)) - limits[i]
+        slope = y - targets[i] + price @ (terms @ exponents[i] / terms.sum(1)[:, None])
+        assert over.max() < 1e-9
+        assert np.all(price >= 0)
+        assert np.abs(price * over).max() < 1e-9
+        # At a bound the distance may fall beyond it, elsewhere nowhere.
+        slope = np.where(y > -1e-6, np.maximum(slope, 0), slope)
+        slope = np.where(y < low + 1e-6, np.minimum(slope, 0), slope)
+        np.testing.assert_allclose(slope, 0, atol=1e-8)
+
+
 @pytest.mark.parametrize(("limit", "target"), [(-9.0, 0.0), (-1.0, 5000.0)])
 def test_the_projection_stays_between_its_bounds_whatever_is_asked(limit, target):
     """Limits below every cost, and targets too far away to be approached."""
