@@ -258,6 +258,23 @@ def test_what_still_fits_is_added_where_most_is_missing_of_the_target():
     # `c` a third of all, but two thirds of its target.
     wanted, limit = {"c:1": 0.5}, Limit(cost, (10 * 5 + 3 + 2 + 1) / 91)
     assert round_to_limits(graph, wanted, limit) == {"a:1": 5, "b:1": 4, "c:1": 2}
+    # Targets may be exceeded by one factor, here 3/4 of 8, 5 and 3 rounded down.
+    limit = Limit(cost, (10 * 6 + 3 + 2) / 91)
+    assert round_to_limits(graph, wanted, limit) == {"a:1": 6, "b:1": 3, "c:1": 2}
+
+
+def test_a_group_with_a_target_of_zero_gets_what_the_others_leave():
+    _, graph = draw()
+    cost = lambda k: (40 * k["a:1"] + 6 * k["b:1"] + 300 * k["c:1"]) / 346
+    for room, want in ((1 + 3 + 150, (1, 3, 150)), (5 + 6 + 300, (5, 6, 300))):
+        found = round_to_limits(graph, {"a:1": 0.0}, Limit(cost, room / 346))
+        assert tuple(found.values()) == want
+    nothing = dict.fromkeys(graph.groups, 0.0)
+    assert round_to_limits(graph, nothing, Limit(cost, 1.0)) == {
+        "a:1": 40,
+        "b:1": 6,
+        "c:1": 300,
+    }
 
 
 def test_a_limit_must_be_a_number_that_can_be_met():

@@ -146,6 +146,25 @@ def _mlp():
     return params, jaxprune.trace_channels(apply_fn, params, jnp.ones((1, 3)))
 
 
+def test_all_weights_that_make_a_group_must_have_the_shape_that_was_traced():
+    def apply_fn(params, x):
+        return jnp.tanh(x @ params["a"] + x @ params["b"]) @ params["out"]
+
+    kernel = jnp.ones((3, 8))
+    params = {"a": kernel, "b": -2 * kernel, "out": jnp.ones((8, 2))}
+    graph = jaxprune.trace_channels(apply_fn, params, jnp.ones((1, 3)))
+    importance = channels.filter_norms(graph)
+    ((_, norms),) = importance(params).items()
+    np.testing.assert_allclose(norms, 1.5 * np.ones(8), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'b' must have .*\(3, 8\); got none of"):
+        importance({"a": params["a"], "out": params["out"]})
+    with pytest.raises(ValueError, match=r"'b' must have .*\(3, 8\); got \(3, 7\)"):
+        importance({**params, "b": jnp.ones((3, 7))})
+    # What only reads the channels does not count, and may be missing.
+    ((_, alone),) = importance({"a": params["a"], "b": params["b"]}).items()
+    np.testing.assert_array_equal(alone, norms)
+
+
 def test_no_norm_where_the_importance_needs_one_is_refused():
     _, graph = _mlp()
     with pytest.raises(ValueError, match="group 'w1:1' has no member of that name"):
