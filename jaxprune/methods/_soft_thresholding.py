@@ -164,7 +164,7 @@ def soft_thresholding(
     def keep_ratio(leaf, variable, pruned, share, floor):
         del floor
         fall = (variable - jax.lax.stop_gradient(variable)) / share
-        kept = layer_mean(jax.lax.stop_gradient(pruned) != 0, leaf)
+        kept = layer_mean(pruned != 0, leaf)
         return kept - fall.astype(jnp.float32)
 
     return soft_thresholds(

@@ -216,7 +216,7 @@ def _reparameterized(
         above, sigma = excess(leaf, variable)
         smooth = layer_mean(jax.nn.sigmoid(above / (temperature * sigma)), leaf)
         smooth = jnp.maximum(smooth, floor / leaf.layer_size)
-        kept = layer_mean(jax.lax.stop_gradient(pruned) != 0, leaf)
+        kept = layer_mean(pruned != 0, leaf)
         return kept + (smooth - jax.lax.stop_gradient(smooth))
 
     return soft_thresholds(
