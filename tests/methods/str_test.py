@@ -179,6 +179,18 @@ def test_the_scale_of_a_layer_does_not_matter(params, scale):
     assert not any(emptied.params[name]["kernel"].any() for name in "ab")
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e20])
+def test_nor_does_it_where_all_weights_are_below_zero(params, scale):
+    pruner = jaxprune.soft_threshold_reparameterization(init_value=-1.5)
+    ratios = []
+    for factor in (1.0, scale):
+        scaled = jax.tree.map(lambda w, c=factor: -c * jnp.abs(w), params)
+        ratios.append(pruner.apply(scaled, pruner.init(scaled)).keep_ratios)
+    for name, ratio in ratios[0].items():
+        assert 0.05 < float(ratio) < 0.95
+        assert float(ratios[1][name]) == pytest.approx(float(ratio), abs=0.02)
+
+
 def test_little_is_pruned_at_the_start(rng):
     params = {"kernel": jnp.asarray(rng.normal(size=(100, 100)), jnp.float32)}
     pruner = jaxprune.soft_threshold_reparameterization()
