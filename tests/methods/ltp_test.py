@@ -99,6 +99,44 @@ def test_masks_are_the_hard_gate(params):
     assert kept["dense"]["bias"].shape == ()
 
 
+def test_a_weight_at_its_threshold_is_pruned():
+    params = {"kernel": jnp.array([[1.0, 0.0, -1.0, 0.0]])}  # of spread 1/2 exactly
+    pruner = jaxprune.ltp_as_published(min_keep_ratio=0)
+    kept = pruner.masks(params, {"kernel": jnp.float32(1.0)})["kernel"]
+    assert kept.tolist() == [[False] * 4]
+    kept = pruner.masks(params, {"kernel": jnp.float32(0.999)})["kernel"]
+    assert kept.tolist() == [[True, False, True, False]]
+
+
+def test_an_asked_keep_ratio_takes_what_is_farthest_above_its_threshold(params):
+    """In spreads of the layer; a threshold below zero counts as zero."""
+    pruner = jaxprune.ltp_as_published(min_keep_ratio=0)
+    squares = {"conv": 0.25, "dense": -1.0}
+    variables = {f"{layer}/kernel": jnp.float32(x) for layer, x in squares.items()}
+    kept, above = pruner.masks(params, variables, keep_ratio=0.25), {}
+    for layer, square in squares.items():
+        w = np.asarray(params[layer]["kernel"], np.float64)
+        size = np.abs(w) - np.sqrt(max(square, 0))
+        above[layer] = size / np.sqrt(reference.variance_of_magnitudes(w))
+    least = np.sort(np.concatenate([x.ravel() for x in above.values()]))[-28]
+    for layer, scores in above.items():
+        np.testing.assert_array_equal(kept[layer]["kernel"], scores >= least)
+
+
+def test_keep_ratios_count_the_gates_of_weights_that_are_not_yet_pruned(rng):
+    w = rng.normal(size=(8, 6))
+    held = rng.permutation(48).reshape(8, 6) < 12
+    where = jaxprune.selection(masks={"kernel": jnp.asarray(held)})
+    pruner = jaxprune.ltp_as_published(
+        temperature=0.1, init_threshold=0.3, min_keep_ratio=0, where=where
+    )
+    params = {"kernel": jnp.asarray(w, jnp.float32)}
+    ratio = pruner.apply(params, pruner.init(params)).keep_ratios["kernel"]
+    temperature = 0.1 * reference.variance_of_magnitudes(w[held])
+    _, count = reference.ltp_soft_prune(w[held], 0.3, temperature)
+    assert float(ratio) == pytest.approx(count / 48, rel=1e-4)
+
+
 @pytest.mark.parametrize("keep_ratio", [1.0, 0.5, 0.1, 0.05])
 @pytest.mark.parametrize("constant", [False, True])
 def test_asked_keep_ratio_is_met_exactly_ties_included(params, keep_ratio, constant):
