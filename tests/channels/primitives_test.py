@@ -177,6 +177,50 @@ def test_bystanders_let_channels_pass(dtype):
             assert relative_difference(mine, theirs) <= tolerance, name
 
 
+def _scanned(h, step):
+    """Run over time; the first step is the carry."""
+    steps = h.swapaxes(0, 1)
+    carry, stacked = lax.scan(step, steps[0], steps[1:])
+    return h + carry[:, None], stacked
+
+
+# With sizes that are symbolic, of rows and of time.
+SYMBOLIC = {
+    "scan": lambda h: _scanned(h, lambda c, x: (jnp.tanh(c + x), None))[0],
+    "scan that only counts": lambda h: _scanned(h, lambda c, x: (jnp.tanh(c), None))[0],
+    "what a scan stacks": lambda h: _scanned(h, lambda c, x: (x, c))[1],
+    "map over rows": lambda h: lax.map(jnp.tanh, h),
+    "loop over time": lambda h: lax.fori_loop(
+        0, h.shape[1], lambda i, c: c.at[:, i].set(jnp.tanh(h[:, i])), h
+    ),
+    "dynamic_slice of known channels": BYSTANDERS["dynamic_slice of known channels"],
+    "dynamic_update_slice of known channels": BYSTANDERS[
+        "dynamic_update_slice of known channels"
+    ],
+}
+
+
+def test_bystanders_pass_channels_of_arrays_of_symbolic_size():
+    shape = jax.export.symbolic_shape("rows, time, 5", constraints=["time >= 2"])
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    made = {name: pruned(*case(SYMBOLIC[name], jnp.float32)) for name in SYMBOLIC}
+    assert all(graph.groups for graph, *_ in made.values())
+    _, params, _ = case(jnp.tanh, jnp.float32)
+
+    @quick_jit
+    def everything(x):
+        return {
+            name: (small.apply_fn(small.trees[0], x), run(params, x))
+            for name, (_, small, run) in made.items()
+        }
+
+    program = jax.export.export(everything)(x)
+    for shape in ((1, 3, 5), (3, 9, 5)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        for name, (mine, theirs) in program.call(x).items():
+            assert relative_difference(mine, theirs) <= 1e-5, name
+
+
 def test_experts_with_ragged_rows_are_products():
     for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.float64, 1e-12)):
         with jax.enable_x64(dtype == jnp.float64):

@@ -97,6 +97,18 @@ def test_the_classifier_can_be_left_out():
     assert whole.dense - part.dense == 1024 * 1000
 
 
+def test_a_scan_without_steps_costs_nothing_and_what_follows_is_counted():
+    def apply_fn(params, x):
+        h = x @ params["a"]
+        h, _ = jax.lax.scan(lambda h, k: (jnp.tanh(h @ k), None), h, params["none"])
+        return jnp.tanh(h @ params["b"])
+
+    shapes = {"a": (5, 8), "none": (0, 8, 8), "b": (8, 3)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    graph = trace_channels(apply_fn, params, jnp.ones((1, 5)))
+    assert costs.macs(graph).dense == 5 * 8 + 8 * 3
+
+
 def test_leaves_that_do_not_exist_cannot_be_left_out():
     with pytest.raises(ValueError, match="'nowhere'"):
         costs.macs(resnet(), without=["nowhere"])

@@ -91,7 +91,10 @@ def _refuse(atoms, name, axis, rows):
             "of a group together, as channel masks by group name do."
         )
     symbolic = [cause for cause in causes if cause.reason is Reason.SYMBOLIC]
-    remedy = "Leave their group out of the masks."
+    remedy = (
+        "These inputs make another program than the traced ones: trace the function "
+        "with them, or leave the group out of the masks."
+    )
     if symbolic:
         remedy = (
             "The masks are not the cause: with inputs of symbolic size these channels "

@@ -1,6 +1,7 @@
 """Primitives that call other jaxprs: calls, branches and loops."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.evaluate import Evaluation
@@ -113,11 +114,11 @@ def scan(flow: Flow, site: Site, *values: Value) -> list[Value]:
     consts, rest = values[: parts.consts], values[parts.consts :]
     carry = [Value(value.axes) for value in rest[: parts.carry]]
     slices = [_slice_of(flow, value) for value in rest[parts.carry :]]
-    trips = params["length"]
-    flow.trips *= trips
+    trips = flow.trips
+    flow.trips *= params["length"]
     body = equations.called(params["jaxpr"])
     outs = flow.call(body, [*consts, *carry, *slices], "body")
-    flow.trips //= max(trips, 1)
+    flow.trips = trips
     steps = flow.fixed(Reason.LAYERS, "the steps of a scan")
     stacked = [Value((steps, *value.axes)) for value in outs[len(carry) :]]
     return [*join(flow, carry, outs[: len(carry)]), *stacked]
@@ -141,14 +142,14 @@ def run_scan(ev: Evaluation, site: Site, *arrays):
     (frame,) = site.children
 
     def step(carry, slices):
-        outs = ev.run(frame, [*consts, *carry, *slices])
+        outs = ev.run(frame, [*consts, *carry, *slices[0]])
         return outs[: parts.carry], outs[parts.carry :]
 
+    # The second array says how many steps: `length` must not be symbolic.
     carry, stacked = jax.lax.scan(
         step,
         rest[: parts.carry],
-        rest[parts.carry :],
-        length=params["length"],
+        (rest[parts.carry :], jnp.empty((params["length"], 0), bool)),
         reverse=params["reverse"],
         unroll=params["unroll"],
     )

@@ -196,12 +196,13 @@ register("gather", Primitive(gather, small=run_gather, moves=True))
 def _clipped(site: Site, values: Sequence[Value], sizes) -> list[int] | None:
     """Return the known starts of a moving window, which JAX keeps inside its axis."""
     known = (int, np.integer)
-    if not all(isinstance(size, known) for size in (*site.shape(), *sizes)):
-        return None
     clipped = []
     for value, whole, size in zip(values, site.shape(), sizes, strict=True):
+        if size == whole:
+            clipped.append(0)
+            continue
         start = _constant(value)
-        if start is None:
+        if start is None or not (isinstance(whole, known) and isinstance(size, known)):
             return None
         clipped.append(int(np.clip(int(start), 0, whole - size)))
     return clipped
