@@ -147,6 +147,8 @@ class Pruner(NamedTuple):
       optimizer: trains the variables if the user gives no other transformation.
       has_own_size: whether `masks` decides by itself how many weights are kept. If
         False, `masks` needs a `keep_ratio`.
+      states_size: whether the user has stated that number, in the method's arguments.
+        Limits then only lower it; otherwise as much is kept as they allow.
       minimum: `params -> keep ratios`, the smallest with which the masks can end, by
         site. Accepts abstract parameters. Limits below their cost are refused before
         training; {} if the method does not say.
@@ -158,6 +160,7 @@ class Pruner(NamedTuple):
     final_weights: _FinalWeights = keep_weights
     optimizer: optax.GradientTransformation = optax.set_to_zero()
     has_own_size: bool = True
+    states_size: bool = False
     minimum: Callable[[Params], Mapping[str, Any]] = no_minimum
 
 

@@ -159,6 +159,7 @@ def _magnitude(call, sparsity, distribution, min_keep_ratio, where) -> Pruner:
         apply,
         hard_masks,
         has_own_size=not scheduled,
+        states_size=not scheduled,
         minimum=minimum_of(call, where, min_keep_ratio),
     )
 

@@ -71,6 +71,8 @@ def decide(
 ) -> _Decision:
     """Decide what is kept: as much as the limits allow, in the order of the method.
 
+    Of a method whose size was stated, no more than that.
+
     Args:
       pruner: a `Pruner` or a `ChannelPruner`.
       params: the trained weights.
@@ -126,9 +128,12 @@ def _weight_masks(pruner, params, variables, keep_ratios, limits, keep_ratio):
     def masks_at(ratio: float) -> Any:
         return pruner.masks(params, variables, keep_ratio=ratio)
 
-    def fits(ratio: float) -> bool:
-        ratios = _hard_ratios(masks_at(ratio), keep_ratios)
+    def within_limits(masks: Any) -> bool:
+        ratios = _hard_ratios(masks, keep_ratios)
         return within(ratios, [(x.cost, x.at_most) for x in limits])
+
+    def fits(ratio: float) -> bool:
+        return within_limits(masks_at(ratio))
 
     own = pruner.masks(params, variables) if pruner.has_own_size else None
     if keep_ratio is not None:
@@ -139,6 +144,8 @@ def _weight_masks(pruner, params, variables, keep_ratios, limits, keep_ratio):
                 "`finalize(keep_ratio=None)`: the method has no rule of its own and "
                 "`pruning` has no limit. Give `keep_ratio`."
             )
+        return own, own
+    if pruner.states_size and within_limits(own):
         return own, own
     leaves = tree.named_leaves(params)
     total = sum(math.prod(leaves[name].shape) for name in keep_ratios)

@@ -306,8 +306,9 @@ class Pruning:
         """Return the pruned network: the only hard decision, made after training.
 
         As many weights (or channels) are kept as the limits allow, exactly, in the
-        order of the method. Where that is not the network that was trained, this
-        function says so.
+        order of the method; of one whose sparsity was stated (`Pruner.states_size`) no
+        more than that. Where that is not the network that was trained, this function
+        says so.
 
         Args:
           trainable: as it was trained, with concrete arrays.
@@ -594,7 +595,8 @@ def _unfloats(floats: list[jax.Array], like: Any) -> Any:
 def _plain(budget: Any) -> dict[str, Any]:
     """Return the part `budget` in plain containers, whatever holds its arrays."""
     leaves = {name: jax.tree.leaves(budget[name]) for name in budget}
-    return {n: leaf if n == "state" else leaf[0] for n, leaf in leaves.items()}
+    state = leaves.pop("state", [])  # `nnx.State` drops what holds no arrays.
+    return {**{name: leaf for name, (leaf,) in leaves.items()}, "state": state}
 
 
 def _named(keep_ratios) -> Callable[[Params], Any]:
@@ -621,8 +623,10 @@ def _begun(name: str, inner: optax.GradientTransformation, part: Any) -> Any:
 
 def _parts(call: str, trainable: Any) -> tuple[Any, Any, Any]:
     try:
-        return tuple(trainable[name] for name in PARTS)  # pyright: ignore
-    except (KeyError, TypeError, IndexError) as error:
+        params, budget = trainable["params"], trainable["budget"]
+        # `nnx.State` drops what holds no arrays.
+        return params, trainable.get("variables", {}), budget
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise _NoPartsError(
             f"`{call}`: the argument must hold the parts {', '.join(PARTS)}, got "
             f"{_kind(trainable)}. Pass what `pruning.init(params)` returned, of a "

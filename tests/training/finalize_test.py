@@ -88,6 +88,14 @@ def test_a_limit_on_another_cost_is_met_by_the_largest_network():
     assert 0.3 - 2 / 600 <= value <= 0.3
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(0.5, 200), (0.125, 100)])
+def test_a_limit_only_lowers_a_size_that_was_stated(limit, kept):
+    limit = jaxprune.at_most(jaxprune.density, limit)
+    pruning = jaxprune.pruning(jaxprune.magnitude(sparsity=0.75), limit)
+    final = _quietly(pruning.finalize, _trained(pruning))
+    assert jaxprune.summarize(final.params, final.masks).kept == kept
+
+
 def test_a_cut_far_from_the_training_warns_and_is_reported():
     limit = jaxprune.at_most(jaxprune.density, 0.05)
     pruning = jaxprune.pruning(jaxprune.ltp(), limit)

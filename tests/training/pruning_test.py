@@ -1,6 +1,7 @@
 """The adapter equals the loop written by hand, in every kind of training loop."""
 
 import functools
+import warnings
 
 import chex
 import flax
@@ -254,6 +255,28 @@ def test_vmap_over_seeds():
 
     both = jax.jit(jax.vmap(run))(jnp.array([1.0, 0.5]))
     _check(jax.tree.map(lambda z: z[0], both))
+
+
+@pytest.mark.parametrize(
+    "solver", [jaxprune.dual_ascent, lambda _: jaxprune.unlimited()]
+)
+@pytest.mark.parametrize(
+    "pruner", [jaxprune.ltp(), jaxprune.global_magnitude(sparsity=0.75)]
+)
+def test_a_module_holds_a_method_without_variables_and_a_budget_without_state(
+    pruner, solver
+):
+    """`nnx.State` drops what holds no arrays."""
+    limit = jaxprune.at_most(jaxprune.density, 0.25)
+    pruning = jaxprune.pruning(pruner, limit, solver=solver)
+    module = training.nnx_module(pruning, nnx.Linear(4, 5, rngs=nnx.Rngs(0)))
+    optimizer = nnx.Optimizer(module, pruning.optimizer(optax.sgd(0.1)), wrt=nnx.Param)
+    grads = nnx.grad(lambda module: module.pruned()[1])(module)
+    optimizer.update(module, grads)
+    pruning.budget_state(nnx.state(module, nnx.Param))
+    with warnings.catch_warnings(action="ignore"):
+        model, _ = module.finalize()
+    assert int(jnp.sum(model.kernel[...] != 0)) == 5
 
 
 def test_nnx_optimizer():
