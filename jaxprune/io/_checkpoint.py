@@ -9,8 +9,12 @@ dictionary of metadata, such as the accuracy of what was saved.
 Orbax is imported on first use.
 """
 
+import contextlib
 import dataclasses
+import json
 import shutil
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ _DISCARDED = ".discarded"
 _REPLACING = ".replacing"
 # What a checkpoint holds: arrays by name; and, as metadata, a record of every leaf.
 _ARRAYS, _LEAVES, _METADATA = "arrays", "leaves", "metadata"
+_MARK = "_CHECKPOINT_METADATA"  # Orbax's file of what it knows of a checkpoint
+_CHECKSUM = "crc32"  # of the two that are metadata; Orbax has others of the arrays
 
 
 def _orbax() -> Any:
@@ -73,7 +79,7 @@ def save(
 
     Raises:
       ValueError: if `step` is no whole number or negative, or two leaves have one name.
-      TypeError: if a leaf is no array, typed key or number.
+      TypeError: if a leaf is no array, typed key or number, or `metadata` is not JSON.
       OSError: if the disk is full or cannot be written; earlier checkpoints stay.
 
     Examples:
@@ -99,7 +105,14 @@ def save(
     }
     # Orbax refuses an empty tree.
     held: Any = {_ARRAYS: arrays} if arrays else {"empty": np.zeros(1, np.int8)}
-    custom = {_LEAVES: kept, _METADATA: metadata or {}}
+    custom: dict[str, Any] = {_LEAVES: kept, _METADATA: metadata or {}}
+    try:
+        custom[_CHECKSUM] = _checksum(custom)
+    except TypeError as error:
+        raise TypeError(
+            f"`save(metadata={metadata!r})`: must hold JSON values: {error}. Pass "
+            "Python's own numbers, `float(loss)`."
+        ) from error
     directory = Path(directory).resolve()
     path = directory / str(step)
     try:
@@ -148,7 +161,8 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
       ...     [entry.step for entry in entries(directory)]
       [3, 20]
     """
-    return tuple(_entry(path, step) for step, path in _folders(directory).items())
+    found = _folders(directory).items()
+    return tuple(_entry(f"entries({str(directory)!r})", *item) for item in found)
 
 
 def _folders(directory: str | Path) -> dict[int, Path]:
@@ -173,14 +187,47 @@ def _readable(path: Path) -> Path | None:
 
 def _is_finished(path: Path) -> bool:
     # Orbax takes any folder for a checkpoint of its first kind, even an empty one.
-    marked = (path / "_CHECKPOINT_METADATA").is_file()
+    marked = (path / _MARK).is_file()
     return marked and _orbax().is_orbax_checkpoint(path)
 
 
-def _entry(path: Path, step: int) -> Entry:
-    found = _orbax().metadata(path).custom_metadata
-    metadata = found.get(_METADATA) if isinstance(found, dict) else None
+def _entry(where: str, step: int, path: Path) -> Entry:
+    metadata = _custom(where, path).get(_METADATA)
     return Entry(path=path, step=step, metadata=dict(metadata or {}))
+
+
+def _custom(where: str, folder: Path) -> dict[str, Any]:
+    """Return what `save` wrote beside the arrays; {} if another program saved."""
+    with _reading(where, folder):
+        # Orbax takes a file that cannot be read for an empty one.
+        json.loads((folder / _MARK).read_bytes())
+        found = _orbax().metadata(folder).custom_metadata
+        found = dict(found) if isinstance(found, dict) else {}
+        stated = found.pop(_CHECKSUM, None)
+        if stated is not None and stated != _checksum(found):
+            raise ValueError("the checksum of its metadata is that of other contents")
+    return found
+
+
+def _checksum(custom: dict[str, Any]) -> str:
+    # Keys that are numbers come back as text, in another order.
+    read = json.loads(json.dumps(custom))
+    return f"{zlib.crc32(json.dumps(read, sort_keys=True).encode()):08x}"
+
+
+@contextlib.contextmanager
+def _reading(where: str, folder: Path) -> Iterator[None]:
+    """Name the checkpoint where Orbax meets a file that is not as it was written."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be "
+            f"read: {type(error).__name__}: {error}. Take an earlier one; `discard` "
+            "removes this one."
+        ) from error
 
 
 def latest(directory: str | Path) -> Entry | None:
@@ -200,7 +247,7 @@ def latest(directory: str | Path) -> Entry | None:
     if not found:
         return None
     step = max(found)
-    return _entry(found[step], step)
+    return _entry(f"latest({str(directory)!r})", step, found[step])
 
 
 def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
@@ -241,7 +288,10 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
         for name, record in kept.items()
         if leaves.is_stored(record)
     }
-    arrays = _orbax().load(found, {_ARRAYS: templates})[_ARRAYS] if templates else {}
+    arrays: dict[str, Any] = {}
+    if templates:
+        with _reading(where, found):
+            arrays = _orbax().load(found, {_ARRAYS: templates})[_ARRAYS]
     # Names in a tree are unique, so they say where every leaf belongs.
     return tree.replace(
         like,
@@ -255,7 +305,8 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
 def read_entry(call: str, checkpoint: Entry | str | Path | None) -> Entry:
     """Return the entry of a finished checkpoint, for messages of another function."""
     path, found = _finished(call, checkpoint)
-    return _entry(found, int(path.name) if path.name.isdecimal() else 0)
+    step = int(path.name) if path.name.isdecimal() else 0
+    return _entry(f"{call}({str(path)!r})", step, found)
 
 
 def _finished(call: str, checkpoint: Entry | str | Path | None) -> tuple[Path, Path]:
@@ -279,8 +330,8 @@ def _finished(call: str, checkpoint: Entry | str | Path | None) -> tuple[Path, P
 
 def _records(where: str, folder: Path) -> dict[str, leaves.Record]:
     """Return what a checkpoint says of its leaves."""
-    found = _orbax().metadata(folder).custom_metadata
-    if not isinstance(found, dict) or _LEAVES not in found:
+    found = _custom(where, folder)
+    if _LEAVES not in found:
         raise ValueError(
             f"`{where}`: the checkpoint must be one of `save`, which lists its leaves. "
             "Load it with Orbax."

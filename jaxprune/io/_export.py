@@ -10,7 +10,9 @@ little-endian data; https://huggingface.co/docs/safetensors), with the original 
 of what is left. `save_sparse` writes pruned arrays as one bit for every entry and the
 values that are not zero: a fraction of 1/32 + density of the size of float32. There is
 no pickle anywhere, and nothing in a file is trusted: sizes, offsets and numbers of bits
-are checked before memory is taken. Files appear under their names when they are whole.
+are checked before memory is taken, and a checksum over all of it (CRC-32, in the
+metadata) before anything is returned; files of other programs have none. Files appear
+under their names when they are whole.
 """
 
 import itertools
@@ -20,6 +22,7 @@ import os
 import pathlib
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -49,6 +52,7 @@ _CODES = {
     "bool": "BOOL",
 }
 _METADATA = "__metadata__"
+_CHECKSUM = "crc32"
 _DTYPES = {code: name for name, code in _CODES.items()}
 
 
@@ -286,7 +290,9 @@ def load_sparse(path: Path) -> dict[str, np.ndarray]:
     """
     call = "load_sparse"
     stored, metadata = _read(call, path)
-    sparse = _json(call, path, metadata.get("sparse", "{}"))
+    if "sparse" not in metadata:
+        raise _broken(call, path, "`save_sparse` did not write it; use `load_weights`")
+    sparse = _json(call, path, metadata["sparse"])
     arrays = {}
     for name, entry in sparse.items():
         if not isinstance(entry, list) or len(entry) != 3:
@@ -330,14 +336,24 @@ def _write(call: str, path: Path, arrays: Mapping[str, np.ndarray], metadata) ->
             "data_offsets": [start, start + array.nbytes],
         }
         start += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
+    data = [array.tobytes() for array in arrays.values()]
+    header[_METADATA] = {**metadata, _CHECKSUM: _checksum(header, data)}
+    text = _text(header)
     text += b" " * (-len(text) % 8)
-    parts = [
-        struct.pack("<Q", len(text)),
-        text,
-        *(a.tobytes() for a in arrays.values()),
-    ]
+    parts = [struct.pack("<Q", len(text)), text, *data]
     return _write_atomically(pathlib.Path(path), parts)
+
+
+def _text(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _checksum(header: Mapping[str, Any], data: Sequence[Any]) -> str:
+    """Return that of the header without the checksum, and of the data behind it."""
+    found = zlib.crc32(_text(header))
+    for part in data:
+        found = zlib.crc32(part, found)
+    return f"{found:08x}"
 
 
 def _write_atomically(path: pathlib.Path, parts: Sequence[bytes]) -> int:
@@ -368,11 +384,15 @@ def _read(call: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         raise _broken(call, path, f"it has {len(blob)} bytes, too few for its header")
     header = _json(call, path, blob[8 : 8 + length])
     data = memoryview(blob)[8 + length :]
-    metadata = header.pop(_METADATA, {})
+    metadata = header.get(_METADATA, {})
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
         raise _broken(call, path, "its metadata is not of strings")
+    stated = metadata.pop(_CHECKSUM, None)
+    if stated is not None and stated != _checksum(header, [data]):
+        raise _broken(call, path, "its checksum is that of other contents")
+    header.pop(_METADATA, None)
     arrays, ends = {}, []
     for name, entry in header.items():
         dtype, shape, start, end = _entry(call, path, name, entry, len(data))

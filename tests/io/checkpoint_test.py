@@ -154,6 +154,39 @@ def test_metadata_comes_back(tmp_path):
     assert checkpoint.latest(tmp_path) == second
 
 
+def test_metadata_that_is_not_json_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"`save\(metadata=.*`float\(loss\)`"):
+        checkpoint.save(tmp_path, 0, {}, metadata={"loss": jnp.ones(())})
+    assert not checkpoint.entries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("_CHECKPOINT_METADATA", '"value": 7', '"value": 5'),
+        ("_CHECKPOINT_METADATA", "0.75", "0.95"),
+        ("_CHECKPOINT_METADATA", '{"item', "{"),
+        ("state/_METADATA", "}", ""),
+        ("state/array_metadatas/process_0", "}", ""),
+    ],
+)
+def test_a_file_that_was_changed_is_refused_by_the_name_of_its_folder(
+    file, old, new, tmp_path
+):
+    state = {"step": 7, "w": jnp.ones(3)}
+    path = checkpoint.save(tmp_path, 3, state, metadata={10: 0.75, 2: 1})
+    assert checkpoint.load(path, state)["step"] == 7
+    text = (path / file).read_text()
+    assert old in text
+    (path / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"`load\('.*/3'\)`: .* must be whole"):
+        checkpoint.load(path, state)
+    if "CHECKPOINT" in file:
+        for call in (checkpoint.latest, checkpoint.entries):
+            with pytest.raises(ValueError, match=rf"`{call.__name__}\(.*/3' must be"):
+                call(tmp_path)
+
+
 def test_entries_are_by_step_and_leave_out_what_is_no_checkpoint(tmp_path):
     assert checkpoint.entries(tmp_path / "nowhere") == ()
     assert checkpoint.latest(tmp_path) is None

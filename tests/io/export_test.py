@@ -272,6 +272,30 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
             io.load_sparse(path)
 
 
+@pytest.mark.parametrize(
+    ("save", "load"),
+    [(io.save_sparse, io.load_sparse), (io.save_weights, io.load_weights)],
+)
+def test_a_flipped_bit_is_never_a_wrong_value(save, load, tmp_path):
+    path = tmp_path / "file"
+    tree = {"w": np.eye(8, dtype=np.float32), "b": np.ones(2)}
+    save(path, tree)
+    whole = path.read_bytes()
+    name = whole.index(b"crc32")  # Under another one the checksum is not looked for.
+    for place in {*range(len(whole))} - {*range(name, name + len("crc32"))}:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=rf"`{load.__name__}\(.*file'\)`: must"):
+            load(path)
+
+
+def test_a_file_of_another_function_is_no_sparse_file(tmp_path):
+    io.save_weights(tmp_path / "w", {"w": np.ones(3)})
+    with pytest.raises(ValueError, match=r"`load_sparse\(.*use `load_weights`"):
+        io.load_sparse(tmp_path / "w")
+
+
 def test_names_that_look_alike_are_told_apart(tmp_path):
     w = np.zeros((8, 8), np.float32)
     w[0, 0] = 3
