@@ -202,11 +202,20 @@ def _custom(where: str, folder: Path) -> dict[str, Any]:
         # Orbax takes a file that cannot be read for an empty one.
         json.loads((folder / _MARK).read_bytes())
         found = _orbax().metadata(folder).custom_metadata
-        found = dict(found) if isinstance(found, dict) else {}
-        stated = found.pop(_CHECKSUM, None)
-        if stated is not None and stated != _checksum(found):
-            raise ValueError("the checksum of its metadata is that of other contents")
+    found = dict(found) if isinstance(found, dict) else {}
+    stated = found.pop(_CHECKSUM, None)
+    if stated is not None and stated != _checksum(found):
+        raise _broken(
+            where, folder, "the checksum of its metadata is of other contents"
+        )
     return found
+
+
+def _broken(where: str, folder: Path, why: str) -> ValueError:
+    return ValueError(
+        f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be read: "
+        f"{why}. Take an earlier one; `discard` removes this one."
+    )
 
 
 def _checksum(custom: dict[str, Any]) -> str:
@@ -223,11 +232,7 @@ def _reading(where: str, folder: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be "
-            f"read: {type(error).__name__}: {error}. Take an earlier one; `discard` "
-            "removes this one."
-        ) from error
+        raise _broken(where, folder, f"{type(error).__name__}: {error}") from error
 
 
 def latest(directory: str | Path) -> Entry | None:
