@@ -73,7 +73,7 @@ CHANNEL_GARROTE = Method(
         "ramp_power": Field(2.0, "How much faster it falls at first.", POSITIVE),
         "size_variation": Field(0.3, "How far the size varies above it.", NOT_NEGATIVE),
         "power": Field(4.0, "Of the garrote; 1 is the soft threshold.", POSITIVE),
-        "prior_strength": Field(3.0, "Of even widths, in examples.", NOT_NEGATIVE),
+        "prior_strength": Field(1.0, "Of even widths, in examples.", NOT_NEGATIVE),
         "share_learning_rate": Field(0.01, "Rate of the shares' Adam.", NOT_NEGATIVE),
         "channel_penalty": Field(0.003, "Strength of the group lasso.", NOT_NEGATIVE),
     },

@@ -89,7 +89,7 @@ def channel_garrote(
     u_g in [0, 1) differ, so that groups of equal ratios change one after the other.
 
     What reads a channel that is not kept goes on learning, and the channel returns
-    when it has become important. Take `weighted(relative_entropy(graph), 3 /
+    when it has become important. Take `weighted(relative_entropy(graph), 1 /
     number_of_training_examples)` as the budget: of a few channels the loss of single
     batches says little, and equal keep ratios are then the likeliest.
 

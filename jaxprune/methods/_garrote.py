@@ -222,6 +222,7 @@ def garrote(
         hard_masks,
         final_weights,
         optimizer=optax.adam(0.01),
+        states_size=True,
         minimum=minimum_of("garrote", where, min_keep_ratio),
     )
 

@@ -89,9 +89,14 @@ def test_a_limit_on_another_cost_is_met_by_the_largest_network():
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0.5, 200), (0.125, 100)])
-def test_a_limit_only_lowers_a_size_that_was_stated(limit, kept):
+@pytest.mark.parametrize(
+    "method",
+    [jaxprune.magnitude(sparsity=0.75), jaxprune.garrote(sparsity=0.75, steps=1)],
+    ids=["magnitude", "garrote"],
+)
+def test_a_limit_only_lowers_a_size_that_was_stated(method, limit, kept):
     limit = jaxprune.at_most(jaxprune.density, limit)
-    pruning = jaxprune.pruning(jaxprune.magnitude(sparsity=0.75), limit)
+    pruning = jaxprune.pruning(method, limit)
     final = _quietly(pruning.finalize, _trained(pruning))
     assert jaxprune.summarize(final.params, final.masks).kept == kept
 
