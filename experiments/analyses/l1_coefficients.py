@@ -39,6 +39,7 @@ from experiments.report.plots import drawing, labels
 from experiments.report.plots.rendering import inline_svg, png
 
 NAME = "l1_coefficients"
+_TITLE = "Every threshold schedule is an L1 coefficient"
 
 # The published recipe. The number of steps does not change the curves.
 EPOCHS, WARM_UP, PEAK = 100, 5, 0.256
@@ -109,55 +110,35 @@ def coefficients(steps_per_epoch: int) -> dict[str, np.ndarray]:
     return found
 
 
-def figure(steps_per_epoch: int = _STEPS_PER_EPOCH) -> Figure:
-    """Draw learning rate, thresholds and L1 coefficients over the epochs."""
-    begins = jnp.arange(EPOCHS + 1) * steps_per_epoch
-    values = coefficients(steps_per_epoch)
-    curves = {
-        name: (np.asarray(jax.vmap(schedule)(begins)), values[name])
-        for name, schedule in schedules(steps_per_epoch).items()
-    }
-    rate = published_learning_rate(steps_per_epoch)
-    return draw(curves, np.asarray(jax.vmap(rate)(begins[:-1])))
-
-
 @drawing.style
-def draw(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], learning_rate: np.ndarray
-) -> Figure:
+def draw(by_epoch: Mapping[str, np.ndarray]) -> Figure:
     """Draw learning rate, thresholds and L1 coefficients, one above the other.
 
     Args:
-      curves: By name: the threshold at the begin of every epoch and at the end of the
-        last, and the L1 coefficient of every epoch, both relative. A coefficient that
-        is not positive is left out; the axis ends at a tenth and at ten.
-      learning_rate: Of every epoch.
-
-    Returns:
-      The figure. Names stand beside the ends of the lines.
+      by_epoch: What `coefficients` found. A coefficient that is not positive is left
+        out; the axis ends at a tenth and at ten.
     """
-    figure = drawing.blank(
-        "Every threshold schedule is an L1 coefficient", 8.6, width=drawing.WIDE
-    )
     heights = (0.7, 1.5, 2.4)
-    top, middle, bottom = figure.subplots(
-        3, sharex=True, gridspec_kw={"height_ratios": heights}
+    figure, (top, middle, bottom) = drawing.stacked(
+        _TITLE, 8.6, heights, width=drawing.WIDE
     )
-    epochs = np.arange(len(learning_rate) + 1)
-    top.stairs(learning_rate, epochs, color=drawing.MUTED, linewidth=1.6)
+    epochs = np.arange(EPOCHS + 1)
+    begins = epochs * _STEPS_PER_EPOCH
+    rate = jax.vmap(published_learning_rate(_STEPS_PER_EPOCH))(begins[:-1])
+    top.stairs(np.asarray(rate), epochs, color=drawing.MUTED, linewidth=1.6)
     top.set_ylabel("learning rate")
     low, high = 1 / 12, 12
-    colours, ends = {}, []
-    for number, (name, (thresholds, values)) in enumerate(curves.items()):
-        colours[name] = drawing.QUALITATIVE[number % len(drawing.QUALITATIVE)]
+    colours, ends = [], []
+    for number, (name, schedule) in enumerate(schedules(_STEPS_PER_EPOCH).items()):
+        colours.append(drawing.QUALITATIVE[number])
         # Every second line is broken and lies on top, so that none hides another.
-        look = {"color": colours[name], "linestyle": "solid", "zorder": 2.0}
+        look = {"color": colours[-1], "linestyle": "solid", "zorder": 2.0}
         if number % 2:
             look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
-        middle.plot(epochs, thresholds, **look)
-        drawn = np.where(values > 0, values, np.nan)
-        bottom.plot(epochs[:-1] + 0.5, drawn, **look)
-        ends.append((epochs[-1] - 0.5, float(np.clip(values[-1], low, high)), name))
+        middle.plot(epochs, jax.vmap(schedule)(begins), **look)
+        values = by_epoch[name]
+        bottom.plot(epochs[:-1] + 0.5, np.where(values > 0, values, np.nan), **look)
+        ends.append((epochs[-1] - 0.5, np.clip(values[-1], low, high)))
     middle.set_ylabel("threshold / final threshold")
     bottom.set_yscale("log")
     bottom.set_ylim(low, high)
@@ -167,7 +148,8 @@ def draw(
     bottom.set_ylabel("L1 coefficient / the constant one")
     bottom.set_xlabel("epoch")
     bottom.margins(x=0.01)
-    labels.label_ends(bottom, ends, colours, height=7.4 * heights[-1] / sum(heights))
+    height = 7.4 * heights[-1] / sum(heights)
+    labels.label_ends(bottom, ends, list(by_epoch), colours, height=height)
     return figure
 
 
@@ -185,18 +167,18 @@ def write(workdir: str | Path) -> list[Path]:
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    drawn = figure()
-    image = png(drawn)
-    picture = inline_svg(drawn, NAME, label=_DRAWN)
     by_epoch = coefficients(_STEPS_PER_EPOCH)
+    drawn = draw(by_epoch)
+    picture = pages.figure(inline_svg(drawn, NAME, label=_DRAWN), _DRAWN)
     epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
     rows = [
         [name, *(f"{values[epoch - 1]:.2f}" for epoch in epochs)]
         for name, values in by_epoch.items()
     ]
     header = ["schedule", *(f"epoch {epoch}" for epoch in epochs)]
+    table = pages.table(header, rows, left={0})
     text = pages.render(
-        "Every threshold schedule is an L1 coefficient",
+        _TITLE,
         subject="Soft-threshold pruning",
         facts=(
             f"{EPOCHS} epochs, {WARM_UP} of them warm-up, then a cosine, as published;"
@@ -208,26 +190,18 @@ def write(workdir: str | Path) -> list[Path]:
             for name in ("constant, exact", "S-LATS", "PGH", "STDS sine")
         ],
         sections=[
-            pages.section(
-                "Picture",
-                pages.figure(picture, _DRAWN),
-                "picture",
-            ),
-            pages.section(
-                "Coefficients by epoch",
-                pages.table(header, rows, left={0}),
-                "table",
-            ),
+            pages.section("Picture", picture, "picture"),
+            pages.section("Coefficients by epoch", table, "table"),
         ],
         footer=(
             "Made by <code>python -m experiments l1-coefficients</code> with"
             " <code>jaxprune.schedules.l1_coefficient</code>."
         ),
     )
-    files = {f"{NAME}.png": image, f"{NAME}.html": text}
-    for file, data in files.items():
-        write_atomically(workdir / file, data)
-    return [workdir / file for file in files]
+    files = [workdir / f"{NAME}.png", workdir / f"{NAME}.html"]
+    for file, data in zip(files, (png(drawn), text), strict=True):
+        write_atomically(file, data)
+    return files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from experiments.logging.files import write_atomically
 from experiments.logging.metrics_file import METRICS_FILE, read_metrics
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.report import run_page, trail_table
-from experiments.report.plots import layers, rendering, run
+from experiments.report.plots import bars, rendering, run
 from experiments.report.sensitivity_report import SENSITIVITY_FILE
 
 REPORT_FILE = "report.html"
@@ -51,7 +51,7 @@ def write_report(workdir: str | Path) -> Path:
     figures = run.figures(summary, records)
     sensitivity = workdir / SENSITIVITY_FILE
     found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
-    measured = {"sensitivity": layers.sensitivity(found["groups"])} if found else {}
+    measured = {"sensitivity": bars.sensitivity(found["groups"])} if found else {}
     folder = workdir / PLOTS_FOLDER
     folder.mkdir(exist_ok=True)
     for name, figure in {**figures, **measured}.items():

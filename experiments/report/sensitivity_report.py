@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.logging.formatting import score
 from experiments.report import pages
-from experiments.report.plots.layers import sensitivity
+from experiments.report.plots.bars import sensitivity
 from experiments.report.plots.rendering import inline_svg
 
 SENSITIVITY_FILE = "sensitivity.json"

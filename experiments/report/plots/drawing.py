@@ -1,6 +1,7 @@
 """How pictures look: colours, style, and figures with nothing in them yet."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,7 +25,11 @@ QUALITATIVE = (
     *("#3b78e7", "#e07a1f", "#23966a", "#d1495b", "#8a5fd0", "#1593a8"),
     *("#b0891a", "#c2529b", "#6f8f2a", "#9a6a4b", "#5c7fa8", "#4a9d9c"),
 )
-MARKS = "osD^vPXph"
+_MARKS = "osD^vPXph"
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
+
+DASHED = (0, (4, 2.5))
+EDGED: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 1.2}
 
 style = mpl.rc_context(
     {
@@ -74,10 +79,15 @@ def blank(title: str, height: float, *, width: float = WIDTH) -> Figure:
     return figure
 
 
-def figure(title: str, height: float) -> tuple[Figure, Axes]:
-    """Make a figure with one pair of axes; the height in inches."""
-    figure = blank(title, height)
-    return figure, figure.subplots()
+def stacked(
+    title: str, height: float, ratios: Sequence[float] = (1,), *, width: float = WIDTH
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with axes below each other, their heights in these ratios."""
+    figure = blank(title, height, width=width)
+    axes = figure.subplots(
+        len(ratios), sharex=True, squeeze=False, height_ratios=ratios
+    )
+    return figure, list(axes[:, 0])
 
 
 def legend(axes: Axes) -> None:
@@ -92,7 +102,20 @@ def legend(axes: Axes) -> None:
         )
 
 
-def layer_colours(names: Sequence[str]) -> dict[str, str]:
+def depth_colours(count: int) -> list[str]:
     """Give every layer its colour, from the first to the last."""
-    last = max(len(names) - 1, 1)
-    return {name: to_hex(DEPTH(i / last)) for i, name in enumerate(names)}
+    return [to_hex(DEPTH(i / max(count - 1, 1))) for i in range(count)]
+
+
+def look(number: int) -> dict[str, Any]:
+    """Give a series colour, mark and dash that together no other has.
+
+    Colours return after the twelfth series, with other marks, and the lines are then
+    broken; so neither colours nor marks alone tell series apart.
+    """
+    colours = len(QUALITATIVE)
+    return {
+        "color": QUALITATIVE[number % colours],
+        "marker": _MARKS[number % len(_MARKS)],
+        "linestyle": _DASHES[number // colours % len(_DASHES)],
+    }

@@ -1,6 +1,6 @@
 """Names beside the ends of lines, none over another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,39 +9,42 @@ from scipy import optimize
 
 def label_ends(
     axes: Axes,
-    ends: Sequence[tuple[float, float, str]],
-    colours: Mapping[str, str],
+    ends: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    colours: Sequence[str],
     *,
     height: float | None = None,
 ) -> None:
     """Name every line beside its end, the names spread so that none overlap.
 
-    `height` is that of the axes in inches; without it they are alone in the figure.
+    Args:
+      axes: With the lines.
+      ends: The last x and y of every line; at least one.
+      names: Of the lines.
+      colours: Of the lines.
+      height: Of the axes in inches; without it they are alone in the figure.
     """
-    ends = sorted(ends, key=lambda end: end[1])
-    if not ends:
-        return
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    where = axes.transData.transform([(x, y) for x, y, _ in ends])
+    axes.set_ylim(axes.get_ylim())  # what comes later must not move the ends
+    where = axes.transData.transform(ends)
     heights = axes.transAxes.inverted().transform(where)[:, 1]
     figure = axes.get_figure(root=True)
     assert figure is not None  # every plot here makes its axes in one
     # 0.15 inches a line of text; the axes take about an inch less than the figure.
     gap = min(0.15 / (height or figure.get_figheight() - 1.1), 1.04 / len(ends))
-    for (x, y, name), place in zip(ends, spread(heights, gap), strict=True):
+    order = np.argsort(heights, kind="stable")
+    for i, place in zip(map(int, order), spread(heights[order], gap), strict=True):
         axes.annotate(
-            shorten(name),
-            (x, y),
+            shorten(names[i]),
+            ends[i],
             (1.045, place),
             textcoords=axes.transAxes,
             va="center",
             fontsize=8.5,
-            color=colours[name],
+            color=colours[i],
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colours[name],
+                "color": colours[i],
                 "linewidth": 0.7,
                 "alpha": 0.6,
                 "shrinkA": 0,

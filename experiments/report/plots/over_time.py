@@ -1,253 +1,366 @@
-"""Pictures of a whole network over the steps: learning, sparsity, budget."""
+"""Pictures of recorded numbers over the steps of a run: lines in panels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments.logging.formatting import cost_name, is_number, is_positive, percent
-from experiments.report.plots import drawing, scales
-from experiments.report.plots.series import (
-    COST,
-    LEARNING,
-    LIMIT,
-    MULTIPLIER,
-    RATE,
-    REGROWTH,
-    Record,
-    recorded_keys,
-    series,
-    thin,
+from experiments.logging.formatting import (
+    cost_name,
+    group_names,
+    is_number,
+    is_positive,
+    percent,
 )
+from experiments.report.plots import drawing, scales
+from experiments.report.plots.labels import label_ends
+
+Record = Mapping[str, Any]
+
+# More layers than this get a colour scale instead of a label each.
+_MOST_LABELS = 40
 
 
-@drawing.style
-def learning_curves(records: Sequence[Record]) -> Figure:
-    """Draw loss, accuracy and learning rate against the step, one above the other.
+class Line(NamedTuple):
+    """One number of the records.
+
+    Attributes:
+      key: Its name in the records.
+      colour: Of the line.
+      label: In the legend.
+      noisy: Whether it is drawn faintly, and its moving average clearly.
+      end: If given, a point at the last step, such as what was rounded to.
+      look: Further properties of the line, as matplotlib names them.
+    """
+
+    key: str
+    colour: str
+    label: str | None = None
+    noisy: bool = False
+    end: float | None = None
+    look: Mapping[str, Any] = {}
+
+
+class Panel(NamedTuple):
+    """Lines over one axis of steps.
+
+    Attributes:
+      name: Of the y axis.
+      lines: Those without a recorded number are left out.
+      scale: Sets up the y axis, given the steps and the values of all lines.
+      height: Relative to the other panels.
+    """
+
+    name: str
+    lines: Sequence[Line]
+    scale: Callable[[Axes, np.ndarray, np.ndarray], Any]
+    height: float = 1.0
+
+
+def over_time(
+    title: str, records: Sequence[Record], panels: Sequence[Panel], height: float
+) -> Figure:
+    """Draw panels of lines over the steps, and mark where phases of the run end.
 
     Args:
-      records: Lines with `loss`, `accuracy` (of the training batches) and, in some,
-        `test_accuracy` or `learning_rate`.
-
-    Returns:
-      The figure; a part without data is left out.
+      title: Of the figure.
+      records: The lines of `metrics.jsonl`.
+      panels: From the top; those of which nothing was recorded are left out.
+      height: In inches, if no panel is left out.
     """
-    has_loss = any(is_number(r.get("loss")) for r in records)
-    has_accuracy = any(is_number(r.get(k)) for r in records for k in LEARNING[1:])
-    has_rate = any(is_number(r.get(RATE)) for r in records)
-    ratios = [1.0] * (has_loss + has_accuracy) + [0.55] * has_rate
-    figure = drawing.blank(
-        "Loss and accuracy over time",
-        height=2.0 + 1.7 * has_accuracy + 0.95 * has_rate,
+    found = {
+        line.key: series(records, line.key) for panel in panels for line in panel.lines
+    }
+    drawn = [p for p in panels if any(len(found[line.key][0]) for line in p.lines)]
+    missing = sum(panel.height for panel in panels if panel not in drawn)
+    figure, every = drawing.stacked(
+        title, height - 1.7 * missing, [panel.height for panel in drawn]
     )
-    halves = figure.subplots(
-        len(ratios),
-        sharex=True,
-        squeeze=False,
-        gridspec_kw={"height_ratios": ratios},
-    )[:, 0]
-    if has_rate:
-        steps, values = thin(*series(records, RATE))
-        halves[-1].plot(steps, values, color=drawing.MUTED, linewidth=1.6)
-        halves[-1].set_ylim(bottom=0)
-        halves[-1].set_ylabel("learning rate")
-    if has_loss:
-        steps, values = series(records, "loss")
-        _noisy(halves[0], steps, values, colour=drawing.BLUE, label=None)
-        if values.min() > 0:
-            scales.log_ticks(halves[0])
-        halves[0].set_ylabel("training loss")
-    if has_accuracy:
-        _accuracies(halves[int(has_loss)], records)
-    for axes in halves:
-        scales.steps(axes, records, label=axes is halves[-1], name=axes is halves[0])
+    for axes, panel in zip(every, drawn, strict=True):
+        lines = [line for line in panel.lines if len(found[line.key][0])]
+        for line in lines:
+            _draw(axes, line, *found[line.key])
+        panel.scale(axes, *np.concatenate([found[line.key] for line in lines], axis=1))
+        axes.set_ylabel(panel.name)
+        _mark_phases(axes, records, name=axes is every[0])
+        drawing.legend(axes)
+    every[-1].set_xlabel("step")
     return figure
 
 
-def _accuracies(axes: Axes, records: Sequence[Record]) -> None:
-    """Draw the accuracies on training batches and of evaluations."""
-    scales.zoom(axes, [series(records, key) for key in LEARNING[1:]])
-    steps, values = series(records, "accuracy")
-    if len(steps):
-        _noisy(axes, steps, values, colour=drawing.BLUE, label="training batches")
-    steps, values = series(records, "test_accuracy")
-    if len(steps):
-        steps, values = thin(steps, values)
+def series(records: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Collect the steps and values of one number where it was recorded."""
+    pairs = [(r["step"], r[key]) for r in records if is_number(r.get(key))]
+    steps, values = np.array(pairs, float).reshape(-1, 2).T
+    return steps, values
+
+
+def recorded(records: Sequence[Record], prefix: str) -> list[str]:
+    """List what comes after a prefix in names of recorded numbers, as they come."""
+    found = (
+        key.removeprefix(prefix)
+        for record in records
+        for key, value in record.items()
+        if key.startswith(prefix) and is_number(value)
+    )
+    return list(dict.fromkeys(found))
+
+
+def _draw(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
+    look = {"color": line.colour, **line.look}
+    width = 2 * (len(values) // 60) + 1
+    if line.noisy and width > 1:
+        axes.plot(*_thin(steps, values), **look, alpha=0.28, linewidth=0.9)
+        padded = np.pad(values, width // 2, mode="reflect")
+        values = np.convolve(padded, np.full(width, 1 / width), mode="valid")
+    axes.plot(*_thin(steps, values), **look, label=line.label)
+    if line.end is not None:
         axes.plot(
-            steps,
-            values,
-            color=drawing.GREEN,
-            label="evaluation",
-            zorder=4,
-            marker="o" if len(steps) <= 60 else None,
-            markersize=4.5,
-            markeredgecolor=drawing.PAPER,
-            markeredgewidth=0.8,
+            steps[-1],
+            line.end,
+            "o",
+            color=line.colour,
+            markersize=7,
+            zorder=5,
+            clip_on=False,
+            label=f"rounded {100 * line.end:.2f}%",
+            **drawing.EDGED,
         )
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g}%"))
-    axes.set_ylabel("accuracy")
-    drawing.legend(axes)
 
 
-@drawing.style
-def keep_ratio_over_time(
-    records: Sequence[Record], *, target: float | None = None
-) -> Figure:
-    """Draw the keep ratio, and the one aimed at, against the step.
+def _thin(steps: np.ndarray, values: np.ndarray, most: int = 600):
+    """Leave out points that no screen can show; first and last stay."""
+    if len(steps) <= most:
+        return steps, values
+    kept = np.linspace(0, len(steps) - 1, most).round().astype(int)
+    return steps[kept], values[kept]
 
-    Args:
-      records: Lines with `keep_ratio` and perhaps `target_keep_ratio`.
-      target: The keep ratio of the budget, drawn as a line across.
 
-    Returns:
-      The figure.
-    """
-    figure, axes = drawing.figure("Keep ratio over time", height=3.7)
-    lowest = 1.0
-    for key, label, colour, line in (
-        ("target_keep_ratio", "target", drawing.ORANGE, (0, (4, 2.5))),
-        ("keep_ratio", "kept", drawing.BLUE, "solid"),
+def _mark_phases(axes: Axes, records: Sequence[Record], *, name: bool) -> None:
+    """Set up the axis of steps and mark where one phase of the run ends."""
+    thousand = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    axes.xaxis.set_major_formatter(thousand)
+    axes.margins(x=0.015)
+    last = {r["phase"]: r["step"] for r in records if "phase" in r}
+    for before, after, mark, colour, side in (
+        ("dense", "prune", "prune", drawing.MUTED, "left"),
+        ("prune", "finetune", "finalize", drawing.RED, "right"),
     ):
-        steps, values = series(records, key)
-        drawn = values > 0
-        steps, values = thin(steps[drawn], values[drawn])
-        if len(steps):
-            axes.plot(steps, values, color=colour, linestyle=line, label=label)
-            lowest = min(lowest, values.min())
-    if is_positive(target):
-        axes.axhline(
-            target,
-            color=drawing.MUTED,
-            linewidth=1.3,
-            linestyle=(0, (1, 2)),
-            zorder=1.5,
-            label=f"target {percent(target)}",
-        )
-        lowest = min(lowest, float(target))
-    axes.set_yscale("log")
-    low = min(lowest * 0.8, 0.5)
-    axes.set_ylim(low, 1.12)
-    scales.percent_ticks(axes.yaxis, low, 1)
-    axes.set_ylabel("weights kept")
-    scales.steps(axes, records)
-    drawing.legend(axes)
-    return figure
+        end = last.get(before, axes.dataLim.x0)
+        # Not at the edges: thresholds, for one, start and end with their phase.
+        if after not in last or not axes.dataLim.x0 < end < axes.dataLim.x1:
+            continue
+        axes.axvline(end, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+        if name:
+            axes.annotate(
+                mark,
+                (end, 0.6),
+                (3 if side == "left" else -3, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=90,
+                ha=side,
+                va="center",
+                color=colour,
+                fontsize=9,
+            )
 
 
-@drawing.style
-def budget_over_time(
-    records: Sequence[Record],
-    names: Sequence[str],
-    *,
-    reached: Mapping[str, float] | None = None,
+# --------------------------------------------------------------------- the pictures
+
+
+def learning(records: Sequence[Record]) -> Figure:
+    """Draw loss, accuracy and learning rate, one above the other."""
+    evaluations = len(series(records, "test_accuracy")[0])
+    dots = {"marker": "o" if evaluations <= 60 else None, "markersize": 4.5}
+    dots |= {"zorder": 4, **drawing.EDGED, "markeredgewidth": 0.8}
+
+    def accuracies(axes, steps, values):
+        # After the first tenth: a rise from chance would hide all that follows.
+        late = values[steps >= steps.min() + 0.1 * np.ptp(steps)]
+        margin = max(0.08 * np.ptp(late), 0.002)
+        axes.set_ylim(late.min() - margin, late.max() + margin)
+        scales.percents(axes.yaxis)
+
+    return over_time(
+        "Loss and accuracy over time",
+        records,
+        [
+            Panel(
+                "training loss",
+                [Line("loss", drawing.BLUE, noisy=True)],
+                _logarithmic_if_positive,
+            ),
+            Panel(
+                "accuracy",
+                [
+                    Line("accuracy", drawing.BLUE, "training batches", noisy=True),
+                    Line("test_accuracy", drawing.GREEN, "evaluation", look=dots),
+                ],
+                accuracies,
+            ),
+            Panel(
+                "learning rate",
+                [Line("learning_rate", drawing.MUTED, look={"linewidth": 1.6})],
+                lambda axes, *_: axes.set_ylim(bottom=0),
+                height=0.55,
+            ),
+        ],
+        height=4.65,
+    )
+
+
+def keep_ratio(records: Sequence[Record], target: float | None) -> Figure:
+    """Draw the keep ratio, the one aimed at and that of the budget."""
+
+    def scale(axes, steps, values):
+        lowest = min(values[values > 0], default=1.0)
+        if is_positive(target):
+            lowest = min(lowest, target)
+            axes.axhline(
+                target,
+                color=drawing.MUTED,
+                linewidth=1.3,
+                linestyle=(0, (1, 2)),
+                zorder=1.5,
+                label=f"target {percent(target)}",
+            )
+        low = min(lowest * 0.8, 0.5)
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set_ylim(low, 1.12)
+        scales.percent_ticks(axes.yaxis, low, 1)
+
+    dashed = {"linestyle": drawing.DASHED}
+    lines = [
+        Line("target_keep_ratio", drawing.ORANGE, "target", look=dashed),
+        Line("keep_ratio", drawing.BLUE, "kept"),
+    ]
+    panel = Panel("weights kept", lines, scale)
+    return over_time("Keep ratio over time", records, [panel], height=3.7)
+
+
+def budget(
+    records: Sequence[Record], limits: Mapping[str, float], reached: Mapping[str, float]
 ) -> Figure:
-    """Draw costs and their limits against the step, and the multipliers below them.
+    """Draw costs with their limits, and the multipliers below them.
 
     Args:
       records: Lines with `budget/cost/<j>`, and `limit` and `multiplier` in its place.
-      names: Of the costs, by j.
-      reached: The costs of the final network by name, drawn as points.
-
-    Returns:
-      The figure; without multipliers it has one panel.
+      limits: The final ones by the name of the cost, in the order of j.
+      reached: The costs of the final network, drawn as points.
     """
-    multipliers = bool(recorded_keys(records, MULTIPLIER))
-    figure = drawing.blank("Budget over time", height=3.7 + 1.2 * multipliers)
-    panels = figure.subplots(
-        1 + multipliers,
-        sharex=True,
-        squeeze=False,
-        gridspec_kw={"height_ratios": (2.4, 1.0)[: 1 + multipliers]},
-    )[:, 0]
-    top = panels[0]
-    highest = 1.0
-    for j, name in enumerate(names):
-        colour = drawing.QUALITATIVE[j % len(drawing.QUALITATIVE)]
-        label = cost_name(name)
-        steps, values = thin(*series(records, f"{COST}{j}"))
-        if not len(steps):
-            continue
-        top.plot(steps, values, color=colour, label=label)
-        highest = max(highest, values.max())
-        final = (reached or {}).get(name)
-        if is_number(final):
-            top.plot(
-                steps[-1],
-                final,
-                "o",
-                color=colour,
-                markersize=7,
-                markeredgecolor=drawing.PAPER,
-                markeredgewidth=1.2,
-                zorder=5,
-                clip_on=False,
-                label=f"rounded {100 * final:.2f}%",
-            )
-        steps, values = thin(*series(records, f"{LIMIT}{j}"))
-        if len(steps):
-            # One limit stands out in a colour of its own; several go with their cost.
-            own = drawing.ORANGE if len(names) == 1 else colour
-            line = {"color": own, "linestyle": (0, (4, 2.5)), "linewidth": 1.6}
-            top.plot(steps, values, label=f"limit {percent(values[-1])}", **line)
-        steps, values = thin(*series(records, f"{MULTIPLIER}{j}"))
-        if len(steps):
-            panels[-1].plot(steps, values, color=colour, linewidth=1.7)
-    top.set_ylim(0, 1.06 * highest)
-    scales.percents(top.yaxis)
-    top.set_ylabel("of the dense cost")
-    drawing.legend(top)
-    if multipliers:
-        panels[-1].set_ylim(bottom=0)
-        panels[-1].set_ylabel("multiplier")
-    for axes in panels:
-        scales.steps(axes, records, label=axes is panels[-1], name=axes is top)
+    costs, multipliers = [], []
+    for j, (name, limit) in enumerate(limits.items()):
+        colour = drawing.QUALITATIVE[j]
+        # One limit stands out in a colour of its own; several go with their cost.
+        own = drawing.ORANGE if len(limits) == 1 else colour
+        dashed = {"linestyle": drawing.DASHED, "linewidth": 1.6}
+        text = f"limit {percent(limit)}"
+        end = reached.get(name)
+        costs += [
+            Line(f"budget/cost/{j}", colour, cost_name(name), end=end),
+            Line(f"budget/limit/{j}", own, text, look=dashed),
+        ]
+        thin = {"linewidth": 1.7}
+        multipliers.append(Line(f"budget/multiplier/{j}", colour, look=thin))
+
+    def fractions(axes, steps, values):
+        axes.set_ylim(0, 1.06 * max(values.max(), 1))
+        scales.percents(axes.yaxis)
+
+    panels = [
+        Panel("of the dense cost", costs, fractions),
+        Panel(
+            "multiplier",
+            multipliers,
+            lambda axes, *_: axes.set_ylim(bottom=0),
+            height=1 / 2.4,
+        ),
+    ]
+    return over_time("Budget over time", records, panels, height=4.9)
+
+
+def regrowth(records: Sequence[Record]) -> Figure:
+    """Draw how many weights a step prunes and how many it brings back."""
+
+    def scale(axes, steps, values):
+        highest = max(values.max(), 1.0)
+        # Logarithmic above one weight, so that 0 has a place.
+        axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+        axes.set_ylim(0, 1.6 * highest)
+        # Under three decades every 1, 2, 5 is named, above that powers alone.
+        fronts = (1, 2, 5) if highest < 500 else (1,)
+        ticks = [0, *(f * 10**e for e in range(9) for f in fronts)]
+        ticks = [tick for tick in ticks if tick <= 1.6 * highest]
+        axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.yaxis.set_minor_locator(NullLocator())
+
+    lines = [
+        Line("newly_pruned", drawing.ORANGE, "pruned", noisy=True),
+        Line("regrown", drawing.GREEN, "regrown", noisy=True),
+    ]
+    panel = Panel("weights in one step", lines, scale)
+    title = "Weights that a step prunes and brings back"
+    return over_time(title, records, [panel], height=3.7)
+
+
+def thresholds(records: Sequence[Record]) -> Figure:
+    """Draw the threshold of every layer."""
+    names = recorded(records, "threshold/")
+    keys = [f"threshold/{name}" for name in names]
+    panel = Panel("threshold", _in_depth(keys), _logarithmic_if_positive)
+    return _by_layer("Thresholds over time", records, panel, names, unit="layer")
+
+
+def group_ratios(records: Sequence[Record], groups: Sequence[str]) -> Figure:
+    """Draw the keep ratio of every group of channels, in the order of `groups`."""
+
+    def scale(axes, steps, values):
+        axes.set_ylim(0, 1.04)
+        scales.percents(axes.yaxis)
+
+    found = recorded(records, "keep_ratio/")
+    ordered = dict.fromkeys([*(name for name in groups if name in found), *found])
+    lines = _in_depth([f"keep_ratio/{name}" for name in ordered])
+    panel, names = Panel("channels kept", lines, scale), group_names(ordered)
+    title = "Keep ratios of groups over time"
+    return _by_layer(title, records, panel, names, unit="group")
+
+
+def _in_depth(keys: Sequence[str]) -> list[Line]:
+    """Make a line for every layer or group, in colours from the first to the last."""
+    colours = drawing.depth_colours(len(keys))
+    look = {"linewidth": 1.7}
+    return [Line(k, c, look=look) for k, c in zip(keys, colours, strict=True)]
+
+
+def _by_layer(
+    title: str, records: Sequence[Record], panel: Panel, names: Sequence[str], unit: str
+) -> Figure:
+    """Draw up to 40 lines with names beside their ends; more share a colour scale."""
+    count = len(names)
+    labelled = count <= _MOST_LABELS
+    height = max(3.9, 1.2 + 0.19 * count) if labelled else 4.6
+    figure = over_time(title, records, [panel], height)
+    (axes,) = figure.axes
+    if labelled:
+        found = [series(records, line.key) for line in panel.lines]
+        last = [(steps[-1], values[-1]) for steps, values in found]
+        colours = [line.colour for line in panel.lines]
+        label_ends(axes, last, names, colours)
+    else:
+        scale = ScalarMappable(Normalize(1, count), drawing.DEPTH)
+        bar = figure.colorbar(scale, ax=axes, pad=0.02, aspect=30)
+        bar.set_label(unit, color=drawing.MUTED)
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return figure
 
 
-@drawing.style
-def regrowth_over_time(records: Sequence[Record]) -> Figure:
-    """Draw how many weights a step prunes and how many it brings back.
-
-    Args:
-      records: Lines with `newly_pruned` and `regrown`, counts of single steps.
-
-    Returns:
-      The figure. Its scale is logarithmic above one weight, so that 0 has a place.
-    """
-    figure, axes = drawing.figure(
-        "Weights that a step prunes and brings back", height=3.7
-    )
-    highest = 1.0
-    for key, label, colour in zip(
-        REGROWTH, ("pruned", "regrown"), (drawing.ORANGE, drawing.GREEN), strict=True
-    ):
-        steps, values = series(records, key)
-        if len(steps):
-            _noisy(axes, steps, values, colour=colour, label=label)
-            highest = max(highest, values.max())
-    axes.set_yscale("symlog", linthresh=1, linscale=0.4)
-    axes.set_ylim(0, 1.6 * highest)
-    # Under three decades every 1, 2, 5 of a decade is named, above that powers alone.
-    fronts = (1, 2, 5) if highest < 500 else (1,)
-    ticks = [0, *(f * 10**e for e in range(9) for f in fronts)]
-    ticks = [tick for tick in ticks if tick <= 1.6 * highest]
-    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("weights in one step")
-    scales.steps(axes, records)
-    drawing.legend(axes)
-    return figure
-
-
-def _noisy(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, *, colour: str, label: str | None
-) -> None:
-    """Draw a noisy series faintly and its moving average clearly."""
-    width = 2 * (len(values) // 60) + 1
-    if width > 1:
-        axes.plot(*thin(steps, values), color=colour, alpha=0.28, linewidth=0.9)
-        padded = np.pad(values, width // 2, mode="reflect")
-        values = np.convolve(padded, np.full(width, 1 / width), mode="valid")
-    axes.plot(*thin(steps, values), color=colour, label=label)
+def _logarithmic_if_positive(axes: Axes, steps: np.ndarray, values: np.ndarray) -> None:
+    if values.min() > 0:
+        scales.log_ticks(axes)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -22,16 +23,19 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-@style
 def svg(figure: Figure) -> str:
     """Render a figure as an SVG file on white ground."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", facecolor="white", metadata=nothing)
-    return re.sub(r" +$", "", buffer.getvalue(), flags=re.M)
+    return re.sub(r" +$", "", _saved(figure, facecolor="white"), flags=re.M)
 
 
 @style
+def _saved(figure: Figure, **ground: Any) -> str:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing, **ground)
+    return buffer.getvalue()
+
+
 def inline_svg(figure: Figure, name: str, *, label: str | None = None) -> str:
     """Render a figure as an SVG element to put inside an HTML page.
 
@@ -47,10 +51,7 @@ def inline_svg(figure: Figure, name: str, *, label: str | None = None) -> str:
     Returns:
       The `<svg>` element; equal figures give equal text.
     """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
+    text = _saved(figure, transparent=True)
     text = text[text.index("<svg") :]
     # matplotlib's style element would apply to the whole page.
     text = re.sub(

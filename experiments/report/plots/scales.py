@@ -1,69 +1,18 @@
 """Scales of axes: where they begin and end, and what their ticks say."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from experiments.logging.formatting import percent
-from experiments.report.plots.drawing import MUTED, RED
-from experiments.report.plots.series import Record
-
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def steps(
-    axes: Axes, records: Sequence[Record], *, label: bool = True, name: bool = True
-) -> None:
-    """Set up the axis of steps and mark where one phase of the run ends."""
-    thousand = FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
-    axes.xaxis.set_major_formatter(thousand)
-    axes.margins(x=0.015)
-    if label:
-        axes.set_xlabel("step")
-    last = {r["phase"]: r["step"] for r in records if "phase" in r}
-    for before, after, mark, colour, side in (
-        ("dense", "prune", "prune", MUTED, "left"),
-        ("prune", "finetune", "finalize", RED, "right"),
-    ):
-        end = last.get(before, axes.dataLim.x0)
-        # Not at the edges: thresholds, for one, start and end with their phase.
-        if after not in last or not axes.dataLim.x0 < end < axes.dataLim.x1:
-            continue
-        axes.axvline(end, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
-        if name:
-            axes.annotate(
-                mark,
-                (end, 0.6),
-                (3 if side == "left" else -3, 0),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                rotation=90,
-                ha=side,
-                va="center",
-                color=colour,
-                fontsize=9,
-            )
-
-
-def zoom(axes: Axes, series: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Fit the y axis to accuracies after the first tenth, a rise from chance."""
-    steps, values = np.concatenate(series, axis=1)
-    late = values[steps >= steps.min() + 0.1 * np.ptp(steps)]
-    margin = max(0.08 * np.ptp(late), 0.002)
-    axes.set_ylim(late.min() - margin, late.max() + margin)
-
-
 def error_scale(axes: Axes, points: Iterable[tuple[float, float | None]]) -> None:
-    """Make the y axis of accuracies logarithmic in the errors, fitted to the points.
-
-    Args:
-      axes: what is changed.
-      points: mean and spread of each.
-    """
+    """Make the y axis logarithmic in the errors, fitted to accuracies and spreads."""
     found = []
     for mean, spread in points:
         found += [mean - (spread or 0), mean, mean + (spread or 0)]
@@ -90,7 +39,7 @@ def error_scale(axes: Axes, points: Iterable[tuple[float, float | None]]) -> Non
 
 def percents(axis: Any) -> None:
     """Name the ticks of an axis of fractions in percent."""
-    axis.set_major_formatter(FuncFormatter(lambda x, _: percent(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.6g}%"))
 
 
 def percent_ticks(axis: Any, low: float, high: float) -> None:
@@ -109,10 +58,10 @@ def log_ticks(axes: Axes) -> None:
     subs = (1, 2, 5) if high < 100 * low else (1,)
     axes.yaxis.set_major_locator(LogLocator(10, subs))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: power(y)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _power(y)))
 
 
-def power(value: float) -> str:
+def _power(value: float) -> str:
     """Show 0.2 as itself and 0.00002 as 2×10⁻⁵."""
     if not 0.1 <= value < 1e4:
         digits, exponent = f"{value:e}".split("e")

@@ -4,13 +4,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from experiments.report.plots import drawing
 from experiments.report.plots.labels import spread
-from experiments.report.plots.layers import layer_keep_ratios
-from experiments.report.plots.over_time import (
-    budget_over_time,
-    keep_ratio_over_time,
-    learning_curves,
-)
 from experiments.report.plots.rendering import inline_svg
 from experiments.report.plots.run import figures
 from tests.experiments.made_up_runs import LAYERS, channel_records, channel_summary
@@ -34,9 +29,9 @@ def test_the_pictures_of_channels_are_those_of_groups_and_budget():
 
 def test_costs_limits_and_prices_are_told_apart():
     records = [{"step": step, **r} for step, r in channel_records(limits=2)]
-    reached = {"macs": 0.4997, "bytes": 0.3}
-    figure = budget_over_time(records, ["bytes", "macs"], reached=reached)
-    top, bottom = figure.axes
+    costs = {"macs": 0.4997, "bytes": 0.3}
+    summary = channel_summary(budget={"bytes": 0.5, "macs": 0.5}, costs=costs)
+    top, bottom = figures(summary, records)["budget"].axes
     assert top.get_legend_handles_labels()[1] == [
         "bytes", "rounded 30.00%", "limit 50%", "MACs", "rounded 49.97%", "limit 50%",
     ]  # fmt: skip
@@ -45,7 +40,7 @@ def test_costs_limits_and_prices_are_told_apart():
     ]  # fmt: skip
     assert [line.get_ydata()[-1] for line in bottom.lines] == [0.01, 0.02]
     bare = [{"step": r["step"], "budget/cost/0": 0.5} for r in records]
-    assert len(budget_over_time(bare, ["macs"]).axes) == 1
+    assert len(figures(channel_summary(), bare)["budget"].axes) == 1
 
 
 def test_a_method_without_thresholds_has_no_such_picture():
@@ -63,10 +58,10 @@ def test_the_ends_of_phases_are_marked():
         {"step": step, "keep_ratio": 0.5, "phase": phase}
         for step, phase in enumerate(phases, start=1)
     ]
-    (axes,) = keep_ratio_over_time(records).axes
+    (axes,) = figures({}, records)["keep_ratio"].axes
     marks = {text.get_text(): text.xy[0] for text in axes.texts}
     assert marks == {"prune": 3, "finalize": 7}
-    (axes,) = keep_ratio_over_time(records[:7]).axes
+    (axes,) = figures({}, records[:7])["keep_ratio"].axes
     assert [text.get_text() for text in axes.texts] == ["prune"]
 
 
@@ -85,10 +80,10 @@ def test_records_with_holes_are_drawn():
 def test_many_layers_and_many_lines_stay_small_and_legible():
     names = [f"Block_{i}/Attention/query/kernel" for i in range(300)]
     layers = {n: {"size": 100, "kept": 1 + i % 99} for i, n in enumerate(names)}
-    figure = layer_keep_ratios(layers)
+    figure = figures({"final": {"layers": layers}}, [])["layers"]
     assert figure.get_figheight() < 35
     records = [{"step": s, "loss": 1 + s % 7} for s in range(100_000)]
-    assert len(inline_svg(learning_curves(records), "a")) < 100_000
+    assert len(inline_svg(figures({}, records)["learning"], "a")) < 100_000
 
 
 def test_names_beside_lines_do_not_meet():
@@ -102,7 +97,8 @@ def test_names_beside_lines_do_not_meet():
 
 
 def test_neutral_colours_follow_the_page():
-    text = inline_svg(layer_keep_ratios(LAYERS), "layers")
+    drawn = figures({"final": {"layers": LAYERS}}, [])
+    text = inline_svg(drawn["layers"], "layers")
     assert "var(--ink)" in text
     assert "var(--muted)" in text
     assert "#1c2530" not in text
@@ -111,5 +107,15 @@ def test_neutral_colours_follow_the_page():
 
 def test_figures_leave_the_global_style_alone():
     before = dict(mpl.rcParams)
-    layer_keep_ratios(LAYERS)
+    figures({"final": {"layers": LAYERS}}, [])
     assert dict(mpl.rcParams) == before
+
+
+def test_series_of_a_comparison_are_told_apart():
+    looks = [drawing.look(number) for number in range(36)]
+    assert len({str(look) for look in looks}) == len(looks)
+    # Where a colour returns, mark and dash are others.
+    for look in looks:
+        alike = [other for other in looks if other["color"] == look["color"]]
+        for part in ("marker", "linestyle"):
+            assert len({str(other[part]) for other in alike}) == 3
