@@ -1,13 +1,9 @@
-"""What the command `compact` found, as a table and as a section of the report."""
+"""What the command `compact` found, as a table and a note."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from experiments.logging.formatting import count, text_table
-from experiments.logging.summary import SUMMARY_FILE
-from experiments.report import pages
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -19,23 +15,11 @@ def table(found: Mapping[str, Any]) -> str:
     Returns:
       The table, in plain ASCII, and a line on equality.
     """
-    header, rows = _rows(found)
-    return f"{text_table(header, rows, left={0})}\n{_note(found)}"
+    return f"{text_table(*lay_out(found), left={0})}\n{note(found)}"
 
 
-def section(workdir: Path) -> str:
-    """Show what `python -m experiments compact` found, if it was run."""
-    path = workdir / "compact" / SUMMARY_FILE
-    if not path.exists():
-        return ""
-    found = json.loads(path.read_text())
-    header, rows = _rows(found)
-    markup = pages.table(header, rows, left={0})
-    note = pages.caption(pages.text(_note(found)))
-    return pages.section("Compact network", markup + note, "compact")
-
-
-def _rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def lay_out(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Lay out the header and the rows of the table."""
     rows = []
     for row in found["rows"]:
         before, after = row["dense"], row["compact"]
@@ -52,7 +36,8 @@ def _rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["", "network of the run", "compact", "ratio"], rows
 
 
-def _note(found: Mapping[str, Any]) -> str:
+def note(found: Mapping[str, Any]) -> str:
+    """Say how much went, how equal the networks are and how they were timed."""
     sizes = found["channels"].values()
     before, after = sum(n for n, _ in sizes), sum(n for _, n in sizes)
     return (

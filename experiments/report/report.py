@@ -51,10 +51,11 @@ def write_report(workdir: str | Path) -> Path:
     figures = run.figures(summary, records)
     sensitivity = workdir / SENSITIVITY_FILE
     found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
-    measured = {"sensitivity": bars.sensitivity(found["groups"])} if found else {}
+    if found:
+        figures["sensitivity"] = bars.sensitivity(found["groups"])
     folder = workdir / PLOTS_FOLDER
     folder.mkdir(exist_ok=True)
-    for name, figure in {**figures, **measured}.items():
+    for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", rendering.png(figure))
     path = workdir / REPORT_FILE
     write_atomically(path, run_page.render(summary, figures, workdir, found))
@@ -63,8 +64,6 @@ def write_report(workdir: str | Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a report again from the command line, and return the exit status."""
-    # Not absl flags: a `--workdir` defined here would collide with that of `main.py`,
-    # which imports this module.
     parser = argparse.ArgumentParser(
         prog="python -m experiments report",
         description="Make the report of a finished or stopped run again.",

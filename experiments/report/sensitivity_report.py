@@ -1,12 +1,9 @@
-"""What the command `sensitivity` measured, in words and as a section of the report."""
+"""What the command `sensitivity` measured, in words."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.logging.formatting import score
-from experiments.report import pages
-from experiments.report.plots.bars import sensitivity
-from experiments.report.plots.rendering import inline_svg
 
 SENSITIVITY_FILE = "sensitivity.json"
 
@@ -32,11 +29,3 @@ def note(found: Mapping[str, Any]) -> str:
         f" {score(found['accuracy'])}), without training after. Rise of that loss"
         f" and keep ratio of {len(found['groups'])} groups: {agree}."
     )
-
-
-def section(found: Mapping[str, Any]) -> str:
-    """Show what the command `sensitivity` measured, as a picture with a note."""
-    caption = note(found)
-    picture = inline_svg(sensitivity(found["groups"]), "sensitivity", label=caption)
-    content = pages.figure(picture, caption)
-    return pages.section("Sensitivity of groups", content, "sensitivities")

@@ -97,7 +97,8 @@ def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]], *, label: str) -> 
         axes.margins(x=0.08)
     every[0].set_ylabel(label)
     figure.legend(
-        *(drawn.values(), drawn),
+        drawn.values(),
+        drawn,
         loc="outside right center",
         fontsize=8.5,
         handlelength=3,  # for a broken line to be seen as one
