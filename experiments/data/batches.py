@@ -21,13 +21,12 @@ one process would see, augmentation included.
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from experiments.data.datasets import Dataset, DatasetSpec, Example
+from experiments.data.datasets import Dataset, DatasetSpec, Example, Source
 
 Batch = dict[str, np.ndarray]
 
@@ -67,30 +66,27 @@ def train_batches(
         ValueError: If the training set is empty or smaller than one batch over all
             processes, or if an argument is out of range.
     """
-    spec = dataset.spec
-    size = _check(
-        spec,
-        "train_batches",
-        batch_size,
-        image_size,
-        process_index,
-        process_count,
-        len(dataset.train),
-    )
+    spec, view = dataset.spec, dataset.spec.train_view
+    process = process_index, process_count
+    size = _check("train_batches", spec, dataset.train, batch_size, image_size, process)
     if batch_size * process_count > len(dataset.train):
         raise ValueError(
             f"`train_batches(batch_size={batch_size}, process_count={process_count})` "
             f"requires batch_size * process_count <= {len(dataset.train)}, the number "
             f"of training examples of {spec.name!r}. Use a smaller batch."
         )
+
+    def augmented(example: Example, rng: np.random.Generator) -> Example:
+        assert view is not None
+        label = np.int32(example["label"])
+        return {"image": view(example["image"], rng, size), "label": label}
+
     stream = _shuffled(dataset.train, seed)
-    if augment and spec.train_view is not None:
-        stream = stream.random_map(functools.partial(_train_example, spec, size))
+    if augment and view is not None:
+        stream = stream.random_map(augmented)
     else:
         stream = stream.map(functools.partial(_test_example, spec, size))
-    stream = stream[process_index::process_count].to_iter_dataset(_reading(spec))
-    batches = stream.batch(batch_size, drop_remainder=True)
-    return iter(batches.map(functools.partial(_normalise, spec)))
+    return iter(_batched(spec, stream[process_index::process_count], batch_size))
 
 
 def train_positions(size: int, *, seed: int, count: int) -> np.ndarray:
@@ -113,38 +109,6 @@ def _shuffled(source: Any, seed: int) -> grain.MapDataset[Any]:
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
-class Batches(Sequence[Batch]):
-    """Batches by position, made when they are read.
-
-    Iterating reads ahead where images have to be decoded; every `iter` starts again.
-
-    Args:
-        spec: What is known of the dataset.
-        examples: Examples before normalisation, a multiple of `batch_size` of them.
-        batch_size: Examples per batch.
-    """
-
-    def __init__(
-        self, spec: DatasetSpec, examples: grain.MapDataset[Example], batch_size: int
-    ):
-        self._spec = spec
-        self._examples = examples
-        self._batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(self._examples) // self._batch_size
-
-    def __getitem__(self, index: int) -> Batch:
-        position = range(len(self))[index]  # negative positions, IndexError
-        batches = self._examples.batch(self._batch_size)
-        return _normalise(self._spec, batches[position])
-
-    def __iter__(self) -> Iterator[Batch]:
-        examples = self._examples.to_iter_dataset(_reading(self._spec))
-        normalise = functools.partial(_normalise, self._spec)
-        return iter(examples.batch(self._batch_size).map(normalise))
-
-
 def test_batches(
     dataset: Dataset,
     *,
@@ -152,7 +116,7 @@ def test_batches(
     image_size: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
-) -> Batches:
+) -> grain.IterDataset[Batch]:
     """Returns the test set in batches of one shape.
 
     Over all processes every test example is there exactly once, in a fixed order. All
@@ -162,28 +126,21 @@ def test_batches(
     Args:
         dataset: What `load` returned.
         batch_size: Examples per batch of this process, B.
-        image_size: Side S of the images; `None` for that of the spec. Images in memory
-            can only be enlarged.
-        process_index: Number of this process, in [0, process_count).
+        image_size: As in `train_batches`, like the two below.
+        process_index: Number of this process.
         process_count: Number of processes.
 
     Returns:
-        Dicts with `image`, float32, shape (B, S, S, C), normalised; `label`, int32,
-        shape (B,); `valid`, float32, shape (B,), 1 for an example and 0 for filling.
+        Iterated over as often as needed, dicts with `image`, float32, shape
+        (B, S, S, C), normalised; `label`, int32, shape (B,); `valid`, float32, shape
+        (B,), 1 for an example and 0 for filling.
 
     Raises:
         ValueError: If the test set is empty or an argument is out of range.
     """
     spec, examples = dataset.spec, dataset.test
-    size = _check(
-        spec,
-        "test_batches",
-        batch_size,
-        image_size,
-        process_index,
-        process_count,
-        len(examples),
-    )
+    process = process_index, process_count
+    size = _check("test_batches", spec, examples, batch_size, image_size, process)
     num_batches = -(-len(examples) // (batch_size * process_count))
 
     def example(index: int) -> Example:
@@ -199,69 +156,54 @@ def test_batches(
     indices = grain.MapDataset.range(
         process_index, num_batches * batch_size * process_count, process_count
     )
-    return Batches(spec, indices.map(example), batch_size)
+    return _batched(spec, indices.map(example), batch_size)
 
 
 def _check(
-    spec: DatasetSpec,
     caller: str,
+    spec: DatasetSpec,
+    examples: Source,
     batch_size: int,
     image_size: int | None,
-    process_index: int,
-    process_count: int,
-    num_examples: int,
+    process: tuple[int, int],
 ) -> int:
     """Refuses arguments out of range; returns the side of the images."""
-    if num_examples == 0:
-        raise ValueError(
-            f"`{caller}(dataset)` requires at least one example; this split of "
-            f"{spec.name!r} has none."
-        )
-    if batch_size < 1:
-        raise ValueError(f"`{caller}` requires batch_size >= 1; got {batch_size}.")
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"`{caller}` requires 0 <= process_index < process_count; "
-            f"got {process_index} and {process_count}."
-        )
     size = spec.image_shape[0] if image_size is None else image_size
     smallest = spec.image_shape[0] if spec.in_memory else 1
-    if size < smallest:
-        raise ValueError(
-            f"`{caller}` requires image_size >= {smallest} for {spec.name!r}; "
-            f"got {size}."
-        )
+    required = {
+        "at least one example in this split": len(examples) > 0,
+        "batch_size >= 1": batch_size >= 1,
+        "0 <= process_index < process_count": 0 <= process[0] < process[1],
+        f"image_size >= {smallest}": size >= smallest,
+    }
+    for what, holds in required.items():
+        if not holds:
+            raise ValueError(
+                f"`{caller}(...)` of {spec.name!r} requires {what}; got "
+                f"{len(examples)} examples, batch_size={batch_size}, "
+                f"image_size={image_size}, process {process[0]} of {process[1]}."
+            )
     return size
 
 
-def _reading(spec: DatasetSpec) -> grain.ReadOptions:
-    """Threads help where there is something to decode; memory needs none."""
-    if spec.in_memory:
-        return grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    threads = min(16, os.cpu_count() or 1)
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=512)
-
-
-def _train_example(
-    spec: DatasetSpec, size: int, example: Example, rng: np.random.Generator
-) -> Example:
-    assert spec.train_view is not None
-    return {
-        "image": spec.train_view(example["image"], rng, size),
-        "label": np.int32(example["label"]),
-    }
-
-
 def _test_example(spec: DatasetSpec, size: int, example: Example) -> Example:
-    return {
-        "image": spec.test_view(example["image"], size),
-        "label": np.int32(example["label"]),
-    }
+    image = spec.test_view(example["image"], size)
+    return {"image": image, "label": np.int32(example["label"])}
 
 
-def _normalise(spec: DatasetSpec, batch: Any) -> Batch:
+def _batched(
+    spec: DatasetSpec, examples: grain.MapDataset[Example], batch_size: int
+) -> grain.IterDataset[Batch]:
+    """Normalised batches; threads read ahead where there is something to decode."""
+    threads = 0 if spec.in_memory else min(16, os.cpu_count() or 1)
+    reading = grain.ReadOptions(threads, prefetch_buffer_size=512 if threads else 0)
+    batches = examples.to_iter_dataset(reading).batch(batch_size, drop_remainder=True)
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-    scale = np.float32(1 / (spec.unit * std))
-    image = np.multiply(batch["image"], scale, dtype=np.float32)
-    image -= np.float32(mean / std)
-    return {**batch, "image": image}
+    scale, offset = np.float32(1 / (spec.unit * std)), np.float32(mean / std)
+
+    def normalise(batch: Any) -> Batch:
+        image = np.multiply(batch["image"], scale, dtype=np.float32)
+        image -= offset
+        return {**batch, "image": image}
+
+    return batches.map(normalise)

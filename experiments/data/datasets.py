@@ -10,15 +10,14 @@ import difflib
 import io
 import os
 import pathlib
-import re
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.utils import version
 
 from experiments.data import digits, mnist1d
 from experiments.data.images import (
@@ -98,6 +97,8 @@ class DatasetSpec:
             to train on the view of the test.
         test_view: `(image, size)` to an image of side `size`.
         manual_files: Files that TFDS cannot download.
+        splits: Of a data set that needs no download: numbers, images and labels of the
+            examples by split.
     """
 
     name: str
@@ -113,6 +114,7 @@ class DatasetSpec:
     train_view: Callable[[Any, np.random.Generator, int], np.ndarray] | None = None
     test_view: Callable[[Any, int], np.ndarray] = upsample
     manual_files: tuple[str, ...] = ()
+    splits: Callable[[], Mapping[str, tuple[np.ndarray, ...]]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,6 +156,7 @@ _SPECS = {
             image_shape=(8, 8, 1),
             mean=(0.3054,),
             std=(0.3762,),
+            splits=digits.splits,
         ),
         DatasetSpec(
             name="mnist1d",
@@ -164,6 +167,7 @@ _SPECS = {
             unit=1,
             dtype=np.float32,
             validation_split="validation",
+            splits=mnist1d.splits,
         ),
         DatasetSpec(
             name="mnist",
@@ -195,8 +199,38 @@ _SPECS = {
     )
 }
 
-_BUILDERS = {"digits": digits.Digits, "mnist1d": mnist1d.Mnist1d}
-"""Of the data sets that need no download."""
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of a data set that needs no download."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded: do not look for a file of checksums beside this module,
+    # for which TFDS imports `importlib_resources`, a package that it does not require.
+    code_path = None
+
+    def __init__(self, spec: DatasetSpec, data_dir: str):
+        self.name = spec.name  # pyright: ignore (typed as a property of the class)
+        self._spec = spec
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Not `dataset_info_from_configs`: it looks for files beside the module.
+        shape, dtype = self._spec.image_shape, self._spec.dtype
+        image = tfds.features.Tensor(shape=shape, dtype=dtype)
+        label = tfds.features.ClassLabel(num_classes=self._spec.num_classes)
+        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager
+        assert self._spec.splits is not None
+        splits = self._spec.splits().items()
+        return {split: self._generate_examples(*arrays) for split, arrays in splits}
+
+    def _generate_examples(self, numbers, images, labels) -> Iterator[Any]:
+        # The order of the examples on disk follows from their numbers.
+        for number, image, label in zip(numbers, images, labels, strict=True):
+            yield int(number), {"image": image, "label": int(label)}
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -245,43 +279,37 @@ def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     spec = dataset_spec(name)
     data_dir = pathlib.Path(data_dir).expanduser().absolute()
     directory = _find(spec, data_dir)
-    if directory is None and spec.name not in _BUILDERS:
+    if directory is None and spec.splits is None:
         raise _absent(spec, data_dir)
     directory = directory or _prepare(spec, data_dir)
     builder = tfds.builder_from_directory(directory)
+    validation = spec.validation_split
     return Dataset(
         spec=spec,
         train=_open(spec, builder, "train"),
         test=_open(spec, builder, spec.test_split),
-        validation=(
-            _open(spec, builder, spec.validation_split)
-            if spec.validation_split
-            else None
-        ),
+        validation=_open(spec, builder, validation) if validation else None,
     )
 
 
 def _find(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path | None:
     """Returns the prepared directory of the newest version, if there is one."""
-    prepared = {
-        tuple(int(part) for part in info.parent.name.split(".")): info.parent
-        for info in (data_dir / spec.name).glob("*/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
-    }
-    return prepared[max(prepared)] if prepared else None
+    versions = version.list_all_versions(data_dir / spec.name)
+    folders = [data_dir / spec.name / str(number) for number in versions]
+    prepared = [f for f in folders if (f / "dataset_info.json").exists()]
+    return prepared[-1] if prepared else None
 
 
 def _prepare(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path:
     """Prepares the dataset in a private directory, then moves it to its place."""
     data_dir.mkdir(parents=True, exist_ok=True)
     logging.info("Preparing %s in %s.", spec.name, data_dir)
-    private = tempfile.mkdtemp(prefix=f".{spec.name}-", dir=data_dir)
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{spec.name}-", dir=data_dir, ignore_cleanup_errors=True
+    ) as private:
         silence = io.StringIO()  # no progress bars for a fraction of a second
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            _BUILDERS[spec.name](
-                data_dir=private, file_format="array_record"
-            ).download_and_prepare()
+            _Builder(spec, private).download_and_prepare()
         made = _find(spec, pathlib.Path(private))
         assert made is not None, f"TFDS wrote no dataset_info.json into {private}."
         final = data_dir / spec.name / made.name
@@ -295,8 +323,6 @@ def _prepare(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path:
                     f"{final}: it has no dataset_info.json, so it was not prepared "
                     f"completely. Remove it and try again."
                 ) from error
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
     return final
 
 
@@ -337,9 +363,8 @@ def _open(spec: DatasetSpec, builder: tfds.core.DatasetBuilder, split: str) -> S
         ) from error
     if not spec.in_memory:
         return source
-    images = np.empty((len(source), *spec.image_shape), spec.dtype)
-    labels = np.empty(len(source), np.int32)
-    for index in range(len(source)):
-        example = source[index]
-        images[index], labels[index] = example["image"], example["label"]
-    return ArraySource(images, labels)
+    examples = [source[index] for index in range(len(source))]
+    return ArraySource(
+        np.stack([example["image"] for example in examples]).astype(spec.dtype),
+        np.array([example["label"] for example in examples], np.int32),
+    )

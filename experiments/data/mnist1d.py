@@ -1,4 +1,4 @@
-"""TFDS builder of MNIST-1D: signals of 40 numbers in 10 classes, made by a formula.
+"""MNIST-1D: signals of 40 numbers in 10 classes, made by a formula.
 
 The package `mnist1d` makes them in seconds: no download. A network of a few thousand
 weights does not fit them without effort, so methods of pruning lie far apart here.
@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 _TRAIN = {"num_samples": 5_000, "seed": 42, "train_split": 0.8}
 _FURTHER = {"num_samples": 20_000, "seed": 43, "train_split": 1.0}
@@ -63,41 +62,12 @@ def _global_random_states() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-class Mnist1d(tfds.core.GeneratorBasedBuilder):
-    """MNIST-1D, `image` (40, 1) float32 and `label` int64 in [0, 10)."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # as in `digits`
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="MNIST-1D: signals of 40 numbers in 10 classes.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(shape=(40, 1), dtype=np.float32),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://github.com/greydanus/mnist1d",
-        )
-
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager
-        signals, labels = generate(**_FURTHER)
-        return {
-            "train": self._generate_examples(*generate(**_TRAIN)),
-            "test": self._generate_examples(signals[:_TEST_SIZE], labels[:_TEST_SIZE]),
-            "validation": self._generate_examples(
-                signals[_TEST_SIZE:], labels[_TEST_SIZE:]
-            ),
-        }
-
-    def _generate_examples(
-        self, signals: np.ndarray, labels: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (signal, label) in enumerate(zip(signals, labels, strict=True)):
-            yield index, {"image": signal, "label": int(label)}
+def splits() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns numbers, signals and labels of the examples of each split."""
+    signals, labels = generate(**_FURTHER)
+    parts = {
+        "train": generate(**_TRAIN),
+        "test": (signals[:_TEST_SIZE], labels[:_TEST_SIZE]),
+        "validation": (signals[_TEST_SIZE:], labels[_TEST_SIZE:]),
+    }
+    return {name: (np.arange(len(y)), x, y) for name, (x, y) in parts.items()}

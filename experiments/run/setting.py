@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _process() -> dict[str, int]:
     }
 
 
-def _test_batches(config: Config, dataset: data.Dataset) -> data.Batches:
+def _test_batches(config: Config, dataset: data.Dataset) -> Iterable[data.Batch]:
     return data.test_batches(
         dataset,
         batch_size=config.data.eval_batch_size // jax.process_count(),
@@ -187,7 +187,7 @@ def _sample(config: Config, dataset: data.Dataset) -> Callable[[], Any]:
     return sample
 
 
-def _evaluator(batches: data.Batches, size: int, model: Any) -> Callable:
+def _evaluator(batches: Iterable[data.Batch], size: int, model: Any) -> Callable:
     """`params, batch_stats -> accuracy` over batches with `size` valid examples."""
     shard = parallel.create("jit").shard
     count_correct = jax.jit(make_count_correct(model))

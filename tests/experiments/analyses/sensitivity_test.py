@@ -55,7 +55,7 @@ def workdir(tmp_path, network, data_dir):
 def judged(params, data_dir):
     """Loss and accuracy in float64, one batch of all test images."""
     dataset = data.load("digits", data_dir=str(data_dir))
-    batch = data.test_batches(dataset, batch_size=360)[0]
+    (batch,) = data.test_batches(dataset, batch_size=360)
     x = batch["image"].reshape(360, -1).astype(float)
     for layer in ("dense1", "dense2"):
         x = np.maximum(x @ params[layer]["kernel"] + params[layer]["bias"], 0)
