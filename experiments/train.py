@@ -10,7 +10,6 @@ and started again ends, on a CPU, with the same bits.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -37,7 +36,7 @@ from experiments.run import (
     trail,
 )
 from experiments.run.closing import summarize
-from experiments.run.hooks import CHECKPOINTS, Moment, NonFiniteLossError, Run
+from experiments.run.hooks import CHECKPOINTS, NonFiniteLossError, Run
 from experiments.run.network import Network
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting, prepare
@@ -88,7 +87,6 @@ def _run(
     """Goes through the phases, from the last checkpoint on."""
     checkpoint, record = _recorded(setting)
     first = checkpoint.step if checkpoint else 0
-    clock = time.monotonic() - record.seconds
     writer = MetricsWriter(
         setting.workdir,
         parts[-1].end,
@@ -96,8 +94,8 @@ def _run(
         resume_step=first,
         enabled=jax.process_index() == 0,
     )
-    save = _saving(setting, record, writer, clock)
-    run = Run(setting=setting, record=record, writer=writer, save=save)
+    began = time.monotonic() - record.seconds
+    run = Run(setting=setting, record=record, writer=writer, began=began)
     left, final = None, None
     with writer, interrupts.counted("SIGINT", "SIGTERM", once=True) as interrupted:
         for phase in parts:
@@ -109,18 +107,16 @@ def _run(
             else:
                 left = left or phases.initial(setting, record)
                 network, state = left.network, phase.start(left)
-                save(state)
+                run.save(state)
             state, stopped = _train(run, phase, network, state, interrupted)
             if stopped:
                 final = None
                 break
             left, final = phase.finish(network, state, record)
-            record.phase_ends[phase.name] = time.monotonic() - clock
-            hooks.write_accuracy(run, phase, phase.end, final["accuracy_hard"])
-    record.seconds = time.monotonic() - clock
-    return summarize(
-        setting, record, final, "finished" if final else "stopped", command
-    )
+            record.phase_ends[phase.name] = run.seconds()
+            run.write_accuracy(phase, phase.end, final["accuracy_hard"])
+    record.seconds = run.seconds()
+    return summarize(setting, record, final, command)
 
 
 def _train(
@@ -134,18 +130,17 @@ def _train(
     ways, plan = run.setting.parallel, phase.plan(network)
     step_on = advance.make(run.setting, phase, network, plan)
     after_step = hooks.make(run, phase, network, plan)
-    first = int(state.step) + 1
-    at = Moment(first - 1, ways.replicate(state))
-    for at.step in range(first, phase.end + 1):
-        at.state, at.metrics = step_on(at.state, at.step)
-        at.stops = at.step < phase.end and interrupted() > 0
-        for hook in after_step:
-            hook(at)
-        if at.stops:
+    first, stops = int(state.step) + 1, False
+    state = ways.replicate(state)
+    for step in range(first, phase.end + 1):
+        state, metrics = step_on(state, step)
+        stops = step < phase.end and interrupted() > 0
+        after_step(step, state, metrics, stops)
+        if stops:
             break
-    state = ways.collect(at.state)
+    state = ways.collect(state)
     hooks.check_finite(run.setting, state)
-    return state, at.stops
+    return state, stops
 
 
 def _recorded(setting: Setting) -> tuple[io.Entry | None, trail.Record]:
@@ -162,25 +157,6 @@ def _recorded(setting: Setting) -> tuple[io.Entry | None, trail.Record]:
         done = checkpoint.step if checkpoint else 0
         io.tidy(setting.workdir / trail.FOLDER, up_to=done)
     return checkpoint, record
-
-
-def _saving(
-    setting: Setting, record: trail.Record, writer: MetricsWriter, clock: float
-) -> Callable[[TrainState], None]:
-    """Returns the function that writes a checkpoint, metrics first."""
-
-    def save(state: TrainState) -> None:
-        hooks.check_finite(setting, state)
-        streams = setting.streams.items()
-        record.data_state = {name: stream.get_state() for name, stream in streams}
-        record.seconds = time.monotonic() - clock
-        folder = setting.workdir / CHECKPOINTS
-        writer.flush()
-        io.save(folder, int(state.step), state, metadata=dataclasses.asdict(record))
-        if jax.process_index() == 0:
-            io.tidy(folder, keep_last=setting.config.run.checkpoints_kept)
-
-    return save
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -47,13 +46,18 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
     )
     train_step = ways.compile(make_train_step(shared))
     search_step = ways.compile(make_search_step(shared)) if plan.search else None
-    look = _looking(setting, phase, plan)
+    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
+
+    def look(state):
+        return zeros(*ways.peek((state.params, state.variables, state.step)))
 
     def advance(state, step):
-        before = look(state, step)
+        # In other phases nothing is pruned, or the masks are fixed.
+        counts = phase.finds_points and is_logged(setting, phase, step)
+        before = look(state) if counts else None
         state, metrics = train_step(state, ways.shard(next(phase.stream)))
         if before is not None:
-            metrics = {**metrics, **regrowth.changes(before, look(state, step))}
+            metrics = {**metrics, **regrowth.changes(before, look(state))}
         if plan.search and search_step and step % plan.search.every == 0:
             held_out = ways.shard(next(setting.streams["held_out"]))
             state, found = search_step(state, held_out)
@@ -75,20 +79,6 @@ def is_logged(setting: Setting, phase: Phase, step: int) -> bool:
     """Whether the numbers of a step are written."""
     every = setting.config.run.log_every
     return step % every == 0 or step in (phase.begin + 1, phase.end)
-
-
-def _looking(setting: Setting, phase: Phase, plan: Plan) -> Callable[..., Any]:
-    """`state, step -> zeros`, or None where no zeros come and go."""
-    zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
-
-    def look(state, step):
-        # Elsewhere nothing is pruned, or the masks are fixed.
-        if not (phase.finds_points and is_logged(setting, phase, step)):
-            return None
-        peek = setting.parallel.peek
-        return zeros(*peek((state.params, state.variables, state.step)))
-
-    return look
 
 
 def _announced(setting: Setting, phase: Phase, network: Network, advance) -> Advance:

@@ -22,7 +22,6 @@ def summarize(
     setting: Setting,
     record: trail.Record,
     final: dict[str, Any] | None,
-    status: str,
     command: Sequence[str],
 ) -> dict[str, Any]:
     """Writes `summary.json` and the report."""
@@ -34,7 +33,7 @@ def summarize(
         }
     layers = final["layers"] if final else {}
     summary = {
-        "status": status,
+        "status": "finished" if final else "stopped",
         "method": config.plan.name,
         "title": config.title or config.plan.title,
         "full_title": config.title or config.plan.full_title,

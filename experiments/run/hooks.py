@@ -1,9 +1,11 @@
 """What is done after a step: numbers are logged, points found, states saved."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.logging.metrics import MetricsWriter
@@ -23,69 +25,80 @@ class NonFiniteLossError(FloatingPointError):
     """The loss became NaN or infinite."""
 
 
-@dataclasses.dataclass
-class Moment:
-    """Where a phase is, after a step.
-
-    Attributes:
-      step: steps of the run so far.
-      state: on every device.
-      metrics: of the step.
-      stops: whether the run is interrupted here.
-    """
-
-    step: int
-    state: TrainState
-    metrics: Metrics = dataclasses.field(default_factory=dict)
-    stops: bool = False
-
-
-Hook = Callable[[Moment], None]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What hooks need of a run, beside the step.
+    """What is the same after every step of a run.
 
     Attributes:
       setting: of the run.
       record: what the run has found out.
       writer: of metrics.
-      save: writes a checkpoint.
+      began: when it began by the monotonic clock, had it never been interrupted.
     """
 
     setting: Setting
     record: trail.Record
     writer: MetricsWriter
-    save: Callable[[TrainState], None]
+    began: float
+
+    def seconds(self) -> float:
+        """How long the run has taken, interruptions left out."""
+        return time.monotonic() - self.began
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint, metrics first."""
+        check_finite(self.setting, state)
+        streams = self.setting.streams.items()
+        self.record.data_state = {name: stream.get_state() for name, stream in streams}
+        self.record.seconds = self.seconds()
+        folder = self.setting.workdir / CHECKPOINTS
+        self.writer.flush()
+        metadata = dataclasses.asdict(self.record)
+        io.save(folder, int(state.step), state, metadata=metadata)
+        if jax.process_index() == 0:
+            io.tidy(folder, keep_last=self.setting.config.run.checkpoints_kept)
+
+    def write_accuracy(self, phase: Phase, step: int, accuracy: float) -> None:
+        """Write the accuracy on the test data."""
+        self.writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
 
 
-def make(run: Run, phase: Phase, network: Network, plan: Plan) -> list[Hook]:
-    """Return the hooks of a phase, in the order in which they are called."""
-    config = run.setting.config
+def make(
+    run: Run, phase: Phase, network: Network, plan: Plan
+) -> Callable[[int, TrainState, Metrics, bool], None]:
+    """Return `step, state, metrics, stops -> None`, called after each step of a phase.
+
+    `state` is on every device, and `stops` says whether the run is interrupted here.
+    """
+    config, collect = run.setting.config.run, run.setting.parallel.collect
     pruned = phases.make_pruned(plan, phase)
-    found = [_log_late(run, phase)]
-    if phase.finds_points:
-        found.append(_find_points(run, phase, network, plan, pruned))
-    collect = run.setting.parallel.collect
+    late: list[tuple[int, Metrics]] = []
 
-    def evaluate(at):
-        if at.step < phase.end and at.step % config.run.eval_every == 0:
-            now = collect(at.state)
+    def write(state):
+        for step, metrics in late:
+            if not _write(run, phase, step, metrics):
+                check_finite(run.setting, collect(state))
+        late.clear()
+
+    def after_step(step, state, metrics, stops):
+        inside = step < phase.end
+        evaluates = step % config.eval_every == 0
+        saves = stops or step % config.checkpoint_every == 0
+        # Numbers are written one step late: the device need not wait for the host.
+        write(state)
+        late.append((step, metrics))
+        if evaluates or saves or not inside:
+            write(state)
+        if inside and phase.finds_points:
+            _find_point(run, network, plan, pruned, step, state, metrics)
+        if inside and evaluates:
+            now = collect(state)
             accuracy = network.evaluate(pruned(now), now.batch_stats)
-            write_accuracy(run, phase, at.step, accuracy)
+            run.write_accuracy(phase, step, accuracy)
+        if inside and saves:
+            run.save(collect(state))
 
-    def save(at):
-        due = at.step % config.run.checkpoint_every == 0 or at.stops
-        if at.step < phase.end and due:
-            run.save(collect(at.state))
-
-    return [*found, evaluate, save]
-
-
-def write_accuracy(run: Run, phase: Phase, step: int, accuracy: float) -> None:
-    """Write the accuracy on the test data."""
-    run.writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
+    return after_step
 
 
 def check_finite(setting: Setting, state: TrainState) -> None:
@@ -101,26 +114,6 @@ def check_finite(setting: Setting, state: TrainState) -> None:
         f"`config.optimizer.learning_rate={rate}`, or look at the data of that step, "
         "and start again in a new workdir."
     )
-
-
-def _log_late(run: Run, phase: Phase) -> Hook:
-    """Writes numbers one step late, so that the device need not wait for the host."""
-    config, late = run.setting.config, []
-
-    def write(state):
-        for step, metrics in late:
-            if not _write(run, phase, step, metrics):
-                check_finite(run.setting, run.setting.parallel.collect(state))
-        late.clear()
-
-    def log(at):
-        write(at.state)
-        late.append((at.step, at.metrics))
-        every = (config.run.eval_every, config.run.checkpoint_every)
-        if at.stops or at.step == phase.end or any(at.step % n == 0 for n in every):
-            write(at.state)
-
-    return log
 
 
 def _write(run: Run, phase: Phase, step: int, metrics: Metrics) -> bool:
@@ -155,21 +148,16 @@ def _sizes(run: Run, metrics: Metrics, decided: bool) -> dict[str, Any]:
     return {"costs": {name: cost for name, cost in found.items() if cost is not None}}
 
 
-def _find_points(run: Run, phase: Phase, network: Network, plan: Plan, pruned) -> Hook:
-    """Adds a point to the trail when the keep ratio reaches a rung of the ladder."""
+def _find_point(run: Run, network, plan, pruned, step, state, metrics) -> None:
+    """Adds a point to the trail if the keep ratio reached a rung of the ladder."""
     setting, record = run.setting, run.record
     fields = setting.config.method
-    ladder = trail.compression_ladder(
-        setting.keep_ratio or fields.get("lowest_rung", 1 / 1024)
-    )
-
-    def find(at):
-        if at.step == phase.end or at.step % fields.trail_every:
-            return
-        rung = trail.next_rung(ladder, record.points, float(at.metrics["keep_ratio"]))
-        if rung is not None:
-            now = setting.parallel.collect(at.state)
-            check_finite(setting, now)
-            phases.add_point(network, setting.workdir, plan, pruned, now, record, rung)
-
-    return find
+    if step % fields.trail_every:
+        return
+    lowest = setting.keep_ratio or fields.get("lowest_rung", 1 / 1024)
+    ladder = trail.compression_ladder(lowest)
+    rung = trail.next_rung(ladder, record.points, float(metrics["keep_ratio"]))
+    if rung is not None:
+        now = setting.parallel.collect(state)
+        check_finite(setting, now)
+        phases.add_point(setting, network, plan, pruned, now, record, rung)

@@ -1,6 +1,7 @@
 """The phases of a run as values: what trains in each, how it starts and finishes."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,32 +142,45 @@ def make_pruned(plan: Plan, phase: Phase) -> Callable[[TrainState], Any]:
 
 
 def add_point(
+    setting: Setting,
     network: Network,
-    workdir: Path,
     plan: Plan,
     pruned: Callable[[TrainState], Any],
     state: TrainState,
     record: trail.Record,
     keep_ratio: float | None,
-) -> tuple[Any, Any]:
-    """Finalizes a copy of the network to a keep ratio, measures and saves it.
-
-    Returns:
-      Its masks and its weights.
-    """
+) -> Left:
+    """Finalizes a copy of the network to a keep ratio, measures and saves it."""
     pruner: Any = plan.pruner
     masks = pruner.masks(state.params, state.variables, keep_ratio=keep_ratio)
     hard = jax.jit(pruner.final_weights)(state.params, state.variables, masks)
-    point = trail.point_of(
-        state.params,
-        masks,
-        step=int(state.step),
-        accuracy_soft=network.evaluate(pruned(state), state.batch_stats),
-        accuracy_hard=network.evaluate(hard, state.batch_stats),
-    )
-    trail.save_network(workdir, point["step"], hard, state.batch_stats, point)
+    found = Left(network, hard, state.batch_stats, masks)
+    counts = trail.counts(state.params, masks)
+    soft = network.evaluate(pruned(state), state.batch_stats)
+    point = _saved(setting, found, state, counts.kept, counts.size, accuracy_soft=soft)
     record.points.append(point)
-    return masks, hard
+    return found
+
+
+def _saved(
+    setting: Setting, left: Left, state: TrainState, kept: int, total: int, **more: Any
+) -> dict[str, Any]:
+    """Measures and saves a network; returns its point of the trail."""
+    step = int(state.step)
+    point = {
+        "step": step,
+        "sparsity": 1 - kept / total,
+        "keep_ratio": kept / total,
+        "compression": total / kept if kept else math.inf,
+        "kept_weights": kept,
+        "total_weights": total,
+        "accuracy_soft": None,
+        "accuracy_hard": left.network.evaluate(left.params, left.batch_stats),
+        "checkpoint": f"{trail.FOLDER}/{step}",
+        **more,
+    }
+    trail.save_network(setting.workdir, step, left.params, left.batch_stats, point)
+    return point
 
 
 # ------------------------------------------------------------------ the three phases
@@ -179,10 +193,10 @@ def _dense(setting: Setting, begin: int, end: int) -> Phase:
     plan = optimizers.dense(config, task, rate)
 
     def finish(network, state, record):
-        masks = nonzero_masks(state.params)
-        final = _measured(setting, network, state, masks)
+        left = Left(network, state.params, state.batch_stats)
+        final = _measured(setting, left, state)
         record.dense_accuracy = final["accuracy_hard"]
-        return Left(network, state.params, state.batch_stats), final
+        return left, final
 
     return Phase(
         name="dense",
@@ -246,9 +260,8 @@ def _finetune(setting: Setting, begin: int, end: int) -> Phase:
     def finish(network, state, record):
         left = Left(network, state.params, state.batch_stats)
         if record.channels is not None:
-            return left, _measured_compact(setting, left, int(state.step), record)
-        masks = nonzero_masks(state.params)
-        return left, _measured(setting, network, state, masks)
+            return left, _measured_compact(setting, left, state, record)
+        return left, _measured(setting, left, state)
 
     return Phase(
         name="finetune",
@@ -273,15 +286,12 @@ def _starting(plan: Plan, begin: int) -> Callable[[Left], TrainState]:
 
 def _finish_weights(setting, plan, pruned, network, state, record):
     """Decides which weights stay."""
-    masks, hard = add_point(
-        network, setting.workdir, plan, pruned, state, record, setting.keep_ratio
-    )
+    left = add_point(setting, network, plan, pruned, state, record, setting.keep_ratio)
     record.result = result_of(state)
-    final = {**record.points[-1], "layers": trail.layers_of(state.params, masks)}
-    left = Left(network, hard, state.batch_stats, masks)
+    layers = trail.layers_of(state.params, left.masks)
     if setting.config.phases.rewind:
-        left = initial(setting, record)._replace(masks=masks)
-    return left, final
+        left = initial(setting, record)._replace(masks=left.masks)
+    return left, {**record.points[-1], "layers": layers}
 
 
 def _finish_channels(setting, plan, network, state, record):
@@ -295,7 +305,7 @@ def _finish_channels(setting, plan, network, state, record):
         start = initial(setting, record)
         networks.append((start.params, start.batch_stats))
     small, cut = compact(setting.task.channels, setting.evaluator, masks, *networks)
-    final = _measured_compact(setting, Left(small, *cut[0]), int(state.step), record)
+    final = _measured_compact(setting, Left(small, *cut[0]), state, record)
     record.points.append({k: v for k, v in final.items() if k != "layers"})
     return Left(small, *cut[-1]), final
 
@@ -307,33 +317,24 @@ def final_weights(plan: Plan, state: TrainState, masks: Any) -> Any:
     return plan.pruner.final_weights(state.params, state.variables, masks)
 
 
-def _measured(setting, network, state, masks) -> dict[str, Any]:
+def _measured(setting, left: Left, state) -> dict[str, Any]:
     """Measures and saves a network that is finished."""
-    point = trail.point_of(
-        state.params,
-        masks,
-        step=int(state.step),
-        accuracy_soft=None,
-        accuracy_hard=network.evaluate(state.params, state.batch_stats),
-    )
-    trail.save_network(
-        setting.workdir, point["step"], state.params, state.batch_stats, point
-    )
-    return {**point, "layers": trail.layers_of(state.params, masks)}
+    masks = nonzero_masks(left.params)
+    counts = trail.counts(left.params, masks)
+    point = _saved(setting, left, state, counts.kept, counts.size)
+    return {**point, "layers": trail.layers_of(left.params, masks)}
 
 
-def _measured_compact(setting, left: Left, step: int, record) -> dict[str, Any]:
-    """Measures and saves a compact network."""
+def _measured_compact(setting, left: Left, state, record) -> dict[str, Any]:
+    """Measures and saves a compact network; prunable weights are counted."""
     known = setting.task.channels
     masks = channels.from_json(known.graph, record.channels)
-    point = trail.compact_point(
-        known.blank[0],
-        left.params,
-        step=step,
-        accuracy_hard=left.network.evaluate(left.params, left.batch_stats),
-        costs=known.reached(masks),
+    kept, total = (
+        sum(jaxprune.tree.sizes(params).values())
+        for params in (left.params, known.blank[0])
     )
-    trail.save_network(setting.workdir, step, left.params, left.batch_stats, point)
+    costs = known.reached(masks)
+    point = _saved(setting, left, state, kept, total, costs=costs)
     layers = {
         name: {"size": len(mask), "kept": int(mask.sum()), "keep_ratio": mask.mean()}
         for name, mask in masks.items()

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import jax
 
@@ -79,64 +79,20 @@ def save_network(
     io.save(workdir / FOLDER, step, network, metadata=point)
 
 
-def point_of(
-    params: Any,
-    masks: Any,
-    *,
-    step: int,
-    accuracy_soft: float | None,
-    accuracy_hard: float,
-) -> dict[str, Any]:
-    """Returns the numbers of one point, as they stand in `summary.json`."""
-    counts = _counts(params, masks)
-    return _point(counts.kept, counts.size, step, accuracy_soft, accuracy_hard)
-
-
-def compact_point(
-    dense: Any,
-    params: Any,
-    *,
-    step: int,
-    accuracy_hard: float,
-    costs: dict[str, float],
-) -> dict[str, Any]:
-    """Returns the numbers of a compact network; prunable weights are counted."""
-    total = sum(jaxprune.tree.sizes(dense).values())
-    kept = sum(jaxprune.tree.sizes(params).values())
-    return {**_point(kept, total, step, None, accuracy_hard), "costs": costs}
-
-
-def _point(kept: int, total: int, step: int, soft: float | None, hard: float):
-    return {
-        "step": step,
-        "sparsity": 1 - kept / total,
-        "keep_ratio": kept / total,
-        "compression": total / kept if kept else math.inf,
-        "kept_weights": kept,
-        "total_weights": total,
-        "accuracy_soft": soft,
-        "accuracy_hard": hard,
-        "checkpoint": f"{FOLDER}/{step}",
-    }
-
-
 def layers_of(params: Any, masks: Any) -> dict[str, dict[str, Any]]:
     """Returns size, count kept and keep ratio of every prunable leaf."""
     return {
         leaf.name: {"size": leaf.size, "kept": leaf.kept, "keep_ratio": leaf.keep_ratio}
-        for leaf in _counts(params, masks).leaves
+        for leaf in counts(params, masks).leaves
     }
 
 
-class _Entry(Protocol):
-    @property
-    def metadata(self) -> dict[str, Any]: ...
+def counts(params: Any, masks: Any) -> jaxprune.Report:
+    """Counts what the masks keep, whether they are applied already or not."""
+    return jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)
 
 
-E = TypeVar("E", bound=_Entry)
-
-
-def smallest(trail: Iterable[E], *, accuracy: float) -> E:
+def smallest(trail: Iterable[io.Entry], *, accuracy: float) -> io.Entry:
     """Returns the smallest network of a trail that is accurate enough.
 
     Args:
@@ -160,7 +116,7 @@ def smallest(trail: Iterable[E], *, accuracy: float) -> E:
     )
 
 
-def most_accurate(trail: Iterable[E], *, weights: int) -> E:
+def most_accurate(trail: Iterable[io.Entry], *, weights: int) -> io.Entry:
     """Returns the most accurate network of a trail with at most `weights` weights.
 
     Args:
@@ -181,8 +137,3 @@ def most_accurate(trail: Iterable[E], *, weights: int) -> E:
     return max(
         small, key=lambda e: (e.metadata["accuracy_hard"], -e.metadata["kept_weights"])
     )
-
-
-def _counts(params: Any, masks: Any) -> jaxprune.Report:
-    """Counts what the masks keep, whether they are applied already or not."""
-    return jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)
