@@ -5,11 +5,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.logging.formatting import MISSING, percent
+import numpy as np
+import pandas as pd
+
+from experiments.logging.formatting import fraction, score
 from experiments.report import pages
 from experiments.report.plots.rendering import inline_svg
 from experiments.tables import table
-from experiments.tables.rows import COSTS, Row, shown
+from experiments.tables.rows import COSTS, Frame, ours, shown
 
 _DRAWN = (
     "Mean over the seeds, with bars of one sample standard deviation. Accuracy is "
@@ -18,7 +21,7 @@ _DRAWN = (
 
 
 def render(
-    rows: Sequence[Row], *, workdir: Path, name: str, unfinished: Sequence[Path] = ()
+    rows: Frame, *, workdir: Path, name: str, unfinished: Sequence[Path] = ()
 ) -> str:
     """Make the page that compares the runs of a sweep.
 
@@ -31,15 +34,15 @@ def render(
     Returns:
       The page; it loads and runs nothing.
     """
-    labels = table.labels_of(rows)
-    header, texts, best = table.lay_out(rows)
-    lines = [[labels[config], *cells] for config, cells in texts.items()]
-    ours = [row for row in rows if not row.recorded]
-    versions = sorted({row.jaxprune for row in ours})
+    texts, best = table.lay_out(rows)
+    texts = texts.rename(table.labels_of(rows))
+    texts.columns = table.headings(rows)
+    marked = [(row, column + 1) for row, column in np.argwhere(best.to_numpy())]
+    measured = ours(rows)
     facts = [
-        f"{len(ours)} runs",
-        f"{len({row.seed for row in ours})} seeds",
-        f"jaxprune {', '.join(versions)}",
+        f"{len(measured)} runs",
+        f"{measured['seed'].nunique()} seeds",
+        f"jaxprune {', '.join(sorted(measured['jaxprune'].unique()))}",
     ]
     badge = ("finished", "good")
     if unfinished:
@@ -49,20 +52,19 @@ def render(
     caption = pages.text(f"{table.caption(rows)} The best mean is marked.")
     caption = re.sub(r"`([^`]*)`", r"<code>\1</code>", caption)
     picture = inline_svg(table.draw(rows), "comparison", label=_DRAWN)
+    drawn = pages.table(["method", *texts], texts.itertuples(), left={0}, best=marked)
     return pages.render(
         "Methods compared",
         subject=table.subject(rows),
         facts=" · ".join(facts),
         badge=badge,
-        cards=_cards(rows),
+        cards=[
+            _card(size, texts.loc[best.iloc[:, column].to_numpy(), size])
+            for column, size in enumerate(texts.columns[:4])
+        ],
         sections=[
             pages.section("Picture", pages.figure(picture, _DRAWN), "picture"),
-            pages.section(
-                "Table",
-                pages.table(header, lines, left={0}, best=best)
-                + pages.caption(caption),
-                "table",
-            ),
+            pages.section("Table", drawn + pages.caption(caption), "table"),
             _every_run(rows),
             pages.section(
                 "Make it again", f"<pre>{pages.text(command)}</pre>", "again"
@@ -72,32 +74,21 @@ def render(
     )
 
 
-def _cards(rows: Sequence[Row]) -> list[pages.Card]:
-    """Show the best of the first columns, all those that print alike."""
-    labels = table.labels_of(rows)
-    header, texts, best = table.lay_out(rows)
-    cards = []
-    for number, size in enumerate(header[1:5], start=1):
-        first = [list(texts)[row] for row, column in best if column == number]
-        value = texts[first[0]][number - 1].partition(" ")[0]
-        names = ", ".join(labels[config] for config in first)
-        cards.append((f"Best at {size}", f"{value}%", names, ""))
-    return cards
+def _card(size: str, best: pd.Series) -> pages.Card:
+    """Show the best of a column, all those that print alike."""
+    value = best.iloc[0].partition(" ")[0]
+    return f"Best at {size}", f"{value}%", ", ".join(best.index), ""
 
 
-def _every_run(rows: Sequence[Row]) -> str:
-    costs = [name for name in COSTS if any(getattr(r, name) is not None for r in rows)]
-    header = ["config", "network", "size", "seed", "accuracy", *costs, "seconds"]
-    lines = [
-        [
-            row.config,
-            row.model,
-            shown(row.size),
-            str(row.seed),
-            f"{100 * row.accuracy:.2f}%",
-            *(MISSING if (x := getattr(row, c)) is None else percent(x) for c in costs),
-            f"{row.seconds:.0f}",
-        ]
-        for row in rows
-    ]
-    return pages.details("Every run", pages.table(header, lines, left={0}))
+def _every_run(rows: Frame) -> str:
+    """List all runs, with the costs that some of them state."""
+    known = rows[[*COSTS]].dropna(axis="columns", how="all")
+    every = rows[["config", "model", "size", "seed", "accuracy", *known, "seconds"]]
+    every = every.assign(
+        size=rows["size"].map(shown),
+        accuracy=rows["accuracy"].map(score),
+        seconds=rows["seconds"].map("{:.0f}".format),
+        **known.map(fraction),
+    ).rename(columns={"model": "network"})
+    lines = every.astype(str).itertuples(index=False)
+    return pages.details("Every run", pages.table([*every], lines, left={0}))

@@ -1,69 +1,42 @@
 """What finished runs reached, a row for each, read from a sweep or from a CSV file."""
 
-import csv
-import dataclasses
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from experiments.logging.formatting import cost_name
 from experiments.logging.summary import CELL_SUFFIX, config_of, read_summaries
 from experiments.sweep.bisect import TRIALS_FILE
 
+Frame = Any
+"""A `pandas.DataFrame`, whose results have types too wide for a checker of types."""
+
 COSTS = ("weights", "macs", "parameters", "bytes", "latency")
+"""What is left of each, a fraction of what the dense network has."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One finished run, or one seed of a cell.
-
-    Attributes:
-      config: the name of the config, without that of the network.
-      title: of the method, as papers write it.
-      model: the name of the network.
-      dataset: the name of the data set.
-      split: the one of it on which the accuracy is.
-      size: the sparsity or the limits, such as `0.95` or `macs:0.5+parameters:0.4`;
-        empty for a network that is not pruned.
-      seed: the seed.
-      accuracy: of the final network, a fraction.
-      validation: the same on the validation split, if `split` is another.
-      weights: the fraction that is left of the prunable weights; so are the next four
-        of other costs. None if it is not known.
-      macs: see `weights`.
-      parameters: see `weights`.
-      bytes: see `weights`.
-      latency: as fitted, see `weights`.
-      seconds: how long it took, the trials before it included that found its penalty.
-        Of a seed of a cell, its share of what all took together.
-      jaxprune: the version of the library.
-      recorded: what measured it, if it was another program; else empty.
-    """
-
-    config: str
-    title: str
-    model: str
-    dataset: str
-    split: str
-    size: str
-    seed: int
-    accuracy: float
-    validation: float | None
-    weights: float | None
-    macs: float | None
-    parameters: float | None
-    bytes: float | None
-    latency: float | None
-    seconds: float
-    jaxprune: str
-    recorded: str
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that its size stands for, by cost."""
-        return limits(self.size)
+COLUMNS: dict[Any, Any] = {
+    "config": str,  # its name, without that of the network
+    "title": str,  # of the method, as papers write it
+    "model": str,
+    "dataset": str,
+    "split": str,  # the one on which the accuracy is
+    # The sparsity or the limits, such as `0.95` or `macs:0.5+parameters:0.4`; empty for
+    # a network that is not pruned.
+    "size": str,
+    "seed": int,
+    "accuracy": float,  # of the final network, a fraction
+    "validation": float,  # the same on the validation split, if `split` is another
+    **dict.fromkeys(COSTS, float),
+    # How long it took, the trials before it included that found its penalty. Of a seed
+    # of a cell, its share of what all took together.
+    "seconds": float,
+    "jaxprune": str,  # the version of the library
+    "recorded": str,  # what measured it, if it was another program; else empty
+}
+"""The columns of a frame of rows, each one finished run or one seed of a cell."""
 
 
 def limits(size: str) -> dict[str, float]:
@@ -90,14 +63,14 @@ def shown(size: str) -> str:
     return f"{100 * float(size):.6g}%" if size else "dense"
 
 
-def place(row: Row) -> tuple[Any, ...]:
-    """Return where a row stands: by network and by size, the largest first."""
-    found = row.limits
+def place(model: str, size: str) -> tuple[Any, ...]:
+    """Return where a column stands: by network and by size, the largest first."""
+    found = limits(size)
     costs = bool(found) and "weights" not in found
-    return row.model, costs, [*found], [-limit for limit in found.values()]
+    return model, costs, [*found], [-limit for limit in found.values()]
 
 
-def read(workdir: str | Path) -> tuple[list[Row], list[Path]]:
+def read(workdir: str | Path) -> tuple[Frame, list[Path]]:
     """Read the runs of a sweep, and cells.
 
     Args:
@@ -109,8 +82,7 @@ def read(workdir: str | Path) -> tuple[list[Row], list[Path]]:
       those that are not finished, and the cells whose test split was not read.
 
     Raises:
-      ValueError: if nothing that prunes is finished, or the size of a run was not
-        stated.
+      ValueError: if the size of a run was not stated.
     """
     finished, left_out = read_summaries(workdir)
     rows = [_of_run(summary, folder, workdir) for folder, summary in finished.items()]
@@ -120,140 +92,131 @@ def read(workdir: str | Path) -> tuple[list[Row], list[Path]]:
             rows += [_of_seed(content, found) for found in content["rows"]]
         else:
             left_out.append(file)
-    if not any(row.size for row in rows):
-        raise ValueError(
-            f"`read({str(workdir)!r})` requires the folder of a sweep, with finished "
-            "runs that prune in config/size/seed, or cells whose test split was read; "
-            "there is none. Make them with `python -m experiments sweep`, or `python "
-            "-m experiments seeds --test`."
-        )
-    return sorted(rows, key=_order), left_out
+    rows.sort(key=lambda r: (r["config"], place(r["model"], r["size"]), r["seed"]))
+    return pd.DataFrame(rows, columns=[*COLUMNS]).astype(COLUMNS), left_out
 
 
-def check_together(rows: Iterable[Row]) -> None:
-    """Refuse rows that do not stand in one table.
+def from_csv(file: Path) -> Frame:
+    """Read a CSV file of rows; numbers are exact.
 
     Raises:
-      ValueError: if they are of several data sets or splits, another program's config
-        is called as one of ours, or a cost that is limited is not known.
+      ValueError: if the columns are not those of rows, or hold no numbers.
     """
-    rows = list(rows)
-    subjects = sorted({f"{row.dataset} ({row.split})" for row in rows})
+    try:
+        rows = pd.read_csv(
+            file,
+            dtype=COLUMNS,
+            index_col=False,
+            keep_default_na=False,  # or a method called NA would have no name
+            na_values={name: [""] for name in ("validation", *COSTS)},
+        )
+        if [*rows] != [*COLUMNS]:
+            raise ValueError(f"the columns are {', '.join(rows)}")
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is not a table of runs with the columns {', '.join(COLUMNS)}: "
+            f"{str(error).strip()}. Make the file again from the runs."
+        ) from error
+    return rows
+
+
+def pruned(rows: Frame) -> Frame:
+    """Return the rows of networks that are pruned."""
+    return rows[rows["size"] != ""]
+
+
+def ours(rows: Frame) -> Frame:
+    """Return the rows that no other program measured."""
+    return rows[rows["recorded"] == ""]
+
+
+def check_together(rows: Frame, source: str | Path) -> None:
+    """Refuse rows that do not make a table.
+
+    Args:
+      rows: the rows.
+      source: where they are from, for the message.
+
+    Raises:
+      ValueError: if nothing prunes, they are of several data sets or splits, another
+        program's config is called as one of ours, or a cost that is limited is not
+        known.
+    """
+    if pruned(ours(rows)).empty:
+        raise ValueError(
+            f"a table compares finished runs that prune; in {source} there is none. "
+            "Make them with `python -m experiments sweep`, or `python -m experiments "
+            "seeds --test`."
+        )
+    subjects = sorted({*(rows["dataset"] + " (" + rows["split"] + ")")})
     if len(subjects) > 1:
         raise ValueError(
             f"a table compares methods on one data set; got {', '.join(subjects)}. "
             "Give each a sweep of its own."
         )
-    both = {row.config for row in rows if row.recorded}
-    both &= {row.config for row in rows if not row.recorded}
+    recorded = rows.loc[rows["recorded"] != "", "config"]
+    both = {*recorded} & {*ours(rows)["config"]}
     if both:
         raise ValueError(
             f"the recorded config {min(both)!r} is called as one of ours. Rename it."
         )
-    unknown = [
-        row for row in rows if any(getattr(row, cost) is None for cost in row.limits)
-    ]
-    if unknown:
-        raise ValueError(
-            f"{unknown[0].config} at {unknown[0].size}: what it has of the limited "
-            "cost is not known. Run it again."
-        )
-
-
-def to_csv(rows: Iterable[Row]) -> str:
-    """Write rows as CSV, in their order; numbers are exact."""
-    buffer = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Row)]
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(dataclasses.asdict(row))
-    return buffer.getvalue()
-
-
-def from_csv(text: str) -> list[Row]:
-    """Read what `to_csv` wrote.
-
-    Raises:
-      ValueError: if the columns are not those of a row, or hold no numbers.
-    """
-    reader = csv.DictReader(io.StringIO(text))
-    fields = dataclasses.fields(Row)
-    names = [field.name for field in fields]
-    if reader.fieldnames != names:
-        raise ValueError(
-            f"`from_csv(...)` requires the columns {', '.join(names)}; got "
-            f"{', '.join(reader.fieldnames or ())}. Make the file again from the runs."
-        )
-    rows = []
-    for cells in reader:
-        values: dict[str, Any] = dict(cells)
-        if None in values or None in values.values():
+    for size, group in pruned(rows).groupby("size"):
+        unknown = group[group[[*limits(str(size))]].isna().any(axis=1)]
+        if len(unknown):
             raise ValueError(
-                f"`from_csv(...)`: line {reader.line_num} has not {len(names)} cells. "
-                "Make the file again from the runs."
+                f"{unknown['config'].iloc[0]} at {size}: what it has of the limited "
+                "cost is not known. Run it again."
             )
-        for field in fields:
-            if field.type in (int, float):
-                values[field.name] = field.type(cells[field.name])
-            elif field.type == float | None:
-                number = cells[field.name]
-                values[field.name] = float(number) if number else None
-        rows.append(Row(**values))
-    return rows
 
 
-def _of_run(summary: Mapping[str, Any], folder: Path, workdir: str | Path) -> Row:
+def _of_run(
+    summary: Mapping[str, Any], folder: Path, workdir: str | Path
+) -> dict[str, Any]:
     budget, final = summary["budget"], summary["final"]
-    pruned = bool(summary.get("points") or summary.get("channels"))
-    if pruned and budget is None:
+    is_pruned = bool(summary.get("points") or summary.get("channels"))
+    if is_pruned and budget is None:
         raise ValueError(
             f"`read(...)` compares at stated sizes; the size of the run in {folder} "
             "was decided by a penalty weight."
         )
     size = "+".join(f"{name}:{limit!r}" for name, limit in (budget or {}).items())
-    if pruned and {*budget} == {"weights"}:
+    if is_pruned and {*budget} == {"weights"}:
         size = repr(round(1 - budget["weights"], 12))
     costs = {"weights": final.get("keep_ratio"), **summary["costs"]}
     trials = folder / TRIALS_FILE
     spent = json.loads(trials.read_bytes())["seconds"] if trials.exists() else 0.0
-    return Row(
-        config=config_of(folder, workdir),
-        title=summary.get("title", summary["method"]) if pruned else "Dense",
-        model=summary["model"],
-        dataset=summary["dataset"],
-        split=summary.get("eval_split", "test"),
-        size=size if pruned else "",
-        seed=summary["seed"],
-        accuracy=final["accuracy"],
-        validation=None,
+    return {
+        "config": config_of(folder, workdir),
+        "title": summary.get("title", summary["method"]) if is_pruned else "Dense",
+        "model": summary["model"],
+        "dataset": summary["dataset"],
+        "split": summary.get("eval_split", "test"),
+        "size": size if is_pruned else "",
+        "seed": summary["seed"],
+        "accuracy": final["accuracy"],
         **{name: costs.get(name) for name in COSTS},
-        seconds=round(summary["seconds"] + spent, 1),
-        jaxprune=summary["versions"]["jaxprune"],
-        recorded="",
-    )
+        "seconds": round(summary["seconds"] + spent, 1),
+        "jaxprune": summary["versions"]["jaxprune"],
+        "recorded": "",
+    }
 
 
-def _of_seed(content: Mapping[str, Any], found: Mapping[str, Any]) -> Row:
+def _of_seed(content: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     config, size = content["config"], content["size"]
     weights = found["kept_weights"] / found["total_weights"]
     costs = {"weights": weights, **(found.get("costs") or {})}
-    return Row(
-        config=content["name"].partition(":")[0],
-        title=content["title"],
-        model=config["model"],
-        dataset=config["data"]["name"],
-        split="test",
-        size="" if size == "dense" else size,
-        seed=found["seed"],
-        accuracy=found["test"],
-        validation=found["validation"],
+    return {
+        "config": content["name"].partition(":")[0],
+        "title": content["title"],
+        "model": config["model"],
+        "dataset": config["data"]["name"],
+        "split": "test",
+        "size": "" if size == "dense" else size,
+        "seed": found["seed"],
+        "accuracy": found["test"],
+        "validation": found["validation"],
         **{name: costs.get(name) for name in COSTS},
-        seconds=round(content["seconds"] / len(content["rows"]), 1),
-        jaxprune=content["versions"]["jaxprune"],
-        recorded="",
-    )
-
-
-def _order(row: Row) -> tuple[Any, ...]:
-    return row.config, *place(row), row.seed
+        "seconds": round(content["seconds"] / len(content["rows"]), 1),
+        "jaxprune": content["versions"]["jaxprune"],
+        "recorded": "",
+    }

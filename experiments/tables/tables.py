@@ -27,10 +27,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from experiments.logging.files import write_atomically
 from experiments.report.plots.rendering import svg
 from experiments.tables import page, table
-from experiments.tables.rows import check_together, from_csv, read, to_csv
+from experiments.tables.rows import check_together, from_csv, read
 
 PAGE_FILE = "comparison.html"
 
@@ -73,11 +75,13 @@ def _write(parsed: argparse.Namespace) -> None:
     file = folder / f"{parsed.name}.csv"
     recorded = folder / f"{parsed.name}_recorded.csv"
     if parsed.workdir is None:
-        rows, unfinished = from_csv(file.read_text()), []
+        rows, unfinished = from_csv(file), []
     else:
         rows, unfinished = read(parsed.workdir)
-    every = [*rows, *(from_csv(recorded.read_text()) if recorded.exists() else ())]
-    check_together(every)
+    every = rows
+    if recorded.exists():
+        every = pd.concat([rows, from_csv(recorded)], ignore_index=True)
+    check_together(every, parsed.workdir or file)
     markdown = table.to_markdown(every, parsed.name, times=parsed.times)
     files = {}
     if not parsed.page_only:
@@ -91,7 +95,7 @@ def _write(parsed: argparse.Namespace) -> None:
             every, workdir=workdir, name=parsed.name, unfinished=unfinished
         )
         if not parsed.page_only:
-            files[file] = to_csv(rows)
+            files[file] = rows.to_csv(index=False, lineterminator="\n")
     for written, content in files.items():
         written.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(written, content)

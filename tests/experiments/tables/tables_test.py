@@ -88,6 +88,22 @@ def test_without_a_place_for_the_table_nothing_is_written(sweep, capsys):
     assert not (sweep / "comparison.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [(0, "is not a table of runs"), (1, "there is none"), (4, "there is none")],
+)
+def test_a_csv_file_without_pruned_runs_is_named(sweep, capsys, lines, message):
+    (sweep.parent / "README.md").write_text(MARKERS)
+    assert run(sweep, f"--workdir={sweep}") == 0
+    file = sweep.parent / "results" / "digits.csv"
+    text = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(text[:lines]))
+    assert run(sweep) == 1
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert message in error
+
+
 @pytest.mark.parametrize("arguments", [["--name=../a"], ["--page-only"]])
 def test_arguments_that_make_no_sense_end_the_command(sweep, arguments):
     with pytest.raises(SystemExit):
