@@ -17,7 +17,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from experiments.logging.files import write_atomically
@@ -43,18 +42,14 @@ def search(run: Run, *, most: int, tolerance: float) -> dict[str, Any]:
     Raises:
       RuntimeError: if a trial fails.
     """
-    assert run.budget is not None
-    name, limit = run.budget.split("+")[0].split(":")
+    name, limit = run.point.split("+")[0].split(":")
     low, high = map(math.log, _RANGE)
     trials = []
     for _ in range(most):
         penalty = round(math.exp((low + high) / 2), 6)
-        trial = Run(
-            config=run.config,
-            sparsity=None,
-            seed=run.seed,
+        trial = dataclasses.replace(
+            run,
             workdir=run.workdir / "trials" / repr(penalty),
-            budget=run.budget,
             overrides=(
                 *run.overrides,
                 f"--config.method.channel_penalty={penalty}",
@@ -108,17 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{run}: penalty {trial['penalty']:g} leaves {trial['cost']:.3f}",
                 flush=True,
             )
-        path = Path(run.workdir) / TRIALS_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(found, indent=2) + "\n")
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.workdir / TRIALS_FILE, json.dumps(found, indent=2) + "\n")
         strength = f"--config.method.channel_penalty={found['penalty']}"
-        final = plan_runs(
-            [parsed.config],
-            [],
-            [run.seed],
-            parsed.workdir,
-            [*overrides, strength],
-            [parsed.budget],
-        )
-        failed += len(run_all(final))
+        final = dataclasses.replace(run, overrides=(*overrides, strength))
+        failed += len(run_all([final]))
     return 1 if failed else 0

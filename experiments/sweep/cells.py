@@ -24,6 +24,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,8 +37,7 @@ from experiments.logging.summary import CELL_SUFFIX
 from experiments.plans.given import CROSSED
 from experiments.run.workdir import config_as_json
 from experiments.sweep.seeds import run_seeds
-from experiments.sweep.sweep import list_of
-from experiments.sweep.sweep_plan import plan_runs
+from experiments.sweep.sweep_plan import fields, make_parser, plan_runs
 
 _DSA, _GIVEN = "mnist1d/dsa", "mnist1d/given"
 _NUMBERS = {"uniform": "Equal widths", "dsa": "Numbers of DSA"}
@@ -66,10 +66,7 @@ class Cell:
 
     def fields(self) -> Any:
         """The config of the cell."""
-        config = configs.load(self.config)
-        for override in self.overrides:
-            configs.override(config, override)
-        return config
+        return fields(self.config, self.overrides)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,24 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 0, or 1 if a cell failed.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments seeds",
-        description="Run configs at several sizes, all seeds of each in one program.",
-        epilog="Arguments --config.field=value are given to every cell.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "seeds", "Run configs at several sizes, all seeds of each in one program."
     )
-    strings, numbers = list_of(str), list_of(float)
-    parser.add_argument("--configs", required=True, type=strings, help="names")
-    parser.add_argument("--sparsities", default=[], type=numbers, help="as 0.9,0.95")
-    parser.add_argument("--budgets", default=[], type=strings, help="as macs:0.5")
-    parser.add_argument("--seeds", default=[0], type=list_of(int), help="as 0,1,2")
-    parser.add_argument("--workdir", required=True, help="the folder of the results")
-    parser.add_argument("--jobs", default=1, type=int, help="cells at a time")
     parser.add_argument("--crossed", action="store_true", help="see above")
     parser.add_argument("--test", action="store_true", help="read the test split")
     parsed, others = parser.parse_known_args(arguments)
     try:
-        configs.split_overrides(others)
         cells = plan_cells(parsed, others)
     except ValueError as error:
         parser.error(str(error))
@@ -131,7 +117,7 @@ def plan_cells(parsed: argparse.Namespace, overrides: Sequence[str]) -> list[Cel
             name=configs.name_of(run.config),
             size=run.point,
             config=run.config,
-            overrides=tuple(run.flags[1:]),
+            overrides=run.changes,
             file=run.workdir.parent.with_name(f"{run.point}{CELL_SUFFIX}"),
         )
         for run in runs
@@ -230,9 +216,8 @@ def run_cell(cell: Cell, *, seeds: Sequence[int], test: bool) -> str:
     }
     cell.file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(cell.file, json.dumps(content, indent=1) + "\n")
-    found = [100 * row["validation"] for row in result.rows]
-    mean = sum(found) / len(found)
-    return f"{mean:.2f} % of the validation split, {result.seconds:.0f} s"
+    mean = statistics.fmean(row["validation"] for row in result.rows)
+    return f"{100 * mean:.2f} % of the validation split, {result.seconds:.0f} s"
 
 
 _dataset = functools.cache(lambda name, data_dir: data.load(name, data_dir=data_dir))

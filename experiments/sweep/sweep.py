@@ -18,15 +18,12 @@ points that only some methods have are added by a second call with the same work
 `python -m experiments table --workdir=runs/sweep --name=...` makes the comparison.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from experiments import configs
 from experiments.run.interrupts import counted
-from experiments.sweep.sweep_plan import plan_runs, summary_of
+from experiments.sweep.sweep_plan import make_parser, plan_runs, summary_of
 from experiments.sweep.sweep_processes import LOG_FILE, run_all
 
 # What a shell reports for a program that Ctrl-C stopped; training does too.
@@ -35,12 +32,11 @@ _STOPPED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sweep from the command line, and return the exit status."""
-    parser = _parser()
+    parser = make_parser(
+        "sweep", "Run configs at several sparsities and seeds; finished runs stay."
+    )
     parsed, others = parser.parse_known_args(arguments)
-    if parsed.jobs < 1:
-        parser.error(f"argument --jobs: must be at least 1, got {parsed.jobs}")
     try:
-        configs.split_overrides(others)
         runs = plan_runs(
             parsed.configs,
             parsed.sparsities,
@@ -71,45 +67,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped; the same command goes on.")
         return _STOPPED
     return 1 if failed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments sweep",
-        description="Run configs at several sparsities and seeds; finished runs stay.",
-        epilog="Arguments --config.field=value are given to every run.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--configs",
-        required=True,
-        type=list_of(str),
-        help="names or paths of files, such as digits/ltp",
-    )
-    parser.add_argument(
-        "--sparsities", default=[], type=list_of(float), help="such as 0.9,0.95"
-    )
-    parser.add_argument(
-        "--budgets",
-        default=[],
-        type=list_of(str),
-        help="such as macs:0.5,parameters:0.5,macs:0.5+parameters:0.5",
-    )
-    parser.add_argument(
-        "--seeds", default=[0], type=list_of(int), help="such as 0,1,2; 0 if not given"
-    )
-    parser.add_argument("--workdir", required=True, help="the folder of the sweep")
-    parser.add_argument(
-        "--jobs", default=1, type=int, help="runs at a time; 1 if not given"
-    )
-    return parser
-
-
-def list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """Return a parser of values between commas."""
-
-    def parse(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",") if part]
-
-    parse.__name__ = f"list of {kind.__name__}"  # argparse shows it
-    return parse

@@ -1,8 +1,9 @@
 """Which runs a sweep has, where they go, and which of them have finished."""
 
+import argparse
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from experiments.run import config_check
 
 DENSE = "dense"
 """Stands in the place of the sparsity in the folder of a run that does not prune."""
+
+_Sizes = dict[str, tuple[str, ...]]
+"""By the name of the folder of a point, the arguments that ask for its size."""
 
 _QUIET = "--config.run.progress=false"
 _SWEPT = {
@@ -29,48 +33,62 @@ class Run:
 
     Attributes:
       config: its name, such as `digits/ltp`, or the path of its file.
-      sparsity: the target fraction of zeros; None for a config that does not prune
-        weights.
-      budget: the limits, such as `macs:0.5`; None for a config that does not
-        prune channels.
+      point: the sparsity or the budget, as its folder is called: `0.9`, `macs:0.5`.
+      size: the arguments that ask for it.
       seed: what everything random comes from.
       workdir: the folder of the run.
       overrides: further arguments, `--config.field=value`.
     """
 
     config: str
-    sparsity: float | None
+    point: str
+    size: tuple[str, ...]
     seed: int
     workdir: Path
-    budget: str | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...]
 
     def __str__(self) -> str:
         """The name of the run in what the sweep prints."""
         return f"{configs.name_of(self.config)} {self.point} seed {self.seed}"
 
     @property
-    def point(self) -> str:
-        """The sparsity or budget as its folder is called."""
-        return _folder(self.sparsity, self.budget)
-
-    @property
-    def flags(self) -> list[str]:
-        """The arguments of `python -m experiments train` that say what is computed."""
-        size = _limits(self.budget)
-        if self.sparsity is not None:
-            size = [f"--config.budget.sparsity={self.sparsity}"]
-        return [
-            f"--config={self.config}",
-            *size,
-            f"--config.seed={self.seed}",
-            *self.overrides,
-        ]
+    def changes(self) -> tuple[str, ...]:
+        """The arguments that change fields of the config."""
+        return (*self.size, f"--config.seed={self.seed}", *self.overrides)
 
     @property
     def arguments(self) -> list[str]:
         """All arguments of `python -m experiments train`."""
-        return [*self.flags, f"--workdir={self.workdir}", _QUIET]
+        given = [f"--config={self.config}", *self.changes]
+        return [*given, f"--workdir={self.workdir}", _QUIET]
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that runs configs at several sizes and seeds."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments {command}",
+        description=description,
+        epilog="Arguments --config.field=value are given to every run.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--configs",
+        required=True,
+        type=_list_of(str),
+        help="names or paths of files, such as digits/ltp",
+    )
+    add("--sparsities", default=[], type=_list_of(float), help="such as 0.9,0.95")
+    add(
+        "--budgets",
+        default=[],
+        type=_list_of(str),
+        help="such as macs:0.5,parameters:0.5,macs:0.5+parameters:0.5",
+    )
+    add("--seeds", default=[0], type=_list_of(int), help="such as 0,1,2; else 0")
+    add("--workdir", required=True, help="the folder of the sweep")
+    add("--jobs", default=1, type=_positive, help="how many at a time; else 1")
+    return parser
 
 
 def plan_runs(
@@ -99,46 +117,51 @@ def plan_runs(
       ValueError: if there is no such config, a config has a fixed penalty weight, which
         takes no sparsity, or a sparsity is not in (0, 1).
     """
-    for sparsity in sparsities:
-        if not 0 < sparsity < 1:
-            raise ValueError(
-                "`--sparsities` must be fractions of zeros between 0 and 1; got "
-                f"{sparsity}. A config that does not prune, such as digits/dense, "
-                "needs none."
-            )
-    for override in overrides:
+    for override in configs.split_overrides(overrides):
         field = override.removeprefix(OVERRIDE).partition("=")[0]
-        option = _SWEPT.get(field)
-        if option:
-            raise ValueError(f"`{override}` is what `--{option}` says for a sweep.")
-    for budget in budgets:
-        _limits(budget)
+        if field in _SWEPT:
+            raise ValueError(
+                f"`{override}` is what `--{_SWEPT[field]}` says for a sweep."
+            )
+    weights = {repr(sparsity): _sparsity(sparsity) for sparsity in sparsities}
+    channels = {budget: _limits(budget) for budget in budgets}
     points = {
-        config: _points(config, _fields(config, overrides), sparsities, budgets)
+        config: _points(config, fields(config, overrides), weights, channels)
         for config in dict.fromkeys(map(_known, configs_given))
     }
-    _check_swept("sparsities", sparsities, [s for p in points.values() for s, _ in p])
-    _check_swept("budgets", budgets, [b for p in points.values() for _, b in p])
+    for option, pruned, sizes in (
+        ("sparsities", "single weights", weights),
+        ("budgets", "channels", channels),
+    ):
+        if sizes and sizes not in points.values():
+            raise ValueError(
+                f"`--{option}`: no config of the sweep prunes {pruned}. Leave it out."
+            )
     runs = [
         Run(
             config=config,
-            sparsity=sparsity,
+            point=point,
+            size=size,
             seed=seed,
-            workdir=Path(workdir)
-            / configs.name_of(config)
-            / _folder(sparsity, budget)
-            / str(seed),
-            budget=budget,
+            workdir=Path(workdir, configs.name_of(config), point, str(seed)),
             overrides=tuple(overrides),
         )
         for seed in dict.fromkeys(seeds)
-        for config in points
-        for sparsity, budget in points[config]
+        for config, sizes in points.items()
+        for point, size in sizes.items()
     ]
     for run in runs:
         if run.seed == runs[0].seed:
             check_run(run)
     return runs
+
+
+def fields(config: str, overrides: Iterable[str]) -> Any:
+    """Return the fields of a config, changed by arguments."""
+    found = configs.load(config)
+    for override in overrides:
+        configs.override(found, override)
+    return found
 
 
 def check_run(run: Run) -> None:
@@ -151,7 +174,7 @@ def check_run(run: Run) -> None:
       ValueError: naming the run and the field.
     """
     try:
-        config_check.check(_fields(run.config, run.flags[1:]))
+        config_check.check(fields(run.config, run.changes))
     except ValueError as error:
         raise ValueError(f"The run {run} cannot start. {error}") from error
 
@@ -171,21 +194,40 @@ def summary_of(run: Run) -> dict[str, Any] | None:
         summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    same = _computed(summary.get("command", ())) == _computed(run.flags)
+    same = _computed(summary.get("command", ())) == _computed(run.arguments)
     return summary if same and summary.get("status") == "finished" else None
 
 
-def _folder(sparsity: float | None, budget: str | None) -> str:
-    """What the folder of a point is called."""
-    if budget is not None:
-        return budget
-    return DENSE if sparsity is None else repr(sparsity)
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Return a parser of values between commas."""
+
+    def parse(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",") if part]
+
+    parse.__name__ = f"list of {kind.__name__}"  # argparse shows it
+    return parse
 
 
-def _limits(budget: str | None) -> list[str]:
+def _positive(text: str) -> int:
+    """Parse a number of jobs."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def _sparsity(sparsity: float) -> tuple[str, ...]:
+    """The arguments that set a sparsity."""
+    if not 0 < sparsity < 1:
+        raise ValueError(
+            "`--sparsities` must be fractions of zeros between 0 and 1; got "
+            f"{sparsity}. A config that does not prune, such as digits/dense, "
+            "needs none."
+        )
+    return (f"--config.budget.sparsity={sparsity}",)
+
+
+def _limits(budget: str) -> tuple[str, ...]:
     """The arguments that set a budget; a config's own limit on MACs is lifted."""
-    if budget is None:
-        return []
     limits = {"macs": "1.0"}
     for part in budget.split("+"):
         name, _, limit = part.partition(":")
@@ -199,16 +241,7 @@ def _limits(budget: str | None) -> list[str]:
                 f"the dense cost between 0 and 1; got {part!r}."
             )
         limits[name] = limit
-    return [f"--config.budget.{name}={limit}" for name, limit in limits.items()]
-
-
-def _check_swept(option: str, given: Sequence[Any], used: Sequence[Any]) -> None:
-    """Refuse sizes that no config of the sweep takes."""
-    if given and not any(value is not None for value in used):
-        kind = "single weights" if option == "sparsities" else "channels"
-        raise ValueError(
-            f"`--{option}`: no config of the sweep prunes {kind}. Leave it out."
-        )
+    return tuple(f"--config.budget.{name}={limit}" for name, limit in limits.items())
 
 
 def _known(config: str) -> str:
@@ -217,32 +250,16 @@ def _known(config: str) -> str:
     return name if name in configs.names() else config
 
 
-def _fields(config: str, overrides: Iterable[str]) -> Any:
-    """The fields of a config, changed by arguments."""
-    fields = configs.load(config)
-    for override in overrides:
-        configs.override(fields, override)
-    return fields
-
-
-def _points(
-    config: str,
-    fields: Any,
-    sparsities: Sequence[float],
-    budgets: Sequence[str],
-) -> list[tuple[float | None, str | None]]:
-    """The sparsities or budgets at which a config runs, each once."""
-    if fields.method.get("penalty_weight") is not None:
+def _points(config: str, found: Any, weights: _Sizes, channels: _Sizes) -> _Sizes:
+    """The points at which a config runs, those of its kind."""
+    if found.method.get("penalty_weight") is not None:
         raise ValueError(
             f"`--configs={config}`: `config.method.penalty_weight` decides its "
             "size, so it cannot be swept over sparsities."
         )
-    if not fields.phases.prune:
-        return [(None, None)]
-    if prunes_channels(fields.plan):
-        points: list[Any] = [(None, budget) for budget in dict.fromkeys(budgets)]
-    else:
-        points = [(sparsity, None) for sparsity in dict.fromkeys(sparsities)]
+    if not found.phases.prune:
+        return {DENSE: ()}
+    points = channels if prunes_channels(found.plan) else weights
     if not points:
         raise ValueError(
             f"`--configs={config}` prunes; say to what size, with `--sparsities`, or "

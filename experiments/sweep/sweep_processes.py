@@ -1,13 +1,13 @@
 """The runs of a sweep as processes, some at a time, each on its share of the cores."""
 
-import contextlib
+import concurrent.futures
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.logging.formatting import is_number
@@ -47,57 +47,57 @@ def run_all(
     ended = len(runs) - len(waiting)
     if ended:
         say(f"{ended} of {len(runs)} runs are finished already.")
-    waiting.reverse()
-    shares = _shares(jobs)
-    active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
     failed: list[Run] = []
-    sent = 0
-    try:
-        while active or (waiting and not interrupted()):
-            for slot, cores in enumerate(shares):
-                if slot not in active and waiting and not interrupted():
-                    run = waiting.pop()
-                    active[slot] = run, _start(run, cores, jobs)
-            while sent < min(interrupted(), 2):
-                sent += 1
-                for _, process in active.values():
-                    _send(process, signal.SIGINT if sent == 1 else signal.SIGKILL)
-            for slot, (run, process) in list(active.items()):
-                if process.poll() is None:
+    shares = iter(_shares(jobs))
+    broken = threading.Event()
+
+    def asked() -> int:
+        return 2 if broken.is_set() else interrupted()
+
+    with concurrent.futures.ThreadPoolExecutor(
+        jobs, initializer=lambda: _keep_to(next(shares))
+    ) as pool:
+        codes = {pool.submit(_run, run, jobs, asked): run for run in waiting}
+        try:
+            for future in concurrent.futures.as_completed(codes):
+                run, code = codes[future], future.result()
+                if code is None:
                     continue
-                del active[slot]
                 ended += 1
-                line, good = _outcome(run, process.returncode, stopped=sent > 0)
+                line, good = _outcome(run, code, stopped=interrupted() > 0)
                 say(f"[{ended:>{width}}/{len(runs)}] {run}: {line}")
                 if not good:
                     failed.append(run)
-            time.sleep(_POLL_SECONDS)
-    finally:
-        for _, process in active.values():  # only after an error of our own
-            _send(process, signal.SIGKILL)
-            process.wait()
+        except BaseException:  # the pool waits for its runs, which must not go on
+            broken.set()
+            raise
     return failed
 
 
-def _shares(jobs: int) -> list[set[int] | None]:
-    """Split the cores among the jobs; None where there are too few, or no way to."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [None] * jobs
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < jobs or jobs == 1:
-        return [None] * jobs
-    return [{*cores[slot::jobs]} for slot in range(jobs)]
+def _run(run: Run, jobs: int, asked: Callable[[], int]) -> int | None:
+    """Run to the end, and return the exit code; None if it was not started."""
+    if asked():
+        return None
+    process = _start(run, jobs)
+    sent = 0
+    while True:
+        try:
+            return process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if sent < min(asked(), 2):
+                sent += 1
+                process.send_signal(signal.SIGINT if sent == 1 else signal.SIGKILL)
 
 
-def _start(run: Run, cores: set[int] | None, jobs: int) -> subprocess.Popen[bytes]:
-    """Start a run, on the cores given; XLA makes as many threads as it may use."""
+def _start(run: Run, jobs: int) -> subprocess.Popen[bytes]:
+    """Start a run on the cores of this thread; what it prints goes to its log."""
     run.workdir.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if jobs > 1:  # Or the first run takes all memory of an accelerator.
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     path = [str(_ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    with (run.workdir / LOG_FILE).open("wb") as log, _on(cores):
+    with (run.workdir / LOG_FILE).open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "experiments", "train", *run.arguments],
             env=environment,
@@ -110,23 +110,20 @@ def _start(run: Run, cores: set[int] | None, jobs: int) -> subprocess.Popen[byte
         )
 
 
-@contextlib.contextmanager
-def _on(cores: set[int] | None) -> Iterator[None]:
-    """Keep to some cores; processes started meanwhile keep to them for good."""
-    if cores is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def _shares(jobs: int) -> list[set[int] | None]:
+    """Split the cores among the jobs; None where there are too few, or no way to."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [None] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < jobs or jobs == 1:
+        return [None] * jobs
+    return [{*cores[slot::jobs]} for slot in range(jobs)]
 
 
-def _send(process: subprocess.Popen[bytes], signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signum)
+def _keep_to(cores: set[int] | None) -> None:
+    """Keep this thread to some cores, and with it the processes that it starts."""
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
 
 
 def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
@@ -139,6 +136,6 @@ def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
         return f"{100 * accuracy:.2f}%{before} in {summary['seconds']:.0f} s", True
     if stopped:
         return "stopped", True
-    lines = (run.workdir / LOG_FILE).read_text(errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "no output")
-    return f"failed with exit code {code}: {last.strip()}", False
+    text = (run.workdir / LOG_FILE).read_text(errors="replace").strip()
+    last = text.rpartition("\n")[2] or "no output"
+    return f"failed with exit code {code}: {last}", False

@@ -1,7 +1,10 @@
 """Sweeps: which runs there are, skipping, failures, and being stopped."""
 
+import concurrent.futures
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,7 @@ def test_a_run_is_a_config_a_sparsity_and_a_seed_in_a_folder_of_its_own():
         "w/digits/magnitude/0.9/0",
         "w/digits/magnitude/0.95/0",
     ]
-    assert runs[5].flags == [
+    assert runs[5].arguments[:3] == [
         "--config=digits/ltp",
         "--config.budget.sparsity=0.95",
         "--config.seed=1",
@@ -45,7 +48,7 @@ def test_a_run_is_a_config_a_sparsity_and_a_seed_in_a_folder_of_its_own():
 def test_a_config_that_does_not_prune_runs_once_for_each_seed():
     runs = plan_runs(["digits/dense"], [], [3, 4], "w")
     assert _names(runs) == ["w/digits/dense/dense/3", "w/digits/dense/dense/4"]
-    assert not [flag for flag in runs[0].flags if "sparsity" in flag]
+    assert not [flag for flag in runs[0].arguments if "sparsity" in flag]
 
 
 def test_sizes_that_no_config_takes_are_refused():
@@ -129,7 +132,7 @@ def test_only_a_finished_run_of_the_same_command_counts(tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 1000])
-def test_cores_are_shared_out_and_given_back(jobs):
+def test_cores_are_shared_out_and_kept_by_their_threads_alone(jobs):
     cores = os.sched_getaffinity(0)
     shares = sweep_processes._shares(jobs)
     assert len(shares) == jobs
@@ -138,8 +141,9 @@ def test_cores_are_shared_out_and_given_back(jobs):
         return
     assert set.union(*shares) == cores
     assert sum(map(len, shares)) == len(cores)
-    with sweep_processes._on(shares[0]):
-        assert os.sched_getaffinity(0) == shares[0]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(sweep_processes._keep_to, shares[0]).result()
+        assert pool.submit(os.sched_getaffinity, 0).result() == shares[0]
     assert os.sched_getaffinity(0) == cores
 
 
@@ -200,6 +204,30 @@ def test_a_sweep_that_is_stopped_saves_its_run_and_starts_no_other(data_dir, tmp
     assert summary["status"] == "stopped"
     assert list((runs[0].workdir / "checkpoints").iterdir())
     assert not runs[1].workdir.exists()
+
+
+def test_an_error_of_the_sweep_itself_ends_its_runs(monkeypatch, tmp_path):
+    runs = plan_runs(["digits/dense"], [], [0, 1], tmp_path)
+    started = []
+
+    def start(run, jobs):  # the first ends at once, the second never
+        program = f"import sys, time; time.sleep({1000 * run.seed}); sys.exit(1)"
+        run.workdir.mkdir(parents=True)
+        (run.workdir / "log.txt").write_text("")
+        started.append(subprocess.Popen([sys.executable, "-c", program]))
+        return started[-1]
+
+    def say(line):
+        assert (
+            line
+            == "[1/2] digits/dense dense seed 0: failed with exit code 1: no output"
+        )
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sweep_processes, "_start", start)
+    with pytest.raises(BrokenPipeError):
+        run_all(runs, jobs=2, say=say)
+    assert {process.returncode for process in started} <= {1, -2, -9}
 
 
 def test_a_search_of_a_penalty_that_the_plan_does_not_read_is_refused(capsys):
