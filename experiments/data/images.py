@@ -4,7 +4,9 @@ import io
 import math
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+_BILINEAR = Image.Resampling.BILINEAR
 
 
 def upsample(image: np.ndarray, size: int) -> np.ndarray:
@@ -63,19 +65,21 @@ def random_resized_crop(
     Returns:
         uint8, shape (size, size, 3).
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
-        width, height = picture.size
-        box = _centred_square(width, height, fraction=1.0)
-        for _ in range(10):
-            area = width * height * rng.uniform(0.08, 1.0)
-            ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-            wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
-            if wide <= width and high <= height:
-                left = rng.uniform(0, width - wide)
-                top = rng.uniform(0, height - high)
-                box = (left, top, left + wide, top + high)
-                break
-        pixels = _resize(picture, box, size)
+    picture = _decoded(encoded)
+    width, height = picture.size
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left = rng.uniform(0, width - wide)
+            top = rng.uniform(0, height - high)
+            box = (left, top, left + wide, top + high)
+            view = picture.resize((size, size), _BILINEAR, box=box)
+            break
+    else:
+        view = ImageOps.fit(picture, (size, size), _BILINEAR)
+    pixels = np.asarray(view)
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
 
@@ -91,20 +95,11 @@ def centre_crop(encoded: bytes, size: int) -> np.ndarray:
     Returns:
         uint8, shape (size, size, 3).
     """
+    # A sixteenth goes at each end of the shorter side.
+    view = ImageOps.fit(_decoded(encoded), (size, size), _BILINEAR, bleed=1 / 16)
+    return np.asarray(view)
+
+
+def _decoded(encoded: bytes) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as picture:
-        return _resize(picture, _centred_square(*picture.size, fraction=7 / 8), size)
-
-
-def _centred_square(
-    width: int, height: int, *, fraction: float
-) -> tuple[float, float, float, float]:
-    side = fraction * min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
-def _resize(
-    picture: Image.Image, box: tuple[float, float, float, float], size: int
-) -> np.ndarray:
-    rgb = picture.convert("RGB")
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=box))
+        return picture.convert("RGB")
