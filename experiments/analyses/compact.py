@@ -69,22 +69,6 @@ class Network(NamedTuple):
     masks: dict[str, np.ndarray] | None
 
 
-class Removal(NamedTuple):
-    """What can go.
-
-    Attributes:
-      masks: Channel masks by group name.
-      variables: Variables to compact, with constants folded.
-      reference: What the compact network must equal, of the network's own variables.
-      how: Where the masks are from, in words.
-    """
-
-    masks: dict[str, np.ndarray]
-    variables: Any
-    reference: Callable[..., Any]
-    how: str
-
-
 def read_network(workdir: Path) -> Network:
     """Read the final network of a run.
 
@@ -146,22 +130,6 @@ def _enlarge(blank: Any, small: Any, kept: Any) -> Any:
     return blank
 
 
-def find_removal(network: Network) -> Removal:
-    """Find the channels that the network of a run can lose.
-
-    A structured run has said so, and what counts is the dense network under its masks.
-    Of any other run those channels can go that its zeros leave without a reader, once
-    constants are folded.
-    """
-    graph, masks = network.graph, network.masks
-    if masks is not None:
-        reference = graph.masked(masks)
-        return Removal(masks, network.variables, reference, "masks of the run")
-    folded = fold_constants(graph, network.variables)
-    masks = live_channels(graph, folded)
-    return Removal(masks, folded, network.apply_fn, "channels that zeros left unused")
-
-
 def compact_run(
     workdir: Path, *, batch_sizes: Sequence[int] = (1, 64), rounds: int = 30
 ) -> dict[str, Any]:
@@ -180,14 +148,22 @@ def compact_run(
       FileNotFoundError: If the folder holds no finished run.
     """
     network = read_network(workdir)
-    graph, removal = network.graph, find_removal(network)
-    small = graph.compact(removal.masks, removal.variables)
+    graph, masks, variables = network.graph, network.masks, network.variables
+    if masks is None:
+        # Those channels go that zeros leave without a reader, constants folded.
+        how, reference = "channels that zeros left unused", network.apply_fn
+        variables = fold_constants(graph, variables)
+        masks = live_channels(graph, variables)
+    else:
+        # What counts is the dense network under the masks that the run decided.
+        how, reference = "masks of the run", graph.masked(masks)
+    small = graph.compact(masks, variables)
     folder = workdir / "compact"
     folder.mkdir(exist_ok=True)
     found = {
-        "how": removal.how,
+        "how": how,
         "channels": {n: [g.size, small.widths[n]] for n, g in graph.groups.items()},
-        "difference": _difference(network, removal, small),
+        "difference": _difference(network, reference, small),
         "rows": [
             *_counts(network, small),
             *_weigh(network, small, folder),
@@ -201,11 +177,11 @@ def compact_run(
     return found
 
 
-def _difference(network: Network, removal: Removal, small: Compacted) -> float:
+def _difference(network: Network, reference, small: Compacted) -> float:
     """The largest difference of logits, relative to the largest logit."""
     shape = (64, *network.images.shape[1:])
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    want = np.asarray(jax.jit(removal.reference)(network.variables, images))
+    want = np.asarray(jax.jit(reference)(network.variables, images))
     got = np.asarray(jax.jit(small.apply_fn)(small.trees[0], images))
     return float(np.abs(got - want).max() / np.abs(want).max())
 

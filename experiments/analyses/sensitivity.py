@@ -38,8 +38,6 @@ from experiments.run import trail
 from jaxprune import io
 from jaxprune.channels import ChannelGraph
 
-Judge = Callable[[Mapping[str, Any]], tuple[float, float]]
-
 
 def measure(workdir: Path) -> dict[str, Any]:
     """Measure the sensitivity of every group of channels of a run.
@@ -63,7 +61,7 @@ def measure(workdir: Path) -> dict[str, Any]:
         model, (like["params"], like["batch_stats"]), images.shape[1:]
     ).graph
     network = io.load(entry, like)
-    judge = make_judge(model, graph, network, _test_batches(summary))
+    judge = _make_judge(model, graph, network, _test_batches(summary))
     loss, accuracy = judge({})
     halves = jaxprune.channels.important_channels(
         graph,
@@ -92,23 +90,15 @@ def measure(workdir: Path) -> dict[str, Any]:
     }
 
 
-def make_judge(
+def _make_judge(
     model: nn.Module,
     graph: ChannelGraph,
     network: Mapping[str, Any],
     batches: Sequence[data.Batch],
-) -> Judge:
-    """Make the function that judges a network with some of its channels gated.
+) -> Callable[[Mapping[str, Any]], tuple[float, float]]:
+    """Make `gates -> loss, accuracy`; groups without a gate are open.
 
-    Args:
-      model: Called as `model(image, train=False)`.
-      graph: Its channel graph.
-      network: Its `params` and `batch_stats`.
-      batches: With `image`, `label` and `valid`.
-
-    Returns:
-      `gates -> loss, accuracy`, gates by group name; groups not named are open. It is
-      compiled once, whichever groups are gated.
+    It is compiled once, whichever groups are gated.
     """
     plan = jaxprune.channels.plan_gates(graph)
     open_gates = {n: np.ones(size, np.float32) for n, size in plan.sizes.items()}
