@@ -9,7 +9,6 @@ than the checkpoint is dropped before the first new line is written.
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from tensorboardX.proto import summary_pb2 as _summary_pb2
 from experiments.logging.files import naming
 from experiments.logging.formatting import cost_name, percent
 from experiments.logging.metrics_file import METRICS_FILE, append, forget_after
-from experiments.logging.progress import Bar, Lines
+from experiments.logging.progress import Bar, Lines, display
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -39,12 +38,6 @@ class MetricsWriter:
     """Writes the numbers of a run to disk and shows its progress.
 
     A context manager; files are opened on entry and closed on exit.
-
-    ```python
-    with MetricsWriter(workdir, total_steps=10_000) as metrics:
-        metrics.write(100, {"loss": 0.3, "keep_ratio": 0.5, "phase": "prune"})
-        metrics.progress(100, keep_ratio=0.5, accuracy=0.91, loss=0.3)
-    ```
 
     Args:
       workdir: The folder of the run; made if it is not there. Lines go to
@@ -99,8 +92,7 @@ class MetricsWriter:
                 self._file = self.path.open("ab", buffering=0)
             self._open_events()
         if self._shows:
-            kind = Bar if sys.stderr.isatty() else Lines
-            self._display = kind(self._total_steps, self._resume_step)
+            self._display = display(self._total_steps, self._resume_step)
         return self
 
     def __exit__(
@@ -141,7 +133,7 @@ class MetricsWriter:
         """
         if not self._enabled:
             return
-        if self._file is None or self._events is None:
+        if self._file is None:
             raise RuntimeError(
                 "`MetricsWriter.write(...)` works inside `with MetricsWriter(...) as"
                 " metrics:` only."
@@ -156,9 +148,13 @@ class MetricsWriter:
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with naming(self.path):
             append(self._file, line)
-        numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
-        with naming(self._workdir / TENSORBOARD_FOLDER):
-            self._write_event(int(step), numbers)
+        numbers = [
+            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if not isinstance(value, str)
+        ]
+        summary = summary_pb2.Summary(value=numbers)
+        self._write_event(step=int(step), summary=summary)
 
     def progress(
         self,
@@ -168,7 +164,6 @@ class MetricsWriter:
         costs: Mapping[str, SupportsFloat] | None = None,
         accuracy: SupportsFloat | None = None,
         loss: SupportsFloat | None = None,
-        **others: SupportsFloat,
     ) -> None:
         """Show how far the run is; cheap enough for every step.
 
@@ -181,20 +176,22 @@ class MetricsWriter:
           costs: Fractions of the dense costs, in [0, 1], by name.
           accuracy: Fraction of right answers in the training batch, in [0, 1].
           loss: Training loss.
-          **others: Further numbers, under their name.
         """
-        if self._display is None or not self._display.due(step):
+        if self._display is None:
             return
-        parts = []
-        if keep_ratio is not None:
-            parts.append(f"weights kept {percent(keep_ratio)}")
-        for name, cost in (costs or {}).items():
-            parts.append(f"{cost_name(name)} {percent(cost)}")
-        if accuracy is not None:
-            parts.append(f"batch accuracy {100 * float(accuracy):.2f}%")
-        numbers = ({} if loss is None else {"loss": loss}) | others
-        parts.extend(f"{name} {float(number):.4g}" for name, number in numbers.items())
-        self._display.show(step, ", ".join(parts))
+
+        def text() -> str:
+            sizes = {cost_name(name): cost for name, cost in (costs or {}).items()}
+            if keep_ratio is not None:
+                sizes = {"weights kept": keep_ratio, **sizes}
+            parts = [f"{name} {percent(size)}" for name, size in sizes.items()]
+            if accuracy is not None:
+                parts.append(f"batch accuracy {100 * float(accuracy):.2f}%")
+            if loss is not None:
+                parts.append(f"loss {float(loss):.4g}")
+            return ", ".join(parts)
+
+        self._display.update(step, text)
 
     def flush(self) -> None:
         """Bring everything written so far to the disk itself.
@@ -221,32 +218,21 @@ class MetricsWriter:
             # thread, which dies silently on a full disk and then blocks the caller.
             # The suffix keeps two writers of the same second apart.
             suffix = f".{os.getpid()}.{self._resume_step}"
-            self._events = events = EventsWriter(str(folder / "events"), suffix)
-            if older:
-                # TensorBoard hides all older events of this step and later ones. A
-                # start afresh may write step 0 again, so that is hidden as well.
-                purge = self._resume_step + 1 if self._resume_step else 0
-                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                events.write_event(
-                    event_pb2.Event(
-                        wall_time=time.time(), step=purge, session_log=start
-                    )
-                )
+            self._events = EventsWriter(str(folder / "events"), suffix)
+        if older:
+            # TensorBoard hides all older events of this step and later ones. A
+            # start afresh may write step 0 again, so that is hidden as well.
+            purge = self._resume_step + 1 if self._resume_step else 0
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write_event(step=purge, session_log=start)
 
-    def _write_event(self, step: int, numbers: Mapping[str, float]) -> None:
+    def _write_event(self, **content: Any) -> None:
         assert self._events is not None  # opened together with the file
-        summary = summary_pb2.Summary(
-            value=[
-                summary_pb2.Summary.Value(tag=name, simple_value=number)
-                for name, number in numbers.items()
-            ]
-        )
-        self._events.write_event(
-            event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
-        )
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._events.flush()
-            self._synced = time.monotonic()
+        with naming(self._workdir / TENSORBOARD_FOLDER):
+            self._events.write_event(event_pb2.Event(wall_time=time.time(), **content))
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                self._events.flush()
+                self._synced = time.monotonic()
 
 
 def _finite(value: float | str) -> float | str | None:

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 import resource
 import struct
 import sys
@@ -42,6 +43,12 @@ def write_steps(workdir, steps, **kwargs):
     with MetricsWriter(workdir, 100, progress=False, **kwargs) as metrics:
         for step in steps:
             metrics.write(step, {"loss": 1 / step, "phase": "prune"})
+
+
+@pytest.fixture(autouse=True)
+def terminal_of_a_known_kind(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 class Terminal(io.StringIO):
@@ -222,10 +229,10 @@ def test_progress_in_a_log_is_a_line_per_tenth(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert lines[0].startswith(
-        "step 600/1000 (60%), weights kept 1.95%, batch accuracy 99.12%, loss 0.5, 00:0"
+        "step 600/1000 (60%), weights kept 1.95%, batch accuracy 99.12%, loss 0.5, 0:00"
     )
     assert lines[-1].startswith("step 1000/1000 (100%)")
-    assert lines[-1].endswith("00:00 left")
+    assert lines[-1].endswith("0:00:00 left")
 
 
 def test_progress_in_a_terminal_is_a_live_bar(tmp_path, monkeypatch):
@@ -233,11 +240,26 @@ def test_progress_in_a_terminal_is_a_live_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with MetricsWriter(tmp_path, 100, resume_step=10) as metrics:
         for step in range(11, 101):
-            metrics.progress(step, keep_ratio=step / 100, accuracy=0.5, rate=2.0)
+            metrics.progress(step, keep_ratio=step / 100, accuracy=0.5, loss=2.0)
     last = terminal.getvalue().split("\r")[-1]
-    assert "100%|" in last
-    assert "weights kept 100%, batch accuracy 50.00%, rate 2" in last
-    assert last.count("\n") == 1
+    words = re.sub(r"\x1b\[[?\d;]*\w", "", last)
+    assert re.fullmatch(r"100% ━+ 100/100 \S+ weights kept 100%, .* loss 2 *\n", words)
+
+
+def test_a_terminal_that_is_dumb_gets_lines(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    with MetricsWriter(tmp_path, 2) as metrics:
+        metrics.progress(1, keep_ratio=0.5)
+    assert terminal.getvalue() == "step 1/2 (50%), weights kept 50%, 0:00:00 left\n"
+
+
+def test_colours_that_are_asked_for_draw_no_bar_in_a_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with MetricsWriter(tmp_path, 2) as metrics:
+        metrics.progress(1, keep_ratio=0.5)
+    assert capsys.readouterr().err.startswith("step 1/2 (50%), weights kept 50%")
 
 
 def test_progress_reads_a_number_only_when_it_is_shown(tmp_path, monkeypatch):
