@@ -31,21 +31,13 @@ _LOOSER = 0.3
 
 
 class Case(NamedTuple):
-    """How one case ended.
+    """How one case ended."""
 
-    Attributes:
-      scale: of the loss.
-      limit: of the first cost.
-      start: theta at the start.
-      spent: the highest cost in units of its limit.
-      loss: in units of the optimum.
-    """
-
-    scale: float
-    limit: float
-    start: float
-    spent: float
-    loss: float
+    scale: float  # of the loss
+    limit: float  # of the first cost
+    start: float  # theta at the start
+    spent: float  # the highest cost in units of its limit
+    loss: float  # in units of the optimum
 
 
 Cost = Callable[[Any], Any]

@@ -10,10 +10,10 @@ speed-up is the inverse of the MAC ratio that was reached.
 """
 
 import argparse
+import bisect
 import functools
-import json
-import platform
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments import models
-from experiments.analyses.timing import compiled, in_turns
+from experiments.analyses.timing import Quartiles, compiled, in_turns
+from experiments.benchmarks.output import print_row, write_json
 from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,
@@ -29,6 +30,8 @@ from jaxprune.channels import (
     largest_channels,
     trace_channels,
 )
+
+_WIDTHS = (10, 8, 5, 6, 25, 25, 9, 6, 6)
 
 
 def uniform_ratio(
@@ -48,28 +51,25 @@ def uniform_ratio(
       ValueError: If even the narrowest network is above the limit.
     """
     cost = costs.macs(graph)
+    sizes = {name: group.size for name, group in graph.groups.items()}
 
     def reached(thousandths: int) -> float:
         counts = channel_counts(graph, thousandths / 1000, multiple_of=multiple_of)
-        sizes = {name: group.size for name, group in graph.groups.items()}
         return float(cost({n: jnp.float32(c / sizes[n]) for n, c in counts.items()}))
 
-    low, high = 1, 1000
-    if reached(low) > limit:
+    largest = bisect.bisect_right(range(1, 1000), limit, key=reached)
+    if not largest:
         raise ValueError(
             f"`--macs={limit}` cannot be reached with multiples of {multiple_of}: the "
-            f"narrowest network has {reached(low):.3f}. Ask for more."
+            f"narrowest network has {reached(1):.3f}. Ask for more."
         )
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if reached(middle) <= limit else (low, middle)
-    return low / 1000, reached(low)
+    return largest / 1000, reached(largest)
 
 
 def measure(
     name: str, batch_sizes: list[int], limit: float, multiple_of: int, rounds: int
-) -> list[dict[str, Any]]:
-    """Returns a row for each number of images."""
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each number of images."""
     model = models.create(name, 10)
     apply_fn = functools.partial(model.apply, train=False)
     one = jnp.zeros((1, 32, 32, 3))
@@ -80,7 +80,6 @@ def measure(
     keep_ratio, macs = uniform_ratio(graph, limit, multiple_of)
     masks = largest_channels(graph, variables, keep_ratio, multiple_of=multiple_of)
     small = graph.compact(masks, variables)
-    rows = []
     for size in batch_sizes:
         images = jax.random.normal(jax.random.key(1), (size, 32, 32, 3))
         dense, after = in_turns(
@@ -91,20 +90,17 @@ def measure(
             rounds,
         )
         speed_up = dense.median / after.median
-        rows.append(
-            {
-                "model": name,
-                "batch_size": size,
-                "multiple_of": multiple_of,
-                "widths": sorted(set(small.widths.values())),
-                "mac_ratio": macs,
-                "dense_seconds": dense,
-                "compact_seconds": after,
-                "speed_up": speed_up,
-                "of_ideal": speed_up * macs,
-            }
-        )
-    return rows
+        yield {
+            "model": name,
+            "batch_size": size,
+            "multiple_of": multiple_of,
+            "widths": sorted(set(small.widths.values())),
+            "mac_ratio": macs,
+            "dense_seconds": dense,
+            "compact_seconds": after,
+            "speed_up": speed_up,
+            "of_ideal": speed_up * macs,
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,38 +116,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    print(
-        f"{'model':10}{'multiple':>9}{'batch':>6}{'MACs':>7}{'dense ms':>26}"
-        f"{'compact ms':>26}{'speed-up':>10}{'ideal':>7}{'of it':>7}"
-    )
+    print_row(
+        _WIDTHS, "model", "multiple", "batch", "MACs", "dense ms", "compact ms",
+        "speed-up", "ideal", "of it",
+    )  # fmt: skip
     rows = []
-    for name in options.models:
-        for multiple in options.multiples:
-            made = measure(
-                name, options.batch_sizes, options.macs, multiple, options.rounds
+    for name, multiple in itertools.product(options.models, options.multiples):
+        for row in measure(
+            name, options.batch_sizes, options.macs, multiple, options.rounds
+        ):
+            rows.append(row)
+            print_row(
+                _WIDTHS,
+                name,
+                f"{multiple}",
+                f"{row['batch_size']}",
+                f"{row['mac_ratio']:.3f}",
+                _milliseconds(row["dense_seconds"]),
+                _milliseconds(row["compact_seconds"]),
+                f"{row['speed_up']:.2f}x",
+                f"{1 / row['mac_ratio']:.2f}x",
+                f"{row['of_ideal']:.2f}",
             )
-            for row in made:
-                dense, after = (
-                    f"{1e3 * middle:.2f} ({1e3 * low:.2f}-{1e3 * high:.2f})"
-                    for low, middle, high in (
-                        row["dense_seconds"],
-                        row["compact_seconds"],
-                    )
-                )
-                print(
-                    f"{name:10}{multiple:9}{row['batch_size']:6}"
-                    f"{row['mac_ratio']:7.3f}{dense:>26}{after:>26}"
-                    f"{row['speed_up']:9.2f}x{1 / row['mac_ratio']:6.2f}x"
-                    f"{row['of_ideal']:7.2f}",
-                    flush=True,
-                )
-            rows += made
-    if options.json:
-        context = {
-            "device": jax.devices()[0].device_kind,
-            "machine": platform.machine(),
-            "jax": jax.__version__,
-            **{k: v for k, v in vars(options).items() if k != "json"},
-        }
-        text = json.dumps({**context, "rows": rows}, indent=2)
-        options.json.write_text(text + "\n")
+    write_json(options.json, options, rows)
+
+
+def _milliseconds(taken: Quartiles) -> str:
+    return f"{1e3 * taken.median:.2f} ({1e3 * taken.low:.2f}-{1e3 * taken.high:.2f})"

@@ -10,15 +10,15 @@ are printed. With `--calls=1` the jitted solver is found asleep every time.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from experiments.analyses.timing import in_turns
 from jaxprune.methods import keep_probabilities
 
 _SIZES = (16,) * 10 + (32,) * 10 + (64,) * 10
@@ -50,23 +50,17 @@ def measure(rounds: int, calls: int) -> dict[str, float]:
         lambda a, b: keep_probabilities(a, b, _SHARPNESS, valid=jnp.asarray(valid))
     )
     arguments = jnp.asarray(ratios, jnp.float32), jnp.asarray(padded, jnp.float32)
-    ours, theirs = [], []
-    found, wanted = solve(*arguments), []
-    for turn in range(rounds + 1):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            found = jax.block_until_ready(solve(*arguments))
-        middle = time.perf_counter()
-        for _ in range(calls):
-            wanted = _on_host(ratios, importances)
-        end = time.perf_counter()
-        if turn:  # The first turn compiles.
-            ours.append((middle - begin) / calls)
-            theirs.append((end - middle) / calls)
+
+    def repeated(function: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: [jax.block_until_ready(function()) for _ in range(calls)][-1]
+
+    jitted = repeated(lambda: solve(*arguments))
+    host = repeated(lambda: _on_host(ratios, importances))
+    ours, theirs = in_turns([jitted, host], rounds)
     return {
-        "jitted": statistics.median(ours),
-        "host": statistics.median(theirs),
-        "difference": float(np.max(np.abs(np.asarray(found[1]) - wanted))),
+        "jitted": ours.median / calls,
+        "host": theirs.median / calls,
+        "difference": float(np.max(np.abs(np.asarray(jitted()[1]) - host()))),
     }
 
 

@@ -7,8 +7,6 @@ Chains of three lengths show how the cost grows with the number of equations.
 
 import argparse
 import functools
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments import models
+from experiments.analyses.timing import in_turns
+from experiments.benchmarks.output import print_row
 from jaxprune.channels import ChannelGraph, trace_channels
 
 Example = tuple[Callable[..., Any], Any, Any]
@@ -70,6 +70,8 @@ def scanned_transformer(depth: int, width: int = 128) -> Example:
     return apply_fn, stacked, x
 
 
+_WIDTHS = (32, 9, 7, 8, 8)
+
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "resnet20": lambda: model("resnet20", 32),
     "resnet56": lambda: model("resnet56", 32),
@@ -83,31 +85,10 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
 }
 
 
-def seconds(function: Callable[[], Any], rounds: int) -> float:
-    """Returns the median of several calls; one before them warms up."""
-    taken = []
-    for _ in range(rounds + 1):
-        begin = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken[1:])
-
-
 def equations(jaxpr: Any) -> int:
     """Counts equations, those of called programs included."""
     inner = [getattr(p, "jaxpr", p) for e in jaxpr.eqns for p in e.params.values()]
     return len(jaxpr.eqns) + sum(equations(j) for j in inner if hasattr(j, "eqns"))
-
-
-# A new function each time, lest JAX answer with the trace that it remembers.
-
-
-def _jaxpr(apply_fn, params, x) -> Any:
-    return jax.make_jaxpr(lambda *args: apply_fn(*args))(params, x)
-
-
-def _graph(apply_fn, params, x) -> ChannelGraph:
-    return trace_channels(lambda *args: apply_fn(*args), params, x)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,14 +100,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the names to run")
     options = parser.parse_args(arguments)
-    print(f"{'network':32}{'equations':>10}{'groups':>8}{'JAX s':>9}{'all s':>9}")
+    print_row(_WIDTHS, "network", "equations", "groups", "JAX s", "all s")
     for name, make in EXAMPLES.items():
         if options.only not in name:
             continue
         apply_fn, params, x = make()
-        jax_alone = functools.partial(_jaxpr, apply_fn, params, x)
-        graph_of = functools.partial(_graph, apply_fn, params, x)
-        alone = seconds(jax_alone, options.rounds)
-        whole = seconds(graph_of, options.rounds)
-        count, groups = equations(jax_alone().jaxpr), len(graph_of().groups)
-        print(f"{name:32}{count:10}{groups:8}{alone:9.3f}{whole:9.3f}", flush=True)
+
+        # A new function each time, lest JAX answer with the trace that it remembers.
+        def jaxpr(apply_fn=apply_fn, params=params, x=x) -> Any:
+            return jax.make_jaxpr(lambda *args: apply_fn(*args))(params, x)
+
+        def graph(apply_fn=apply_fn, params=params, x=x) -> ChannelGraph:
+            return trace_channels(lambda *args: apply_fn(*args), params, x)
+
+        alone, whole = in_turns([jaxpr, graph], options.rounds)
+        print_row(
+            _WIDTHS,
+            name,
+            f"{equations(jaxpr().jaxpr)}",
+            f"{len(graph().groups)}",
+            f"{alone.median:.3f}",
+            f"{whole.median:.3f}",
+        )

@@ -11,8 +11,6 @@ of a loop counts once), temporary memory from `memory_analysis`.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +24,7 @@ import optax
 
 import jaxprune
 from experiments import models
+from experiments.benchmarks.output import print_row, write_json
 from experiments.configs import default
 from experiments.plans import (
     channels,
@@ -42,6 +41,8 @@ from jaxprune import transforms
 
 # Any L1 coefficient costs the same.
 _STRENGTH = 1e-4
+
+_WIDTHS = (16, 11, 7, 14, 8, 8, 8, 29)
 
 
 def ista(config, task) -> Plan:
@@ -133,21 +134,21 @@ def measure(
             if turn:  # The first turn warms up.
                 ratios.append(pruned_seconds / dense_seconds)
                 of_dense.append(dense_seconds)
-        temporary = [c.memory_analysis().temp_size_in_bytes for c in (dense, pruned)]
+        memory = [c.memory_analysis().temp_size_in_bytes for c in (dense, pruned)]
+        costs, dense_costs = pruned.cost_analysis(), dense.cost_analysis()
         yield {
             "method": name,
             "dense_seconds": statistics.median(of_dense),
             "time_ratio": statistics.median(ratios),
             "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
-            "flops_ratio": pruned.cost_analysis()["flops"]
-            / dense.cost_analysis()["flops"],
-            "bytes_accessed_ratio": pruned.cost_analysis()["bytes accessed"]
-            / dense.cost_analysis()["bytes accessed"],
-            "temporary_bytes_dense": temporary[0],
-            "temporary_bytes": temporary[1],
-            "temporary_ratio": temporary[1] / temporary[0],
+            "flops_ratio": costs["flops"] / dense_costs["flops"],
+            "bytes_accessed_ratio": costs["bytes accessed"]
+            / dense_costs["bytes accessed"],
+            "temporary_bytes_dense": memory[0],
+            "temporary_bytes": memory[1],
+            "temporary_ratio": memory[1] / memory[0],
             "bytes_of_one_copy_of_the_kernels": copy,
-            "temporary_ratio_less_one_copy": (temporary[1] - copy) / temporary[0],
+            "temporary_ratio_less_one_copy": (memory[1] - copy) / memory[0],
         }
 
 
@@ -167,10 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{options.model}, batch {options.batch_size}, {jax.devices()[0].device_kind}"
     )
-    print(
-        "method            dense      time    (quartiles)     FLOPs    bytes     "
-        "temporary memory"
-    )
+    print_row(
+        _WIDTHS, "method", "dense", "time", "(quartiles)", "FLOPs", "bytes", "memory",
+        "less one copy of the kernels",
+    )  # fmt: skip
     rows = []
     for row in measure(
         options.methods,
@@ -181,20 +182,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         rows.append(row)
         low, high = row["time_ratio_quartiles"]
-        print(
-            f"{row['method']:16}  {1e3 * row['dense_seconds']:7.2f} ms  "
-            f"{row['time_ratio']:.3f}x  ({low:.3f}-{high:.3f})  "
-            f"{row['flops_ratio']:.4f}x  {row['bytes_accessed_ratio']:.4f}x  "
-            f"{row['temporary_ratio']:.4f}x, less one copy of the kernels "
+        print_row(
+            _WIDTHS,
+            row["method"],
+            f"{1e3 * row['dense_seconds']:.2f} ms",
+            f"{row['time_ratio']:.3f}x",
+            f"({low:.3f}-{high:.3f})",
+            f"{row['flops_ratio']:.4f}x",
+            f"{row['bytes_accessed_ratio']:.4f}x",
+            f"{row['temporary_ratio']:.4f}x",
             f"{row['temporary_ratio_less_one_copy']:.4f}x",
-            flush=True,
         )
-    if options.json:
-        context = {
-            "device": jax.devices()[0].device_kind,
-            "machine": platform.machine(),
-            "jax": jax.__version__,
-            **{k: v for k, v in vars(options).items() if k != "json"},
-        }
-        text = json.dumps({**context, "rows": rows}, indent=2)
-        options.json.write_text(text + "\n")
+    write_json(options.json, options, rows)
