@@ -10,7 +10,6 @@ of SciPy's SLSQP in log k. Each line is a case that ends further than 1 % from t
 or the optimum.
 """
 
-import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import optax
 from scipy import optimize
 
 import jaxprune
+from experiments.benchmarks.common import make_parser
 from jaxprune.budgets import admm
 
 _SCALES = (1e-4, 1e-2, 1.0, 1e2, 1e4)
@@ -144,10 +144,7 @@ def measure(groups: int, limits: int, steps: int) -> Iterator[Case]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the cases that end further than 1 % from limit or optimum."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments bench admm-limits",
-        description="How near ADMM comes to the optimum.",
-    )
+    parser = make_parser("admm-limits")
     parser.add_argument("--groups", type=int, default=30)
     parser.add_argument("--limits", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000)

@@ -9,9 +9,7 @@ larger fraction is looked for. Dense and compact network are timed in turns. The
 speed-up is the inverse of the MAC ratio that was reached.
 """
 
-import argparse
 import bisect
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import models
 from experiments.analyses.timing import Quartiles, compiled, in_turns
-from experiments.benchmarks.output import print_row, write_json
+from experiments.benchmarks.common import make_parser, network, print_row, write_json
 from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,
@@ -70,12 +67,8 @@ def measure(
     name: str, batch_sizes: list[int], limit: float, multiple_of: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each number of images."""
-    model = models.create(name, 10)
-    apply_fn = functools.partial(model.apply, train=False)
     one = jnp.zeros((1, 32, 32, 3))
-    variables = jax.jit(functools.partial(model.init, train=False))(
-        jax.random.key(0), one
-    )
+    apply_fn, variables = network(name, one)
     graph = trace_channels(apply_fn, variables, one)
     keep_ratio, macs = uniform_ratio(graph, limit, multiple_of)
     masks = largest_channels(graph, variables, keep_ratio, multiple_of=multiple_of)
@@ -105,10 +98,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table; writes numbers and context to a file where one is given."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments bench compaction",
-        description="Time compact networks.",
-    )
+    parser = make_parser("compaction")
     parser.add_argument("--models", nargs="+", default=["vgg16", "resnet56"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--macs", type=float, default=0.5)

@@ -9,7 +9,6 @@ the authors' code, 0.02. Rounds alternate, each of some calls in succession; med
 are printed. With `--calls=1` the jitted solver is found asleep every time.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from scipy import optimize
 
 from experiments.analyses.timing import in_turns
+from experiments.benchmarks.common import make_parser
 from jaxprune.methods import keep_probabilities
 
 _SIZES = (16,) * 10 + (32,) * 10 + (64,) * 10
@@ -66,10 +66,7 @@ def measure(rounds: int, calls: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the medians and their ratio."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments bench keep-ratio-solver",
-        description="Time the solver of keep ratios.",
-    )
+    parser = make_parser("keep-ratio-solver")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--calls", type=int, default=10)
     options = parser.parse_args(arguments)

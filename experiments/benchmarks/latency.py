@@ -6,7 +6,6 @@ Compact networks of random widths are timed; the model is fitted to the first ha
 them and predicts the others.
 """
 
-import argparse
 import functools
 from collections.abc import Sequence
 
@@ -14,27 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import models
 from experiments.analyses.sensitivity import rank_correlation
+from experiments.benchmarks.common import make_parser, network
 from jaxprune import costs
 from jaxprune.channels import trace_channels
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, fits and prints."""
-    parser = argparse.ArgumentParser(prog="python -m experiments bench latency")
+    parser = make_parser("latency")
     parser.add_argument("--model", default="resnet20", help="for images of 32x32")
     parser.add_argument("--batch", type=int, default=8, help="number of examples")
     parser.add_argument("--number", type=int, default=60, help="number of networks")
     parser.add_argument("--repeats", type=int, default=30, help="timings of each")
     parser.add_argument("--multiple_of", type=int, default=1, help="of all widths")
     options = parser.parse_args(arguments)
-    model = models.create(options.model, 10)
     x = jax.random.normal(jax.random.key(0), (options.batch, 32, 32, 3))
-    variables = jax.jit(functools.partial(model.init, train=False))(
-        jax.random.key(1), x
-    )
-    apply_fn = functools.partial(model.apply, train=False)
+    apply_fn, variables = network(options.model, x, seed=1)
     graph = trace_channels(apply_fn, variables, x)
     measured = costs.measure(
         graph,

@@ -5,7 +5,6 @@
 Chains of three lengths show how the cost grows with the number of equations.
 """
 
-import argparse
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 
 from experiments import models
 from experiments.analyses.timing import in_turns
-from experiments.benchmarks.output import print_row
+from experiments.benchmarks.common import make_parser, print_row
 from jaxprune.channels import ChannelGraph, trace_channels
 
 Example = tuple[Callable[..., Any], Any, Any]
@@ -93,10 +92,7 @@ def equations(jaxpr: Any) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a line for each network."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments bench trace-channels",
-        description="Time tracing and grouping.",
-    )
+    parser = make_parser("trace-channels")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the names to run")
     options = parser.parse_args(arguments)

@@ -10,7 +10,6 @@ mood is taken from the compiler: FLOPs and bytes accessed from `cost_analysis` (
 of a loop counts once), temporary memory from `memory_analysis`.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ import optax
 
 import jaxprune
 from experiments import models
-from experiments.benchmarks.output import print_row, write_json
+from experiments.benchmarks.common import make_parser, print_row, write_json
 from experiments.configs import default
 from experiments.plans import (
     channels,
@@ -154,10 +153,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table; writes numbers and context to a file where one is given."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments bench training-step",
-        description="Time a training step.",
-    )
+    parser = make_parser("training-step")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=128)

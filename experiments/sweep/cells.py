@@ -70,14 +70,7 @@ class Cell:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cells from the command line.
-
-    Args:
-      arguments: those of the process if not given.
-
-    Returns:
-      The exit status: 0, or 1 if a cell failed.
-    """
+    """Run the cells from the command line; the exit status is 1 if one failed."""
     parser = make_parser(
         "seeds", "Run configs at several sizes, all seeds of each in one program."
     )
@@ -99,15 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan_cells(parsed: argparse.Namespace, overrides: Sequence[str]) -> list[Cell]:
-    """List the cells, in order: those that others take numbers from come first.
-
-    Args:
-      parsed: the arguments of `main`.
-      overrides: `--config.field=value`, for every cell.
-
-    Raises:
-      ValueError: there is no such config, or a cell is not valid.
-    """
+    """List the cells, in order: those that others take numbers from come first."""
     workdir = Path(parsed.workdir)
     runs = plan_runs(
         parsed.configs, parsed.sparsities, [0], workdir, overrides, parsed.budgets
@@ -190,16 +175,7 @@ def _outcomes(
 
 
 def run_cell(cell: Cell, *, seeds: Sequence[int], test: bool) -> str:
-    """Run a cell and write its file.
-
-    Args:
-      cell: the cell.
-      seeds: distinct whole numbers.
-      test: whether the test split is read.
-
-    Returns:
-      A line for the terminal.
-    """
+    """Run a cell, write its file, and return a line for the terminal."""
     config = cell.fields()
     dataset = _dataset(config.data.name, config.data.dir)
     result = run_seeds(config, seeds, dataset, test=test)

@@ -59,43 +59,26 @@ class Result(NamedTuple):
 
 
 class _Data(NamedTuple):
-    """The data, as arrays.
+    """The data, as arrays."""
 
-    Attributes:
-      images: of the training set, normalised, shape (N, ...).
-      labels: int32, shape (N,).
-      splits: the batches on which networks are evaluated, by the name of the split,
-        stacked.
-      sizes: the number of examples of these splits.
-    """
-
-    images: jax.Array
-    labels: jax.Array
-    splits: dict[str, data.Batch]
-    sizes: dict[str, int]
+    images: jax.Array  # of the training set, normalised, (N, ...)
+    labels: jax.Array  # int32, (N,)
+    splits: dict[str, data.Batch]  # batches for evaluation, stacked, by split
+    sizes: dict[str, int]  # the number of examples of these splits
 
 
 class _Part(NamedTuple):
-    """Seeds whose networks have the same shapes, so that they train together.
+    """Seeds whose networks have the same shapes, so that they train together."""
 
-    Attributes:
-      settings: of every seed.
-      phases: of every seed, those of its run by name.
-      orders: the positions of training examples that each stream gives, int32, shape
-        (S, batches, B).
-      network: what is trained.
-      weights: parameters and batch statistics, with a leading axis of seeds.
-      masks: of the fine-tuning, with the same axis; None before.
-      rows: of every seed.
-    """
-
-    settings: tuple[Setting, ...]
-    phases: tuple[dict[str, Phase], ...]
+    settings: tuple[Setting, ...]  # of every seed
+    phases: tuple[dict[str, Phase], ...]  # of every seed, by name
+    # The positions of training examples that each stream gives, int32, with axes of
+    # seeds, batches and the batch.
     orders: dict[str, np.ndarray]
     network: Network
-    weights: tuple[Any, Any]
-    masks: Any
-    rows: list[dict[str, Any]]
+    weights: tuple[Any, Any]  # parameters and batch statistics, with an axis of seeds
+    masks: Any  # of the fine-tuning, with the same axis; None before
+    rows: list[dict[str, Any]]  # of every seed
 
     def one(self, seed: int) -> "_Part":
         """The part of one seed, by its position."""
@@ -203,10 +186,9 @@ def _arrays(dataset: data.Dataset, test: bool) -> _Data:
         return jax.tree.map(lambda *x: np.stack(x), *batches)
 
     train = stacked(dataset.train, len(dataset.train))
-    sources = {
-        "validation": dataset.validation,
-        **({"test": dataset.test} if test else {}),
-    }
+    sources: dict[str, Any] = {"validation": dataset.validation}
+    if test:
+        sources["test"] = dataset.test
     return _Data(
         images=jnp.asarray(train["image"][0]),
         labels=jnp.asarray(train["label"][0]),
@@ -315,14 +297,7 @@ def _run_phase(given: _Data, part: _Part, name: str, first: _Part) -> list[_Part
 
 
 def _train(given: _Data, part: _Part, name: str) -> tuple[TrainState, np.ndarray]:
-    """Train all seeds of a part through a phase, in one program.
-
-    Returns:
-      The states, and the keep ratio at every step, both with an axis of seeds.
-
-    Raises:
-      NonFiniteLossError: the loss of a seed is not finite.
-    """
+    """Train all seeds through a phase: the states, and keep ratios at every step."""
     phase = part.phases[0][name]
     steps = np.arange(phase.begin, phase.end)
     orders, held_out = _phase_orders(part, phase)

@@ -1,13 +1,33 @@
-"""What the benchmarks print and write."""
+"""What the benchmarks have in common: options, networks, what they print and write."""
 
 import argparse
+import functools
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from experiments import models
+from experiments.benchmarks import COMMANDS
+
+
+def make_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark; its options are still to be added."""
+    return argparse.ArgumentParser(
+        prog=f"python -m experiments bench {name}", description=COMMANDS[name][1]
+    )
+
+
+def network(name: str, images: jax.Array, seed: int = 0) -> tuple[Callable, Any]:
+    """Return a network that evaluates images, and its variables."""
+    model = models.create(name, 10)
+    init = jax.jit(functools.partial(model.init, train=False))
+    return functools.partial(model.apply, train=False), init(
+        jax.random.key(seed), images
+    )
 
 
 def print_row(widths: Sequence[int], *cells: str) -> None:
