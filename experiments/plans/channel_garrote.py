@@ -8,13 +8,10 @@ import optax
 import jaxprune
 from experiments.plans.allocation import channels_of, limits_of, rounded
 from experiments.plans.channels import Masks
-from experiments.plans.fields import NOT_NEGATIVE, POSITIVE, SHARE, Field
+from experiments.plans.fields import NOT_NEGATIVE, Field
+from experiments.plans.garrote import SHARES, prior, with_shares
 from experiments.plans.method import CHANNELS, Config, Method, Plan, Task
-from experiments.plans.optimizers import (
-    pruning_learning_rate,
-    weights_optimizer,
-    with_variables,
-)
+from experiments.plans.optimizers import pruning_learning_rate, weights_optimizer
 from experiments.plans.penalties import shrink_channels
 
 
@@ -39,19 +36,12 @@ def channel_garrote(config: Config, task: Task) -> Plan:
         steps=steps,
         power=fields.power,
     )
-    prior = jaxprune.weighted(
-        jaxprune.costs.relative_entropy(known.graph),
-        fields.prior_strength / (config.data.batch_size * task.steps_per_epoch),
-    )
     learning_rate = pruning_learning_rate(config, task)
     strength = float(fields.channel_penalty)
     strengths = dict.fromkeys(known.graph.groups, strength)
     weights = optax.chain(
         weights_optimizer(config, learning_rate),
         shrink_channels(known.graph, strengths, learning_rate),
-    )
-    rate = optax.cosine_decay_schedule(
-        fields.share_learning_rate, max(task.steps, 1), alpha=0.2
     )
 
     def allocate(state: Any) -> Masks:
@@ -60,8 +50,9 @@ def channel_garrote(config: Config, task: Task) -> Plan:
         counts = rounded(config, task, {n: float(r) for n, r in ratios.items()})
         return pruner.masks(state.params, state.variables, counts=counts)
 
-    optimizer = with_variables(weights, optax.adam(rate))
-    return Plan(pruner, prior, optimizer, allocate=allocate)
+    cost = jaxprune.costs.relative_entropy(known.graph)
+    optimizer = with_shares(config, task, weights)
+    return Plan(pruner, prior(config, task, cost), optimizer, allocate=allocate)
 
 
 CHANNEL_GARROTE = Method(
@@ -69,12 +60,8 @@ CHANNEL_GARROTE = Method(
     full_title="Latent garrote of channels",
     plan=channel_garrote,
     fields={
-        "ramp_begin": Field(0.15, "Where the ramp of the limits begins.", SHARE),
-        "ramp_power": Field(2.0, "How much faster it falls at first.", POSITIVE),
-        "size_variation": Field(0.3, "How far the size varies above it.", NOT_NEGATIVE),
-        "power": Field(4.0, "Of the garrote; 1 is the soft threshold.", POSITIVE),
+        **SHARES,
         "prior_strength": Field(1.0, "Of even widths, in examples.", NOT_NEGATIVE),
-        "share_learning_rate": Field(0.01, "Rate of the shares' Adam.", NOT_NEGATIVE),
         "channel_penalty": Field(0.003, "Strength of the group lasso.", NOT_NEGATIVE),
     },
     budget=CHANNELS,

@@ -1,8 +1,8 @@
 """How unevenly a network keeps its weights: a prior on the layers' densities."""
 
 import math
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxprune import tree
@@ -29,8 +29,8 @@ def relative_entropy(
     probable layer densities a posteriori, and at larger T ones that trust the training
     data less. It is 0 where all layers are equally dense.
 
-    For channels the layers are the groups of a graph, and n_l the weights of the
-    group: a weight between two groups counts half in each.
+    For channels the layers are the groups of a graph that have keep ratios, and n_l the
+    weights of the group: a weight between two groups counts half in each.
 
     Args:
       params: the parameters, possibly abstract: only shapes are used. Or the graph of
@@ -45,7 +45,7 @@ def relative_entropy(
 
     Raises:
       ValueError: no leaf is selected. When the cost is called: a selected leaf has no
-        keep ratio, or another leaf has one.
+        keep ratio, or another leaf has one; of a graph, what has one is no group.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -57,10 +57,8 @@ def relative_entropy(
       (0.0, 3.4522)
     """
     if isinstance(params, ChannelGraph):
-        sizes: dict[str, Any] = _weights_of_groups(params)
-    else:
-        sizes = tree.sizes(params, where)
-    total = sum(sizes.values())
+        return _of_groups(_weights_of_groups(params))
+    sizes = tree.sizes(params, where)
 
     def cost(keep_ratios):
         if set(keep_ratios) != set(sizes):
@@ -69,15 +67,38 @@ def relative_entropy(
                 f"{sorted(sizes)} are needed, got those of {sorted(keep_ratios)}. Give "
                 "it the `where` of the pruner."
             )
-        common = sum(
-            size / total * jnp.mean(keep_ratios[name]) for name, size in sizes.items()
-        )
-        return sum(
-            float(size) * jnp.mean(_divergence(keep_ratios[name], common, size))
-            for name, size in sizes.items()
-        )
+        return _entropy(sizes, keep_ratios)
 
     return cost
+
+
+def _of_groups(weights: dict[str, float]) -> Cost:
+    """Return the cost of the groups that have keep ratios: others are kept whole."""
+
+    def cost(keep_ratios):
+        if not keep_ratios or not set(keep_ratios) <= set(weights):
+            raise ValueError(
+                "`relative_entropy(graph)(keep_ratios)`: keep ratios must be of groups "
+                f"of the graph, {sorted(weights)}, got those of {sorted(keep_ratios)}. "
+                "Trace the network that is pruned."
+            )
+        return _entropy({name: weights[name] for name in keep_ratios}, keep_ratios)
+
+    return cost
+
+
+def _entropy(sizes, keep_ratios) -> jax.Array:
+    total = sum(sizes.values())
+    common = sum(
+        size / total * jnp.mean(keep_ratios[name]) for name, size in sizes.items()
+    )
+    return sum(
+        (
+            float(size) * jnp.mean(_divergence(keep_ratios[name], common, size))
+            for name, size in sizes.items()
+        ),
+        jnp.float32(0),
+    )
 
 
 def _weights_of_groups(graph: ChannelGraph) -> dict[str, float]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxprune import tree
@@ -214,7 +215,7 @@ def _custom(where: str, folder: Path) -> dict[str, Any]:
 def _broken(where: str, folder: Path, why: str) -> ValueError:
     return ValueError(
         f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be read: "
-        f"{why}. Take an earlier one; `discard` removes this one."
+        f"{why}. Take an earlier one."
     )
 
 
@@ -229,8 +230,8 @@ def _reading(where: str, folder: Path) -> Iterator[None]:
     """Name the checkpoint where Orbax meets a file that is not as it was written."""
     try:
         yield
-    except OSError:
-        raise
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError):
+        raise  # the machine's, not the file's
     except Exception as error:
         raise _broken(where, folder, f"{type(error).__name__}: {error}") from error
 
@@ -270,7 +271,8 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
 
     Raises:
       FileNotFoundError: if there is no finished checkpoint.
-      ValueError: if leaves, shapes or dtypes differ; the first differing leaf is named.
+      ValueError: if leaves, shapes or dtypes differ, the first of which is named; if a
+        sharding does not divide its leaf; or if a file is not as it was written.
       TypeError: if `like` holds something else.
 
     Examples:
@@ -293,6 +295,7 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
         for name, record in kept.items()
         if leaves.is_stored(record)
     }
+    _check_shardings(where, templates)
     arrays: dict[str, Any] = {}
     if templates:
         with _reading(where, found):
@@ -361,6 +364,21 @@ def _check_fits(where: str, stored, wanted) -> None:
         difference = leaves.differs(stored[name], wanted[name])
         if difference is not None:
             raise ValueError(f"{where}Leaf {name!r} {difference}.{advice}")
+
+
+def _check_shardings(where: str, templates: dict[str, Any]) -> None:
+    """Refuse shardings that do not divide a leaf, before anything is read."""
+    for name, template in templates.items():
+        sharding = getattr(template, "sharding", None)
+        if sharding is None:
+            continue
+        try:
+            sharding.shard_shape(template.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"`{where}`: the sharding asked for must divide leaf {name!r} of shape "
+                f"{template.shape}: {error}. Load it with another sharding."
+            ) from error
 
 
 def discard(path: str | Path) -> None:

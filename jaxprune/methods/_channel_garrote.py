@@ -44,18 +44,11 @@ from jaxprune import tree
 from jaxprune.base._checks import check_positive, check_positive_int
 from jaxprune.base._protocols import ChannelPruner, Limit, Pruned
 from jaxprune.channels._allocation import Limits, check_limits, final_bound
-from jaxprune.channels._counts import (
-    Fixed,
-    check_groups,
-    fixed_ratios,
-    important_channels,
-    most_important,
-    rounded_down,
-)
-from jaxprune.channels._gates import GatePlan, apply_gates, plan_gates
+from jaxprune.channels._counts import Fixed, most_important
+from jaxprune.channels._gates import apply_gates
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._importance import Importance, channel_norms
-from jaxprune.methods._channel_rows import Rows
+from jaxprune.methods._channel_rows import Gated, gated_groups, masks_of
 from jaxprune.schedules._ramps import geometric_ramp
 
 _WIDTH = 0.15  # of the kernel with which m_g is counted, in units of c_g
@@ -83,10 +76,10 @@ def channel_garrote(
         v = m_i w for what reads channel i,   dv/dw := 1,   dv/dk_g as it is
 
     t_g is the importance of the first channel that is not kept, c_g = std(b) / mean(b)
-    its unit (norms of many weights differ by little), and a the largest
-    number at which the costs of these n_g meet every limit: at every step, exactly. So
-    all groups begin with equal keep ratios, and leave them where the loss says so. The
-    u_g in [0, 1) differ, so that groups of equal ratios change one after the other.
+    its unit (norms of many weights differ by little), and a the largest number at which
+    the costs of these n_g meet every limit: at every step, exactly. So all groups begin
+    with equal keep ratios, and leave them where the loss says so. The u_g in [0, 1)
+    differ, so that groups of equal ratios change one after the other.
 
     What reads a channel that is not kept goes on learning, and the channel returns
     when it has become important. Take `weighted(relative_entropy(graph), 1 /
@@ -131,36 +124,19 @@ def channel_garrote(
       [Breiman]; [LTP] Eq. (1); [LATS]; [DSA] Eq. (14), for whole numbers of channels.
     """
     call = "channel_garrote"
-    check_groups(call, graph)
     check_positive(call, "power", power)
-    check_positive_int(call, "steps", steps)
-    given = fixed_ratios(call, graph, fixed)
-    learned = tuple(name for name in graph.groups if name not in given)
-    if not learned:
-        raise ValueError(
-            f"`{call}(fixed={fixed})`: must leave a group whose keep ratio is learned; "
-            f"the groups are {list(graph.groups)}."
-        )
-    held = {
-        name: rounded_down(ratio, graph.groups[name].size, 1)
-        for name, ratio in given.items()
-    }
-    gated = [n for n, g in graph.groups.items() if held.get(n) != g.size]
-    plan = plan_gates(graph, gated)
+    groups = gated_groups(call, graph, fixed)
     parts = _Parts(
-        graph=graph,
-        plan=plan,
-        rows=Rows(call, tuple(plan.sizes), tuple(plan.sizes.values())),
+        groups=groups,
         importance=channel_norms(graph) if importance is None else importance,
         limits=check_limits(call, graph, limits, fixed),
-        steps=steps,
+        steps=check_positive_int(call, "steps", steps),
         power=float(power),
-        held=held,
     )
 
     def init(params, /):
         del params
-        return {name: jnp.zeros((), jnp.float32) for name in learned}
+        return {name: jnp.zeros((), jnp.float32) for name in groups.learned}
 
     def apply(params, variables, /, *, key=None, step=None):
         del key
@@ -172,22 +148,25 @@ def channel_garrote(
         return _apply(parts, params, variables, step)
 
     def masks(params, variables, /, *, counts=None):
-        scores = parts.importance(params)
         if counts is None:
             counts = _final_counts(parts, variables)
-        scores = {name: scores[name] for name in counts}
-        kept = important_channels(graph, scores, counts)
-        whole = {n: np.ones(group.size, bool) for n, group in graph.groups.items()}
-        return {**whole, **kept}
+        return masks_of(graph, parts.importance(params), counts)
 
     def final_weights(params, variables, masks, /):
         del variables
-        b, kept = parts.rows.pad(parts.importance(params)), parts.rows.pad(masks) > 0
-        return apply_gates(plan, params, parts.rows.unpad(_cut(parts, b, kept).gates))
+        rows = groups.rows
+        cut = _cut(parts, rows.pad(parts.importance(params)), rows.pad(masks) > 0)
+        return apply_gates(groups.plan, params, rows.unpad(cut.gates))
 
-    optimizer = optax.adam(0.01)
     return ChannelPruner(
-        init, apply, masks, graph, optimizer, given, final_weights, parts.limits
+        init,
+        apply,
+        masks,
+        graph,
+        optimizer=optax.adam(0.01),
+        fixed=groups.fixed,
+        final_weights=final_weights,
+        limits=parts.limits,
     )
 
 
@@ -195,24 +174,18 @@ class _Parts(NamedTuple):
     """What the functions of the pruner share.
 
     Attributes:
-      graph: the channel graph.
-      plan: where gated groups are read.
-      rows: the gated groups as the rows of a matrix.
+      groups: of the graph.
       importance: b.
       limits: with numbers or schedules.
       steps: after which numbers are met.
       power: p.
-      held: the number of channels of each group that is not learned.
     """
 
-    graph: ChannelGraph
-    plan: GatePlan
-    rows: Rows
+    groups: Gated
     importance: Importance
     limits: tuple[Limit, ...]
     steps: int
     power: float
-    held: dict[str, int]
 
 
 class _Widths(NamedTuple):
@@ -241,7 +214,7 @@ class _Cut(NamedTuple):
 
 
 def _apply(parts: _Parts, params, variables, step) -> Pruned:
-    rows, widths = parts.rows, _widths(parts, variables, step)
+    rows, widths = parts.groups.rows, _widths(parts, variables, step)
     b = rows.pad(parts.importance(params))
     cut = _cut(parts, b, most_important(b, widths.counts, rows.valid))
     ratios = widths.counts / jnp.asarray(rows.sizes, jnp.float32) + widths.change
@@ -256,8 +229,8 @@ def _cut(parts: _Parts, b: jax.Array, kept: jax.Array) -> _Cut:
     In x = log b / c the gate is 1 - exp(p (y - x)), with y that of the threshold; y
     moves by -C dk / m, m the channels per unit of x there.
     """
-    valid = jnp.asarray(parts.rows.valid)
-    sizes = jnp.asarray(parts.rows.sizes, jnp.float32)[:, None]
+    valid = jnp.asarray(parts.groups.rows.valid)
+    sizes = jnp.asarray(parts.groups.rows.sizes, jnp.float32)[:, None]
     b = jax.lax.stop_gradient(b)
     mean = jnp.sum(b, -1, keepdims=True) / sizes
     variance = jnp.sum(jnp.where(valid, b - mean, 0) ** 2, -1, keepdims=True) / sizes
@@ -276,13 +249,13 @@ def _cut(parts: _Parts, b: jax.Array, kept: jax.Array) -> _Cut:
 
 def _read_through(parts: _Parts, params, gates):
     """Multiply what reads channels by gates, with the derivative 1 in the weights."""
-    held = jax.lax.stop_gradient(params)
-    gated = tree.named_leaves(apply_gates(parts.plan, held, gates))
+    plan, held = parts.groups.plan, jax.lax.stop_gradient(params)
+    gated = tree.named_leaves(apply_gates(plan, held, gates))
     leaves, fixed = tree.named_leaves(params), tree.named_leaves(held)
     found = {
         name: gated[name] + (leaf - fixed[name])
         for name, leaf in leaves.items()
-        if name in parts.plan.places or f"params/{name}" in parts.plan.places
+        if name in plan.places or f"params/{name}" in plan.places
     }
     return tree.replace(params, {**leaves, **found})
 
@@ -293,18 +266,18 @@ def _widths(parts: _Parts, variables, step) -> _Widths:
     Raises:
       ValueError: the variables are not those of the learned groups.
     """
-    names, bounds = parts.rows.names, _bounds(parts, step)
-    learned = [name for name in names if name not in parts.held]
+    names, bounds = parts.groups.rows.names, _bounds(parts, step)
+    learned, fixed = parts.groups.learned, parts.groups.held
     if set(variables) != set(learned):
         raise ValueError(
-            f"`channel_garrote(...)`: variables must be those of {learned}, got "
+            f"`channel_garrote(...)`: variables must be those of {list(learned)}, got "
             f"{list(variables)}. Pass what `init(params)` of this pruner returned."
         )
-    sizes = jnp.asarray(parts.rows.sizes, jnp.float32)
+    sizes = jnp.asarray(parts.groups.rows.sizes, jnp.float32)
     shares = [variables.get(name, 0) for name in names]  # 0 of what is not learned
     logits = jnp.stack([jnp.asarray(share, jnp.float32) for share in shares])
     s = jax.lax.stop_gradient(logits)
-    held = jnp.asarray([parts.held.get(name, 0) for name in names], jnp.float32)
+    held = jnp.asarray([fixed.get(name, 0) for name in names], jnp.float32)
     offsets = (np.arange(len(names), dtype=np.float32) + 1) * _GOLDEN % 1
 
     def counts(a):
@@ -343,7 +316,7 @@ def _final_counts(parts: _Parts, variables) -> dict[str, Any]:
     numbers: Any = counts
     if not isinstance(counts, jax.core.Tracer):
         numbers = [int(n) for n in np.asarray(counts)]
-    return dict(zip(parts.rows.names, numbers, strict=True))
+    return dict(zip(parts.groups.rows.names, numbers, strict=True))
 
 
 def _cost_of(limit: Limit, names: tuple[str, ...]):

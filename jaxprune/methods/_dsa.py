@@ -24,18 +24,11 @@ import optax
 
 from jaxprune.base._checks import check_positive, check_positive_int
 from jaxprune.base._protocols import ChannelPruner, Pruned
-from jaxprune.channels._counts import (
-    Fixed,
-    check_groups,
-    fixed_ratios,
-    important_channels,
-    most_important,
-    rounded_down,
-)
-from jaxprune.channels._gates import GatePlan, apply_gates, plan_gates
+from jaxprune.channels._counts import Fixed, most_important
+from jaxprune.channels._gates import apply_gates
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._importance import Importance, filter_norms, norm_scales
-from jaxprune.methods._channel_rows import Rows
+from jaxprune.methods._channel_rows import Gated, gated_groups, masks_of
 from jaxprune.methods._keep_probabilities import (
     Sampler,
     bernoulli_mask,
@@ -118,31 +111,19 @@ def dsa(
       gates are on what reads a channel, so that a dropped channel has a gradient.
     """
     _check(floor, sharpness)
-    check_groups("dsa", graph)
-    given = fixed_ratios("dsa", graph, fixed)
-    learned = tuple(name for name in graph.groups if name not in given)
-    if not learned:
-        raise ValueError(
-            f"`dsa(fixed={fixed})`: must leave a group whose keep ratio is learned; "
-            f"the groups are {list(graph.groups)}."
-        )
-    held = {name: ratio for name, ratio in given.items() if ratio < 1}
-    gated = [n for n in graph.groups if n in learned or n in held]
-    plan = plan_gates(graph, gated)
+    groups = gated_groups("dsa", graph, fixed)
     parts = _Parts(
         graph=graph,
-        plan=plan,
-        rows=Rows("dsa", tuple(plan.sizes), tuple(plan.sizes.values())),
+        groups=groups,
         importance=_published(graph) if importance is None else importance,
         sharpness=sharpness if callable(sharpness) else lambda step: sharpness,
         sampler=sampler,
         floor=floor,
-        held=held,
     )
 
     def init(params, /):
         del params
-        return {name: jnp.full((), init_logit, jnp.float32) for name in learned}
+        return {name: jnp.full((), init_logit, jnp.float32) for name in groups.learned}
 
     def apply(params, variables, /, *, key=None, step=None):
         return _apply(parts, params, variables, key, step)
@@ -151,24 +132,22 @@ def dsa(
         return _masks(parts, params, variables, counts)
 
     optimizer = optax.adam(0.1, b2=0.99)
-    return ChannelPruner(init, apply, masks, graph, optimizer, given)
+    return ChannelPruner(init, apply, masks, graph, optimizer, groups.fixed)
 
 
 class _Parts(NamedTuple):
     """What the functions of the pruner share."""
 
     graph: ChannelGraph
-    plan: GatePlan
-    rows: Rows
+    groups: Gated
     importance: Importance
     sharpness: Callable[[Any], Any]
     sampler: Sampler
     floor: float
-    held: dict[str, float]
 
 
 def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
-    rows = parts.rows
+    rows = parts.groups.rows
     ratios = _ratios(parts, variables)
     stacked = jnp.stack([ratios[name] for name in rows.names])
     scores = rows.pad(parts.importance(params))
@@ -182,13 +161,13 @@ def _apply(parts: _Parts, params, variables, key, step) -> Pruned:
     sizes = jnp.array(rows.sizes)
     kept = most_important(scores, _counts(stacked, sizes), rows.valid)
     gates = rows.unpad(parts.sampler(key, probabilities, kept))
-    return Pruned(apply_gates(parts.plan, params, gates), ratios)
+    return Pruned(apply_gates(parts.groups.plan, params, gates), ratios)
 
 
 def _masks(parts: _Parts, params, variables, counts: Any) -> dict[str, Any]:
     sizes = {name: group.size for name, group in parts.graph.groups.items()}
     if counts is None:
-        counts = {n: rounded_down(r, sizes[n], 1) for n, r in parts.held.items()}
+        counts = dict(parts.groups.held)
         for name, theta in variables.items():
             if not isinstance(theta, jax.core.Tracer) and np.isnan(theta):
                 raise ValueError(
@@ -197,20 +176,16 @@ def _masks(parts: _Parts, params, variables, counts: Any) -> dict[str, Any]:
                     "the penalty."
                 )
             counts[name] = _counts(jax.nn.sigmoid(theta), sizes[name])
-    scores = parts.importance(params)
-    kept = important_channels(
-        parts.graph, {name: scores[name] for name in scores if name in counts}, counts
-    )
-    return {n: kept.get(n, np.ones(size, bool)) for n, size in sizes.items()}
+    return masks_of(parts.graph, parts.importance(params), counts)
 
 
 def _ratios(parts: _Parts, variables) -> dict[str, jax.Array]:
     """Return the keep ratios of all groups that are gated, float32 of shape ()."""
     return {
-        name: jnp.float32(parts.held[name])
-        if name in parts.held
+        name: jnp.float32(parts.groups.fixed[name])
+        if name in parts.groups.held
         else jax.nn.sigmoid(variables[name])
-        for name in parts.rows.names
+        for name in parts.groups.rows.names
     }
 
 

@@ -203,13 +203,7 @@ def garrote(
     def final_weights(params, variables, masks: Masks, /):
         net = network("garrote", params, where, variables)
         apply_masks(net.params, masks)  # which refuses masks of other parameters
-        named = tree.named_leaves(masks)
-        kept = [
-            jnp.sum(jnp.broadcast_to(named[n], leaf.array.shape), dtype=jnp.uint32)
-            for n, leaf in net.leaves.items()
-        ]
-        count = total(from_uint32(jnp.stack(kept)))
-        cuts = _cuts(net, variables, count, min_keep_ratio)
+        cuts = _cuts(net, variables, _kept(net, masks), min_keep_ratio)
         found = {
             name: _shrunk(leaf.array, cuts[name].relative, power)
             for name, leaf in net.leaves.items()
@@ -265,6 +259,16 @@ class _Cut(NamedTuple):
     relative: jax.Array
     move: jax.Array
     mass: jax.Array
+
+
+def _kept(net: Network, masks: Masks) -> Count:
+    """Return how many of the selected weights masks keep."""
+    named = tree.named_leaves(masks)
+    counts = [
+        jnp.sum(jnp.broadcast_to(named[n], leaf.array.shape), dtype=jnp.uint32)
+        for n, leaf in net.leaves.items()
+    ]
+    return total(from_uint32(jnp.stack(counts)))
 
 
 def _size(net: Network) -> int:

@@ -104,5 +104,9 @@ def test_the_weights_of_a_group_of_channels_are_those_that_it_touches():
     )
     got = relative_entropy(graph)({n: jnp.float32(k) for n, k in ratios.items()})
     assert float(got) == pytest.approx(want, rel=1e-5)
-    with pytest.raises(ValueError, match="keep ratios of"):
+    with pytest.raises(ValueError, match="keep ratios must be of groups"):
         relative_entropy(graph)({"a": jnp.float32(0.5)})
+    # A group that a method leaves whole has no keep ratio, and is left out.
+    first = next(iter(graph.groups))
+    alone = relative_entropy(graph)({first: jnp.float32(0.5)})
+    assert float(alone) == pytest.approx(0, abs=1e-6)

@@ -160,6 +160,15 @@ def test_metadata_that_is_not_json_is_refused(tmp_path):
     assert not checkpoint.entries(tmp_path)
 
 
+def test_a_sharding_that_does_not_divide_a_leaf_is_not_blamed_on_the_file(tmp_path):
+    checkpoint.save(tmp_path, 1, {"w": jnp.arange(3.0)})
+    mesh = jax.make_mesh((2,), ("x",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    like = {"w": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=split)}
+    with pytest.raises(ValueError, match=r"must divide leaf 'w' of shape \(3,\)"):
+        checkpoint.load(tmp_path / "1", like)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

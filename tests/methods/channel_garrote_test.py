@@ -230,6 +230,8 @@ def test_groups_that_are_fixed_keep_their_numbers(x):
     ratios = pruner.apply(params, variables, step=10).keep_ratios
     assert first not in ratios
     assert float(ratios[second]) == 0.5
+    prior = costs.relative_entropy(graph)  # of the groups that may shrink
+    assert float(prior(ratios)) >= 0
     masks = pruner.masks(params, variables)
     assert masks[first].all()
     assert masks[second].sum() == 8
