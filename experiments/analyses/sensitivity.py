@@ -42,9 +42,6 @@ from jaxprune.channels import ChannelGraph
 def measure(workdir: Path) -> dict[str, Any]:
     """Measure the sensitivity of every group of channels of a run.
 
-    Args:
-      workdir: The folder of the run.
-
     Returns:
       What `sensitivity.json` holds: `step`, `loss` and `accuracy` of the dense network;
       `groups`, by name, with `size`, `kept` (of the half), `loss_rise`,

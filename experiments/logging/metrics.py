@@ -119,17 +119,11 @@ class MetricsWriter:
     def write(self, step: int, scalars: Mapping[str, SupportsFloat | str]) -> None:
         """Append the numbers of one step to `metrics.jsonl` and to TensorBoard.
 
-        Args:
-          step: Steps done so far.
-          scalars: Numbers (anything that `float` takes) and short texts by name.
-            Numbers that are not finite become `null`, as JSON has no others; texts
-            go to `metrics.jsonl` only.
+        Numbers (anything that `float` takes) that are not finite become `null`, as JSON
+        has no others; texts go to `metrics.jsonl` only.
 
         Raises:
-          ValueError: If a scalar is named `step`.
-          RuntimeError: If called outside the `with` block.
-          OSError: Naming the file, if it cannot be written. No half of the line
-            stays behind.
+          OSError: Naming the file, if it cannot be written. No half of the line stays.
         """
         if not self._enabled:
             return

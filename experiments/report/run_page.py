@@ -30,16 +30,13 @@ def render(
     workdir: Path,
     measured: Mapping[str, Any] | None,
 ) -> str:
-    """Put the page of a run together.
+    """Put the page of a run together; it loads and runs nothing.
 
     Args:
       summary: The content of `summary.json`.
       figures: The pictures, by name, in the order to show them.
       workdir: The folder of the run.
       measured: The content of `sensitivity.json`, if there is one.
-
-    Returns:
-      The page; it loads and runs nothing.
     """
     names = [summary.get(key) for key in ("model", "dataset")]
     status = str(summary.get("status", "finished"))

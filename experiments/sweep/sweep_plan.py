@@ -29,23 +29,14 @@ _SWEPT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-      config: its name, such as `digits/ltp`, or the path of its file.
-      point: the sparsity or the budget, as its folder is called: `0.9`, `macs:0.5`.
-      size: the arguments that ask for it.
-      seed: what everything random comes from.
-      workdir: the folder of the run.
-      overrides: further arguments, `--config.field=value`.
-    """
-
-    config: str
-    point: str
-    size: tuple[str, ...]
-    seed: int
-    workdir: Path
-    overrides: tuple[str, ...]
+    config: str  # its name, such as `digits/ltp`, or the path of its file
+    point: str  # the sparsity or the budget, as its folder is called: `0.9`, `macs:0.5`
+    size: tuple[str, ...]  # the arguments that ask for it
+    seed: int  # what everything random comes from
+    workdir: Path  # the folder of the run
+    overrides: tuple[str, ...]  # further arguments, `--config.field=value`
 
     def __str__(self) -> str:
         """The name of the run in what the sweep prints."""

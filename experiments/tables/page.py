@@ -23,16 +23,9 @@ _DRAWN = (
 def render(
     rows: Frame, *, workdir: Path, name: str, unfinished: Sequence[Path] = ()
 ) -> str:
-    """Make the page that compares the runs of a sweep.
+    """Make the page that compares the runs of a sweep; it loads and runs nothing.
 
-    Args:
-      rows: the runs; at least one that prunes.
-      workdir: the folder of the sweep, for the command on the page.
-      name: the name of the results.
-      unfinished: what is not among the rows.
-
-    Returns:
-      The page; it loads and runs nothing.
+    It shows the command that made it, and says how many runs are unfinished.
     """
     texts, best = table.lay_out(rows)
     texts = texts.rename(table.labels_of(rows))

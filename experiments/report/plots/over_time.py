@@ -27,39 +27,26 @@ _MOST_LABELS = 40
 
 
 class Line(NamedTuple):
-    """One number of the records.
+    """One number of the records."""
 
-    Attributes:
-      key: Its name in the records.
-      colour: Of the line.
-      label: In the legend.
-      noisy: Whether it is drawn faintly, and its moving average clearly.
-      end: If given, a point at the last step, such as what was rounded to.
-      look: Further properties of the line, as matplotlib names them.
-    """
-
-    key: str
-    colour: str
-    label: str | None = None
-    noisy: bool = False
+    key: str  # Its name in the records
+    colour: str  # Of the line
+    label: str | None = None  # In the legend
+    noisy: bool = False  # Whether it is drawn faintly, and its moving average clearly
+    # If given, a point at the last step, such as what was rounded to.
     end: float | None = None
+    # Further properties of the line, as matplotlib names them.
     look: Mapping[str, Any] = {}
 
 
 class Panel(NamedTuple):
-    """Lines over one axis of steps.
+    """Lines over one axis of steps."""
 
-    Attributes:
-      name: Of the y axis.
-      lines: Those without a recorded number are left out.
-      scale: Sets up the y axis, given the steps and the values of all lines.
-      height: Relative to the other panels.
-    """
-
-    name: str
-    lines: Sequence[Line]
+    name: str  # Of the y axis
+    lines: Sequence[Line]  # Those without a recorded number are left out
+    # Sets up the y axis, given the steps and the values of all lines.
     scale: Callable[[Axes, np.ndarray, np.ndarray], Any]
-    height: float = 1.0
+    height: float = 1.0  # Relative to the other panels
 
 
 def over_time(
