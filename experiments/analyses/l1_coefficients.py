@@ -24,11 +24,13 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -170,13 +172,10 @@ def write(workdir: str | Path) -> list[Path]:
     by_epoch = coefficients(_STEPS_PER_EPOCH)
     drawn = draw(by_epoch)
     picture = pages.figure(inline_svg(drawn, NAME, label=_DRAWN), _DRAWN)
-    epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
-    rows = [
-        [name, *(f"{values[epoch - 1]:.2f}" for epoch in epochs)]
-        for name, values in by_epoch.items()
-    ]
-    header = ["schedule", *(f"epoch {epoch}" for epoch in epochs)]
-    table = pages.table(header, rows, left={0})
+    rows: Any = pd.DataFrame({"schedule": [*by_epoch]})
+    for epoch in (1, 2, 5, 10, 25, 50, 75, EPOCHS):
+        rows[f"epoch {epoch}"] = [f"{x[epoch - 1]:.2f}" for x in by_epoch.values()]
+    table = pages.table(rows, left=["schedule"])
     text = pages.render(
         _TITLE,
         subject="Soft-threshold pruning",

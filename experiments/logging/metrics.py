@@ -163,13 +163,6 @@ class MetricsWriter:
 
         Arrays may be given as they are. They are read only when the display is due,
         a few times a second at most, so that the device need not be waited for.
-
-        Args:
-          step: Steps done so far.
-          keep_ratio: Fraction of the weights kept, in [0, 1].
-          costs: Fractions of the dense costs, in [0, 1], by name.
-          accuracy: Fraction of right answers in the training batch, in [0, 1].
-          loss: Training loss.
         """
         if self._display is None:
             return
@@ -192,9 +185,6 @@ class MetricsWriter:
 
         Worth a call just before a checkpoint is written: then no checkpoint is newer
         than the numbers, even if the machine goes down.
-
-        Raises:
-          OSError: Naming the file, if that fails.
         """
         if self._file is not None:
             with naming(self.path):

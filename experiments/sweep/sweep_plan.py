@@ -158,9 +158,6 @@ def fields(config: str, overrides: Iterable[str]) -> Any:
 def check_run(run: Run) -> None:
     """Refuse a run whose config, with its overrides, is not valid.
 
-    Args:
-      run: the run.
-
     Raises:
       ValueError: naming the run and the field.
     """
@@ -173,13 +170,8 @@ def check_run(run: Run) -> None:
 def summary_of(run: Run) -> dict[str, Any] | None:
     """Read the `summary.json` of a run that has finished with these arguments.
 
-    Args:
-      run: the run.
-
-    Returns:
-      The summary; None if there is none, the run did not finish, or another command
-      made it. Training decides about the last: it goes on, or says which field
-      differs.
+    None if there is none, the run did not finish, or another command made it. Training
+    decides about the last: it goes on, or says which field differs.
     """
     try:
         summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())

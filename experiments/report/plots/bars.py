@@ -17,11 +17,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 
 def layer_keep_ratios(layers: Rows) -> Figure:
-    """Draw the fraction of the weights that every layer keeps, with the counts.
-
-    Args:
-      layers: With `size` and `kept`, numbers of weights.
-    """
+    """Draw the fraction of the weights that every layer keeps, with the counts."""
     positive = [row["kept"] / row["size"] for row in layers.values() if row["kept"]]
     # A bar needs a length, on a logarithmic scale too: start below the smallest.
     smallest = min(positive, default=1.0)
@@ -37,11 +33,7 @@ def layer_keep_ratios(layers: Rows) -> Figure:
 
 
 def group_keep_ratios(groups: Rows) -> Figure:
-    """Draw the fraction of the channels that every group keeps, with the counts.
-
-    Args:
-      groups: With `size` and `kept`, numbers of channels.
-    """
+    """Draw the fraction of the channels that every group keeps, with the counts."""
     figure, axes = _kept("Keep ratios of groups", groups, group_names(groups))
     axes.set_xlim(0, 1)
     scales.percents(axes.xaxis)
