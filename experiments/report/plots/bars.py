@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from experiments.logging.formatting import group_names, percent
 from experiments.report.plots import drawing, scales
-from experiments.report.plots.labels import shorten
 
 Rows = Mapping[str, Mapping[str, Any]]
 """What is known of layers or groups, by name, in the order to show from the top."""
@@ -23,7 +22,7 @@ def layer_keep_ratios(layers: Rows) -> Figure:
     smallest = min(positive, default=1.0)
     low = min(10.0 ** math.floor(math.log10(0.7 * smallest)), 0.1)
     figure, axes = _kept(
-        "Keep ratio per layer", layers, [shorten(name) for name in layers], low
+        "Keep ratio per layer", layers, [*map(drawing.shorten, layers)], low
     )
     axes.set_xscale("log")
     axes.set_xlim(low, 1)

@@ -18,7 +18,6 @@ from experiments.logging.formatting import (
     percent,
 )
 from experiments.report.plots import drawing, scales
-from experiments.report.plots.labels import label_ends
 
 Record = Mapping[str, Any]
 
@@ -329,17 +328,14 @@ def _in_depth(keys: Sequence[str]) -> list[Line]:
 def _by_layer(
     title: str, records: Sequence[Record], panel: Panel, names: Sequence[str], unit: str
 ) -> Figure:
-    """Draw up to 40 lines with names beside their ends; more share a colour scale."""
+    """Draw up to 40 lines with names beside them; more share a colour scale."""
     count = len(names)
     labelled = count <= _MOST_LABELS
     height = max(3.9, 1.2 + 0.19 * count) if labelled else 4.6
     figure = over_time(title, records, [panel], height)
     (axes,) = figure.axes
     if labelled:
-        found = [series(records, line.key) for line in panel.lines]
-        last = [(steps[-1], values[-1]) for steps, values in found]
-        colours = [line.colour for line in panel.lines]
-        label_ends(axes, last, names, colours)
+        drawing.name_lines(figure, axes.get_lines()[:count], names)
     else:
         scale = ScalarMappable(Normalize(1, count), drawing.DEPTH)
         bar = figure.colorbar(scale, ax=axes, pad=0.02, aspect=30)
