@@ -24,13 +24,7 @@ from experiments.plans.given import CROSSED, GIVEN
 
 
 def cells(workdir: Path, macs: float, seed: int) -> Iterator[tuple[Path, Any]]:
-    """Yields the folder and the config of each run of a seed, that of DSA first.
-
-    Args:
-      workdir: the folder of all.
-      macs: the limit, as a fraction of the dense MACs.
-      seed: of every run.
-    """
+    """Yields the folder and the config of each run of a seed, that of DSA first."""
 
     def folder(name: str) -> Path:
         return workdir / name / f"macs:{macs!r}" / str(seed)

@@ -49,23 +49,16 @@ from jaxprune.tree import named_leaves
 
 
 class Network(NamedTuple):
-    """The final network of a run.
+    """The final network of a run."""
 
-    Attributes:
-      apply_fn: `apply_fn(variables, images) -> logits`, in evaluation mode.
-      graph: Its channel graph.
-      variables: `{"params": ..., "batch_stats": ...}`, of the dense shapes.
-      images: One image of the right shape, all zero.
-      entry: Its checkpoint.
-      masks: The channel masks of a structured run, which saved a compact network; what
-        it left out is zero in `variables`. None for other runs.
-    """
-
+    # `apply_fn(variables, images) -> logits`, in evaluation mode.
     apply_fn: Callable[..., Any]
     graph: ChannelGraph
-    variables: Any
-    images: np.ndarray
+    variables: Any  # `{"params": ..., "batch_stats": ...}`, of the dense shapes
+    images: np.ndarray  # One image of the right shape, all zero
     entry: io.Entry
+    # The channel masks of a structured run, which saved a compact network; what it left
+    # out is zero in `variables`. None for other runs.
     masks: dict[str, np.ndarray] | None
 
 
@@ -102,15 +95,7 @@ def read_network(workdir: Path) -> Network:
 
 
 def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
-    """Make the dense model of a run.
-
-    Args:
-      summary: The content of `summary.json`.
-
-    Returns:
-      The module, its parameters and statistics, abstract, and one image of the right
-      shape, all zero.
-    """
+    """Return the dense model of a run, its abstract variables, and a blank image."""
     spec = data.dataset_spec(summary["dataset"])
     side = summary["config"]["data"]["image_size"] or spec.image_shape[0]
     sides = (side,) * (len(spec.image_shape) - 1)
@@ -134,11 +119,6 @@ def compact_run(
     workdir: Path, *, batch_sizes: Sequence[int] = (1, 64), rounds: int = 30
 ) -> dict[str, Any]:
     """Compact the network of a run, write `DIR/compact` and the report.
-
-    Args:
-      workdir: The folder of a finished run.
-      batch_sizes: Numbers of images to time.
-      rounds: How often each network is timed.
 
     Returns:
       What is written to `DIR/compact/summary.json`: `rows` of a table with the columns

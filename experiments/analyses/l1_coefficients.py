@@ -24,18 +24,20 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 import jaxprune
 from experiments.logging.files import write_atomically
 from experiments.report import pages
-from experiments.report.plots import drawing, labels
+from experiments.report.plots import drawing
 from experiments.report.plots.rendering import inline_svg, png
 
 NAME = "l1_coefficients"
@@ -118,38 +120,36 @@ def draw(by_epoch: Mapping[str, np.ndarray]) -> Figure:
       by_epoch: What `coefficients` found. A coefficient that is not positive is left
         out; the axis ends at a tenth and at ten.
     """
-    heights = (0.7, 1.5, 2.4)
     figure, (top, middle, bottom) = drawing.stacked(
-        _TITLE, 8.6, heights, width=drawing.WIDE
+        _TITLE, 8.6, (0.7, 1.5, 2.4), width=drawing.WIDE
     )
     epochs = np.arange(EPOCHS + 1)
     begins = epochs * _STEPS_PER_EPOCH
     rate = jax.vmap(published_learning_rate(_STEPS_PER_EPOCH))(begins[:-1])
     top.stairs(np.asarray(rate), epochs, color=drawing.MUTED, linewidth=1.6)
     top.set_ylabel("learning rate")
-    low, high = 1 / 12, 12
-    colours, ends = [], []
     for number, (name, schedule) in enumerate(schedules(_STEPS_PER_EPOCH).items()):
-        colours.append(drawing.QUALITATIVE[number])
         # Every second line is broken and lies on top, so that none hides another.
-        look = {"color": colours[-1], "linestyle": "solid", "zorder": 2.0}
+        look = {
+            "color": drawing.QUALITATIVE[number],
+            "linestyle": "solid",
+            "zorder": 2.0,
+        }
         if number % 2:
             look |= {"linestyle": (0, (3.5, 1.8)), "zorder": 3.0}
         middle.plot(epochs, jax.vmap(schedule)(begins), **look)
         values = by_epoch[name]
         bottom.plot(epochs[:-1] + 0.5, np.where(values > 0, values, np.nan), **look)
-        ends.append((epochs[-1] - 0.5, np.clip(values[-1], low, high)))
     middle.set_ylabel("threshold / final threshold")
     bottom.set_yscale("log")
-    bottom.set_ylim(low, high)
+    bottom.set_ylim(1 / 12, 12)
     ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
     bottom.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
     bottom.yaxis.set_minor_locator(NullLocator())
     bottom.set_ylabel("L1 coefficient / the constant one")
     bottom.set_xlabel("epoch")
     bottom.margins(x=0.01)
-    height = 7.4 * heights[-1] / sum(heights)
-    labels.label_ends(bottom, ends, list(by_epoch), colours, height=height)
+    drawing.name_lines(figure, bottom.get_lines(), list(by_epoch))
     return figure
 
 
@@ -170,13 +170,10 @@ def write(workdir: str | Path) -> list[Path]:
     by_epoch = coefficients(_STEPS_PER_EPOCH)
     drawn = draw(by_epoch)
     picture = pages.figure(inline_svg(drawn, NAME, label=_DRAWN), _DRAWN)
-    epochs = [1, 2, 5, 10, 25, 50, 75, EPOCHS]
-    rows = [
-        [name, *(f"{values[epoch - 1]:.2f}" for epoch in epochs)]
-        for name, values in by_epoch.items()
-    ]
-    header = ["schedule", *(f"epoch {epoch}" for epoch in epochs)]
-    table = pages.table(header, rows, left={0})
+    rows: Any = pd.DataFrame({"schedule": [*by_epoch]})
+    for epoch in (1, 2, 5, 10, 25, 50, 75, EPOCHS):
+        rows[f"epoch {epoch}"] = [f"{x[epoch - 1]:.2f}" for x in by_epoch.values()]
+    table = pages.table(rows, left=["schedule"])
     text = pages.render(
         _TITLE,
         subject="Soft-threshold pruning",

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from flax import linen as nn
 from scipy import stats
 
@@ -41,9 +42,6 @@ from jaxprune.channels import ChannelGraph
 
 def measure(workdir: Path) -> dict[str, Any]:
     """Measure the sensitivity of every group of channels of a run.
-
-    Args:
-      workdir: The folder of the run.
 
     Returns:
       What `sensitivity.json` holds: `step`, `loss` and `accuracy` of the dense network;
@@ -136,22 +134,15 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 def table(found: Mapping[str, Any]) -> str:
     """Lay out what `measure` returns as a text table, most sensitive group first."""
-    names = group_names(found["groups"])
-    pairs = zip(names, found["groups"].values(), strict=True)
-    rows = [
-        [
-            name,
-            f"{group['loss_rise']:+.4f}",
-            f"{100 * group['accuracy_lost']:.2f}",
-            percent(group["keep_ratio"]),
-        ]
-        for name, group in sorted(pairs, key=lambda pair: -pair[1]["loss_rise"])
-    ]
-    return text_table(
-        ["group", "sensitivity", "accuracy points lost", "kept by the run"],
-        rows,
-        left={0},
-    )
+    groups = pd.DataFrame(found["groups"].values(), group_names(found["groups"]))
+    groups = groups.sort_values("loss_rise", ascending=False, kind="stable")
+    rows = {
+        "group": groups.index,
+        "sensitivity": groups["loss_rise"].map("{:+.4f}".format),
+        "accuracy points lost": (100 * groups["accuracy_lost"]).map("{:.2f}".format),
+        "kept by the run": groups["keep_ratio"].map(percent),
+    }
+    return text_table(pd.DataFrame(rows), left=["group"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,13 +13,7 @@ import numpy as np
 
 
 class Quartiles(NamedTuple):
-    """Seconds of one call.
-
-    Attributes:
-      low: The first quartile.
-      median: The median.
-      high: The third quartile.
-    """
+    """Seconds of one call."""
 
     low: float
     median: float
@@ -32,16 +26,7 @@ def in_turns(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Quartiles]:
-    """Time functions in turns.
-
-    Args:
-      functions: What to time, without arguments; each is called once to warm up.
-      rounds: How often each is timed.
-      clock: Returns seconds.
-
-    Returns:
-      The quartiles of each.
-    """
+    """Time functions in turns, each called once before to warm up."""
     seconds = np.zeros((rounds, len(functions)))
     for turn in range(-1, rounds):
         for number, function in enumerate(functions):

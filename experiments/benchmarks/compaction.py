@@ -36,11 +36,6 @@ def uniform_ratio(
 ) -> tuple[float, float]:
     """Finds the largest keep ratio, in thousandths, that holds a limit on MACs.
 
-    Args:
-      graph: The channel graph.
-      limit: The limit, as a fraction of the dense MACs.
-      multiple_of: What channel counts are multiples of.
-
     Returns:
       The keep ratio of every group, and the fraction of MACs after rounding.
 

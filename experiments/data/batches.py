@@ -61,10 +61,6 @@ def train_batches(
         Iterator over dicts with `image`, float32, shape (B, S, S, C), normalised, and
         `label`, int32, shape (B,). Its `get_state()` is a small JSON-serialisable dict;
         after `set_state()` the same batches follow.
-
-    Raises:
-        ValueError: If the training set is empty or smaller than one batch over all
-            processes, or if an argument is out of range.
     """
     spec, view = dataset.spec, dataset.spec.train_view
     process = process_index, process_count
@@ -90,16 +86,7 @@ def train_batches(
 
 
 def train_positions(size: int, *, seed: int, count: int) -> np.ndarray:
-    """Returns which examples `train_batches` gives, in their order.
-
-    Args:
-        size: Number of training examples.
-        seed: In [0, 2**32).
-        count: Number of examples that are given, over all epochs.
-
-    Returns:
-        Positions in the training set, int32, shape (count,).
-    """
+    """Returns the positions of the examples of `train_batches`, int32."""
     stream = _shuffled(range(size), seed)
     return np.fromiter((stream[i] for i in range(count)), np.int32, count)
 

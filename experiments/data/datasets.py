@@ -40,15 +40,10 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Examples in memory.
+    """Examples in memory."""
 
-    Attributes:
-        images: numbers as they are stored, such as uint8, shape (N, H, W, C).
-        labels: int32, shape (N,).
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # numbers as they are stored, such as uint8, shape (N, H, W, C)
+    labels: np.ndarray  # int32, shape (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,15 +54,10 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset:
-    """Some examples of a source.
-
-    Attributes:
-        source: The source.
-        indices: Which examples, int, shape (N,).
-    """
+    """Some examples of a source."""
 
     source: Source
-    indices: np.ndarray
+    indices: np.ndarray  # Which examples, int, shape (N,)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -78,42 +68,30 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What is known of a dataset before it is read.
+    """What is known of a dataset before it is read."""
 
-    Attributes:
-        name: Name in TFDS.
-        num_classes: Labels are in [0, num_classes).
-        image_shape: Shape (H, H, C) of an image when no `image_size` is given, or
-            (H, C) of a signal.
-        mean: Mean of each channel of `pixel / unit`, length C.
-        std: Standard deviation of each channel, length C.
-        unit: What a stored number is divided by.
-        dtype: Of the stored numbers.
-        test_split: Name of the split that serves as test set.
-        validation_split: Name of the split on which choices are made, if there is one.
-        in_memory: Whether images are decoded once, at `load`. Otherwise `Source` gives
-            encoded files, and the two views below decode them.
-        train_view: `(image, rng, size)` to an augmented image of side `size`, or `None`
-            to train on the view of the test.
-        test_view: `(image, size)` to an image of side `size`.
-        manual_files: Files that TFDS cannot download.
-        splits: Of a data set that needs no download: numbers, images and labels of the
-            examples by split.
-    """
-
-    name: str
-    num_classes: int
+    name: str  # Name in TFDS
+    num_classes: int  # Labels are in [0, num_classes)
+    # Shape (H, H, C) of an image when no `image_size` is given, or (H, C) of a signal.
     image_shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    unit: float = 255
-    dtype: type[np.generic] = np.uint8
-    test_split: str = "test"
+    mean: tuple[float, ...]  # Mean of each channel of `pixel / unit`, length C
+    std: tuple[float, ...]  # Standard deviation of each channel, length C
+    unit: float = 255  # What a stored number is divided by
+    dtype: type[np.generic] = np.uint8  # Of the stored numbers
+    test_split: str = "test"  # Name of the split that serves as test set
+    # Name of the split on which choices are made, if there is one.
     validation_split: str | None = None
+    # Whether images are decoded once, at `load`. Otherwise `Source` gives encoded
+    # files, and the two views below decode them.
     in_memory: bool = True
+    # `(image, rng, size)` to an augmented image of side `size`, or `None` to train on
+    # the view of the test.
     train_view: Callable[[Any, np.random.Generator, int], np.ndarray] | None = None
+    # `(image, size)` to an image of side `size`.
     test_view: Callable[[Any, int], np.ndarray] = upsample
-    manual_files: tuple[str, ...] = ()
+    manual_files: tuple[str, ...] = ()  # Files that TFDS cannot download
+    # Of a data set that needs no download: numbers, images and labels of the examples
+    # by split.
     splits: Callable[[], Mapping[str, tuple[np.ndarray, ...]]] | None = None
 
 
@@ -123,17 +101,12 @@ class Dataset:
 
     `dataclasses.replace` with a shorter source makes a subset of it, for instance to
     hold out validation examples.
-
-    Attributes:
-        spec: What is known of it.
-        train: Training examples.
-        test: Test examples.
-        validation: Examples on which choices are made, if there are any apart.
     """
 
     spec: DatasetSpec
     train: Source
     test: Source
+    # Examples on which choices are made, if there are any apart.
     validation: Source | None = None
 
     @property
@@ -234,17 +207,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Returns what is known of the dataset called `name`.
-
-    Args:
-        name: One of `digits`, `mnist1d`, `mnist`, `cifar10`, `imagenet2012`.
-
-    Returns:
-        Its spec.
-
-    Raises:
-        ValueError: If no dataset has this name.
-    """
+    """Returns what is known of the dataset called `name`, or raises ValueError."""
     if name not in _SPECS:
         close = difflib.get_close_matches(name, _SPECS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -258,17 +221,11 @@ def dataset_spec(name: str) -> DatasetSpec:
 def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens a dataset, and prepares it if `data_dir` does not hold it yet.
 
-    Preparing `digits` takes a fraction of a second, `mnist1d` ten seconds. The others
-    must be there: TFDS, which needs TensorFlow for that, may take hours. Preparing
-    happens beside the final place and ends with one rename: any number of processes may
-    do it at once, and what a killed process leaves behind is never read.
-
-    Args:
-        name: One of `digits`, `mnist1d`, `mnist`, `cifar10`, `imagenet2012`.
-        data_dir: TFDS directory; the data are in `data_dir/name/version`.
-
-    Returns:
-        The dataset.
+    The data are in `data_dir/name/version`. Preparing `digits` takes a fraction of a
+    second, `mnist1d` ten seconds. The others must be there: TFDS, which needs
+    TensorFlow for that, may take hours. Preparing happens beside the final place and
+    ends with one rename: any number of processes may do it at once, and what a killed
+    process leaves behind is never read.
 
     Raises:
         ValueError: If no dataset has this name.

@@ -10,15 +10,7 @@ _BILINEAR = Image.Resampling.BILINEAR
 
 
 def upsample(image: np.ndarray, size: int) -> np.ndarray:
-    """Enlarges an image by repeating pixels (nearest neighbour).
-
-    Args:
-        image: uint8, shape (H, H, C); or a signal, shape (H, C).
-        size: Side of the result, at least H.
-
-    Returns:
-        Of the same dtype, shape (size, size, C); or (size, C).
-    """
+    """Enlarges an image (H, H, C), or a signal (H, C), by repeating pixels."""
     side = image.shape[0]
     if size == side:
         return image
@@ -29,16 +21,7 @@ def upsample(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop_and_flip(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-    """Shifts by up to 4 pixels (zeros move in), mirrors every second image.
-
-    Args:
-        image: uint8, shape (H, H, C).
-        rng: Source of the shift and of the coin.
-        size: Side of the result, at least H.
-
-    Returns:
-        uint8, shape (size, size, C).
-    """
+    """Shifts by up to 4 pixels (zeros move in), mirrors every second image."""
     side, pad = image.shape[0], 4
     top, left = rng.integers(2 * pad + 1, size=2)
     padded = np.zeros((side + 2 * pad, side + 2 * pad, image.shape[2]), image.dtype)
@@ -52,18 +35,10 @@ def crop_and_flip(image: np.ndarray, rng: np.random.Generator, size: int) -> np.
 def random_resized_crop(
     encoded: bytes, rng: np.random.Generator, size: int
 ) -> np.ndarray:
-    """Decodes a random part of a picture, and mirrors every second one.
+    """Decodes a random part of a picture, a JPEG or PNG, and mirrors every second one.
 
     The part has 8 to 100 % of the area and an aspect ratio between 3/4 and 4/3
     (log-uniform); if ten draws do not fit, the largest centred square is taken.
-
-    Args:
-        encoded: A JPEG or PNG file.
-        rng: Source of the part and of the coin.
-        size: Side of the result.
-
-    Returns:
-        uint8, shape (size, size, 3).
     """
     picture = _decoded(encoded)
     width, height = picture.size
@@ -87,13 +62,6 @@ def centre_crop(encoded: bytes, size: int) -> np.ndarray:
     """Decodes the central square of a picture, 7/8 of its shorter side.
 
     For size 224 this is the usual "shorter side to 256, central 224", in one step.
-
-    Args:
-        encoded: A JPEG or PNG file.
-        size: Side of the result.
-
-    Returns:
-        uint8, shape (size, size, 3).
     """
     # A sixteenth goes at each end of the shorter side.
     view = ImageOps.fit(_decoded(encoded), (size, size), _BILINEAR, bleed=1 / 16)

@@ -30,11 +30,7 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes training examples with the defaults of the package `mnist1d`.
 
-    Args:
-        num_samples: Number of examples that are made, a multiple of 10.
-        seed: Of the random numbers. The global states that the package seeds are
-            restored.
-        train_split: The share of the examples that is returned, in (0, 1].
+    The global random states that the package seeds are restored.
 
     Returns:
         Signals, float32, shape (N, 40, 1), of mean 0 and standard deviation 1 over all

@@ -7,14 +7,10 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Write a file that readers see whole or not at all.
-
-    Args:
-      path: The file; an older one is replaced.
-      data: The content; text is written as UTF-8.
+    """Write or replace a file that readers see whole or not at all.
 
     Raises:
-      OSError: Naming `path`, if it cannot be written; the older file then stays.
+      OSError: Naming the file, if it cannot be written; an older one then stays.
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data

@@ -2,8 +2,12 @@
 
 import math
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from typing import Any, SupportsFloat, TypeGuard
+
+import tabulate
+
+tabulate.MIN_PADDING = 0  # or the trail of a run does not fit a terminal of 80 columns
 
 MISSING = "–"
 """Stands where nothing was recorded."""
@@ -91,24 +95,10 @@ def cost_name(name: str) -> str:
     return {"macs": "MACs"}.get(name, name)
 
 
-def text_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int]
-) -> str:
-    """Lay out a table in plain ASCII for the terminal, with a line below the header.
-
-    Args:
-      header: Names of the columns.
-      rows: Of as many cells each.
-      left: Numbers of the columns that begin at the left; others end at the right.
-    """
-    rows = [[cell.translate(_ASCII) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, *rows]
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+def text_table(table: Any, *, left: Container[str]) -> str:
+    """Lay out a data frame of texts in plain ASCII; numbers end at the right."""
+    align = ["left" if name in left else "right" for name in table]
+    text = table.to_markdown(
+        index=False, tablefmt="simple", colalign=align, disable_numparse=True
+    )
+    return text.translate(_ASCII)

@@ -119,17 +119,11 @@ class MetricsWriter:
     def write(self, step: int, scalars: Mapping[str, SupportsFloat | str]) -> None:
         """Append the numbers of one step to `metrics.jsonl` and to TensorBoard.
 
-        Args:
-          step: Steps done so far.
-          scalars: Numbers (anything that `float` takes) and short texts by name.
-            Numbers that are not finite become `null`, as JSON has no others; texts
-            go to `metrics.jsonl` only.
+        Numbers (anything that `float` takes) that are not finite become `null`, as JSON
+        has no others; texts go to `metrics.jsonl` only.
 
         Raises:
-          ValueError: If a scalar is named `step`.
-          RuntimeError: If called outside the `with` block.
-          OSError: Naming the file, if it cannot be written. No half of the line
-            stays behind.
+          OSError: Naming the file, if it cannot be written. No half of the line stays.
         """
         if not self._enabled:
             return
@@ -169,13 +163,6 @@ class MetricsWriter:
 
         Arrays may be given as they are. They are read only when the display is due,
         a few times a second at most, so that the device need not be waited for.
-
-        Args:
-          step: Steps done so far.
-          keep_ratio: Fraction of the weights kept, in [0, 1].
-          costs: Fractions of the dense costs, in [0, 1], by name.
-          accuracy: Fraction of right answers in the training batch, in [0, 1].
-          loss: Training loss.
         """
         if self._display is None:
             return
@@ -198,9 +185,6 @@ class MetricsWriter:
 
         Worth a call just before a checkpoint is written: then no checkpoint is newer
         than the numbers, even if the machine goes down.
-
-        Raises:
-          OSError: Naming the file, if that fails.
         """
         if self._file is not None:
             with naming(self.path):

@@ -15,15 +15,9 @@ METRICS_FILE = "metrics.jsonl"
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read the lines of a `metrics.jsonl`, also of a run that is still going on.
 
-    Args:
-      path: The file.
-
-    Returns:
-      One dictionary per line. A half-written last line is left out; numbers that
-      were not finite are `None`.
+    A half-written last line is left out; numbers that were not finite are None.
 
     Raises:
-      OSError: If the file cannot be read.
       ValueError: If a line before the last is not a JSON object.
     """
     return [record for _, record in _parse(Path(path))]

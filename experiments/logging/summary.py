@@ -22,11 +22,9 @@ def channel_limits(summary: Mapping[str, Any]) -> dict[str, float]:
 def read_summaries(
     workdir: str | Path,
 ) -> tuple[dict[Path, dict[str, Any]], list[Path]]:
-    """Read what the runs of a sweep say.
+    """Read what the runs of a sweep say, in `CONFIG/POINT/SEED`.
 
-    Args:
-      workdir: the folder of the sweep, with runs in `CONFIG/POINT/SEED`, where the
-        name of a config may be that of a folder and of a file in it.
+    The name of a config may be that of a folder and of a file in it.
 
     Returns:
       The content of `summary.json` by the folder of every finished run, and the

@@ -3,23 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from experiments.logging.formatting import count, text_table
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Lay out what `python -m experiments compact` found as a text table.
-
-    Args:
-      found: The content of `compact/summary.json`.
-
-    Returns:
-      The table, in plain ASCII, and a line on equality.
-    """
-    return f"{text_table(*lay_out(found), left={0})}\n{note(found)}"
+    """Lay out the content of `compact/summary.json` in plain ASCII."""
+    return f"{text_table(lay_out(found), left=[''])}\n{note(found)}"
 
 
-def lay_out(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Lay out the header and the rows of the table."""
+def lay_out(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table as a data frame of texts."""
     rows = []
     for row in found["rows"]:
         before, after = row["dense"], row["compact"]
@@ -33,7 +28,8 @@ def lay_out(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             cells = [count(before), count(after)]
         unit = f", {row['unit']}" if row["unit"] == "bytes" else ""
         rows.append([f"{row['name']}{unit}", *cells, f"{after / before:.4f}"])
-    return ["", "network of the run", "compact", "ratio"], rows
+    columns: Any = ["", "network of the run", "compact", "ratio"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def note(found: Mapping[str, Any]) -> str:

@@ -30,14 +30,7 @@ PLOTS_FOLDER = "plots"
 
 
 def write_report(workdir: str | Path) -> Path:
-    """Make the plots and the page of a run.
-
-    Args:
-      workdir: The folder of the run, with `summary.json` and, where the run wrote
-        one, `metrics.jsonl`.
-
-    Returns:
-      The path of `report.html`.
+    """Make the plots and the page of a run; return the path of `report.html`.
 
     Raises:
       FileNotFoundError: If there is no `summary.json`.

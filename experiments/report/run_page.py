@@ -3,12 +3,14 @@
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.configs import leaves
 from experiments.logging.formatting import (
     cost_name,
     count,
@@ -30,16 +32,13 @@ def render(
     workdir: Path,
     measured: Mapping[str, Any] | None,
 ) -> str:
-    """Put the page of a run together.
+    """Put the page of a run together; it loads and runs nothing.
 
     Args:
       summary: The content of `summary.json`.
       figures: The pictures, by name, in the order to show them.
       workdir: The folder of the run.
       measured: The content of `sensitivity.json`, if there is one.
-
-    Returns:
-      The page; it loads and runs nothing.
     """
     names = [summary.get(key) for key in ("model", "dataset")]
     status = str(summary.get("status", "finished"))
@@ -60,18 +59,18 @@ def render(
         finished=status == "finished",
         lost=dense - accuracy if is_number(accuracy) and is_number(dense) else 0.0,
         solved=summary.get("result") != "NOT_MET",
-        trail=trail_table.as_markup(summary),
+        trail=trail_table.lay_out(summary),
         layers_title="Groups of channels" if channel_limits(summary) else "Layers",
         layers=_layers(summary),
         sensitivity=sensitivity_report.note(measured) if measured else "",
-        compact=found and compact_report.lay_out(found),
+        compact=compact_report.lay_out(found) if found else None,
         compact_note=found and compact_report.note(found),
         command=_command(summary),
         report=shlex.join(report),
         workdir=repr(str(workdir)),
         details={
-            "Configuration": list(_flatten(summary.get("config") or {})),
-            "Versions": list(_flatten(summary.get("versions") or {})),
+            "Configuration": _leaves(summary.get("config")),
+            "Versions": _leaves(summary.get("versions")),
         },
     )
     return pages.render(
@@ -160,20 +159,20 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     return facts
 
 
-def _layers(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
-    """Lay out what every layer keeps, or every group of channels."""
+def _layers(summary: Mapping[str, Any]) -> Any:
+    """Return what every layer keeps, or every group of channels; None if unknown."""
     layers = (summary.get("final") or {}).get("layers") or {}
-    kept = [
-        [name, count(row["size"]), count(row["kept"]), fraction(row["keep_ratio"])]
-        for name, row in layers.items()
-    ]
     if not layers:
         return None
+    found: Any = pd.DataFrame([{"layer": n, **x} for n, x in layers.items()])
+    table: Any = found[["layer"]].assign(
+        **{key: found[key].map(count) for key in ("size", "kept")},
+        **{"keep ratio": found["keep_ratio"].map(fraction)},
+    )
     if channel_limits(summary):
-        return ["group", "channels", "kept", "keep ratio"], kept
-    ratios = (x["size"] / x["kept"] if x["kept"] else math.inf for x in layers.values())
-    rows = [[*row, times(ratio)] for row, ratio in zip(kept, ratios, strict=True)]
-    return ["layer", "weights", "kept", "keep ratio", "compression"], rows
+        return table.rename(columns={"layer": "group", "size": "channels"})
+    table["compression"] = (found["size"] / found["kept"]).map(times)
+    return table.rename(columns={"size": "weights"})
 
 
 def _command(summary: Mapping[str, Any]) -> Any:
@@ -188,11 +187,9 @@ def _command(summary: Mapping[str, Any]) -> Any:
     )
 
 
-def _flatten(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Yield the dotted name and the value of every leaf of a nested dictionary."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{name}.")
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value)
+def _leaves(tree: Any) -> pd.DataFrame:
+    """Return the dotted name and the value of every leaf of a nested dictionary."""
+    found = leaves(tree or {})
+    rows = [(name, x if isinstance(x, str) else json.dumps(x)) for name, x in found]
+    columns: Any = ["name", "value"]
+    return pd.DataFrame(rows, columns=columns)

@@ -9,11 +9,7 @@ SENSITIVITY_FILE = "sensitivity.json"
 
 
 def note(found: Mapping[str, Any]) -> str:
-    """Say what `python -m experiments sensitivity` measured.
-
-    Args:
-      found: The content of `sensitivity.json`.
-    """
+    """Say what `python -m experiments sensitivity` measured."""
     correlation = found["correlation"]
     agree = "no rank correlation, as one of them is the same everywhere"
     if correlation is not None:

@@ -1,7 +1,9 @@
 """The trail of a run as a table, from the dense network to the final one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 from experiments.logging.formatting import (
     MISSING,
@@ -14,72 +16,42 @@ from experiments.logging.formatting import (
     times,
 )
 from experiments.logging.summary import channel_limits
-from experiments.report import pages
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """Lay out the points of a run and its final network as a text table.
-
-    Args:
-      summary: The content of `summary.json`.
-
-    Returns:
-      The table in plain ASCII apart from paths, for any terminal and log. Columns
-      that no row has a value for are left out.
-    """
-    header, rows = lay_out(summary)
-    return text_table(header, rows, left=_words(header))
+    """Lay out the trail for any terminal and log."""
+    return text_table(lay_out(summary), left=["checkpoint"])
 
 
-def as_markup(summary: Mapping[str, Any]) -> str:
-    """Lay out the same for a page, or say that there is nothing."""
-    header, rows = lay_out(summary)
-    if not rows:
-        return "<p>No point was reached.</p>"
-    kinds = [row[0] if row[0] in ("dense", "final") else "" for row in rows]
-    return pages.table(header, rows, left=_words(header), kinds=kinds)
-
-
-def lay_out(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Lay out the header and the rows of the trail.
+def lay_out(summary: Mapping[str, Any]) -> Any:
+    """Return the points of a run and its final network as a data frame of texts.
 
     The column `accuracy` holds that of networks with exact zeros, so that it compares
-    from the dense network to the final one.
+    from the dense network to the final one. Columns without any value are left out.
     """
     limits = channel_limits(summary)
-    header = ["step", *map(cost_name, limits), "sparsity", "keep ratio"]
-    header += ["compression", "soft accuracy", "accuracy", "checkpoint"]
-    named = [(count(p.get("step")), p) for p in summary.get("points") or []]
+    rows = [_row(count(p.get("step")), p, limits) for p in summary.get("points") or []]
     dense = summary.get("dense_accuracy")
     if is_number(dense):
         point = {"sparsity": 0.0, "keep_ratio": 1.0, "compression": 1.0}
         costs = dict.fromkeys(limits, 1.0)
-        named.insert(0, ("dense", {**point, "accuracy": dense, "costs": costs}))
+        point |= {"accuracy": dense, "costs": costs}
+        rows.insert(0, _row("dense", point, limits))
     if summary.get("final"):
-        named.append(("final", summary["final"]))
-    rows = []
-    for name, point in named:
-        sparsity, costs = point.get("sparsity"), point.get("costs") or {}
-        rows.append(
-            [
-                name,
-                *(score(costs.get(cost)) for cost in limits),
-                f"{100 * sparsity:.3f}%" if is_number(sparsity) else MISSING,
-                fraction(point.get("keep_ratio")),
-                times(point.get("compression")),
-                score(point.get("accuracy_soft")),
-                score(point.get("accuracy_hard", point.get("accuracy"))),
-                str(point.get("checkpoint") or MISSING),
-            ]
-        )
-    used = [
-        column
-        for column, name in enumerate(header)
-        if name == "step" or any(row[column] != MISSING for row in rows)
-    ]
-    return [header[i] for i in used], [[row[i] for i in used] for row in rows]
+        rows.append(_row("final", summary["final"], limits))
+    table: Any = pd.DataFrame(rows, columns=[*_row("", {}, limits)])
+    return table.loc[:, (table != MISSING).any() | (table.columns == "step")]
 
 
-def _words(header: Sequence[str]) -> set[int]:
-    """The columns that hold words, not numbers."""
-    return {column for column, name in enumerate(header) if name == "checkpoint"}
+def _row(name: str, point: Mapping[str, Any], limits: Mapping[str, float]):
+    sparsity, costs = point.get("sparsity"), point.get("costs") or {}
+    return {
+        "step": name,
+        **{cost_name(cost): score(costs.get(cost)) for cost in limits},
+        "sparsity": f"{100 * sparsity:.3f}%" if is_number(sparsity) else MISSING,
+        "keep ratio": fraction(point.get("keep_ratio")),
+        "compression": times(point.get("compression")),
+        "soft accuracy": score(point.get("accuracy_soft")),
+        "accuracy": score(point.get("accuracy_hard", point.get("accuracy"))),
+        "checkpoint": str(point.get("checkpoint") or MISSING),
+    }

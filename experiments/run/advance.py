@@ -26,14 +26,7 @@ Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 
 
 def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advance:
-    """Return the function that does the steps of a phase, one after the other.
-
-    Args:
-      setting: of the run.
-      phase: what trains.
-      network: what is trained.
-      plan: how.
-    """
+    """Return the function that does the steps of a phase, one after the other."""
     ways = setting.parallel
     shared = Step(
         model=network.model,

@@ -14,11 +14,8 @@ from experiments.plans.method import (
 def check(config: Config) -> None:
     """Refuse a config with fields that do not exist or do not fit each other.
 
-    Args:
-      config: see `experiments/configs/default.py`.
-
     Raises:
-      ValueError: if there is such a field; the message names it and the remedy.
+      ValueError: the message names the field and the remedy.
     """
     known = dict(flatten(default.fields_of(config)))
     given = dict(configs.leaves(config))

@@ -11,9 +11,7 @@ from experiments.plans.fields import flatten
 def describe(arguments: Sequence[str]) -> str:
     """Return what `--help` prints of configs and fields; nothing without `--help`.
 
-    Args:
-      arguments: of the command; the fields are those of the config that they name, or
-        of `digits/ltp`.
+    The fields are those of the config that the arguments name, or of `digits/ltp`.
     """
     if not {"-h", "--help"} & {*arguments}:
         return ""

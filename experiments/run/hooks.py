@@ -27,19 +27,12 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is the same after every step of a run.
+    """What is the same after every step of a run."""
 
-    Attributes:
-      setting: of the run.
-      record: what the run has found out.
-      writer: of metrics.
-      began: when it began by the monotonic clock, had it never been interrupted.
-    """
-
-    setting: Setting
-    record: trail.Record
-    writer: MetricsWriter
-    began: float
+    setting: Setting  # of the run
+    record: trail.Record  # what the run has found out
+    writer: MetricsWriter  # of metrics
+    began: float  # when it began by the monotonic clock, had it never been interrupted
 
     def seconds(self) -> float:
         """How long the run has taken, interruptions left out."""

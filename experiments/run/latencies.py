@@ -24,13 +24,7 @@ _SLOPES = ("constant", "per_mac", "per_byte")
 
 
 def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
-    """Adds the cost `latency`: what an earlier call measured for the run, or new.
-
-    Args:
-      traced: the channels of the network.
-      config: of the run; `budget` and `seed` count.
-      workdir: the folder of the run.
-    """
+    """Adds the cost `latency`: what an earlier call measured for the run, or new."""
     # Traced with as many images as are timed: weights are moved once for all of them.
     shape = (config.budget.latency_batch, *traced.example.shape[1:])
     images = jax.ShapeDtypeStruct(shape, traced.example.dtype)

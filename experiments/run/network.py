@@ -13,32 +13,19 @@ Evaluator = Callable[[Any], Callable[[Any, Any], float]]
 
 
 class Network(NamedTuple):
-    """What is trained.
+    """What is trained."""
 
-    Attributes:
-      model: called as `model.apply(variables, image, train=...)`.
-      params: of the right shapes, all zero.
-      batch_stats: of the right shapes, all zero.
-      evaluate: `params, batch_stats -> accuracy` on the test data, a fraction.
-    """
-
-    model: Any
-    params: Any
-    batch_stats: Any
+    model: Any  # called as `model.apply(variables, image, train=...)`
+    params: Any  # of the right shapes, all zero
+    batch_stats: Any  # of the right shapes, all zero
+    # `params, batch_stats -> accuracy` on the test data, a fraction.
     evaluate: Callable[[Any, Any], float]
 
 
 def compact(
     known: Channels, evaluator: Evaluator, masks: Masks, *networks: tuple[Any, Any]
 ) -> tuple[Network, list[tuple[Any, Any]]]:
-    """Return the small network, and parameters and statistics cut to it.
-
-    Args:
-      known: the channels of the dense network.
-      evaluator: makes the function that evaluates a model.
-      masks: the channels that stay, by group.
-      *networks: parameters and statistics of the dense network.
-    """
+    """Return the small network, and dense parameters and statistics cut to it."""
     trees = [{"params": p, "batch_stats": s} for p, s in networks]
     model, small = known.compact(masks, *trees)
     blank = model.blank

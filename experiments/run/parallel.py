@@ -16,23 +16,19 @@ AXIS = "data"
 
 
 class Parallel(NamedTuple):
-    """How a step is spread over devices.
+    """How a step is spread over devices."""
 
-    Attributes:
-      axis_name: the name of the mapped axis that the step must reduce over, or None.
-      compile: `(state, batch) -> (state, metrics)` to the same, compiled; the state is
-        donated.
-      shard: a batch of NumPy arrays of this process to arrays on its devices.
-      replicate: a tree to the form in which a step takes it, on every device.
-      collect: that form back to global arrays, as checkpoints and evaluation take it.
-      peek: what one device of this process holds of that form, and stays there.
-    """
-
+    # The name of the mapped axis that the step must reduce over, or None.
     axis_name: str | None
+    # `(state, batch) -> (state, metrics)` to the same, compiled; the state is donated.
     compile: Callable[[Callable], Callable]
+    # A batch of NumPy arrays of this process to arrays on its devices.
     shard: Callable[[Any], Any]
+    # A tree to the form in which a step takes it, on every device.
     replicate: Callable[[Any], Any]
+    # That form back to global arrays, as checkpoints and evaluation take it.
     collect: Callable[[Any], Any]
+    # What one device of this process holds of that form, and stays there.
     peek: Callable[[Any], Any]
 
 

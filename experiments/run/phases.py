@@ -22,48 +22,30 @@ from jaxprune.budgets import Result
 
 
 class Left(NamedTuple):
-    """What a phase leaves to the next, which starts from it.
+    """What a phase leaves to the next, which starts from it."""
 
-    Attributes:
-      network: what is trained.
-      params: its weights.
-      batch_stats: its statistics.
-      masks: which weights stay, once that is decided; None before.
-    """
-
-    network: Network
-    params: Any
-    batch_stats: Any
-    masks: Any = None
+    network: Network  # what is trained
+    params: Any  # its weights
+    batch_stats: Any  # its statistics
+    masks: Any = None  # which weights stay, once that is decided; None before
 
 
 class Phase(NamedTuple):
-    """A part of a run: the steps from `begin` to before `end`.
+    """A part of a run: the steps from `begin` to before `end`."""
 
-    Attributes:
-      name: `dense`, `prune` or `finetune`.
-      begin: steps of the run before it.
-      end: steps of the run after it.
-      stream: the training batches.
-      learning_rate: of the weights, by the steps of the phase so far.
-      plan: `network -> Plan`, how it trains.
-      start: `Left -> TrainState`, its first state.
-      finish: `network, state, record -> Left, final`: measures and saves the network
-        at its end, whose numbers are `final`.
-      finds_points: whether networks of the trail are looked for on the way.
-      is_decided: whether the size no longer changes.
-    """
-
-    name: str
-    begin: int
-    end: int
-    stream: Any
-    learning_rate: optax.Schedule
-    plan: Callable[[Network], Plan]
-    start: Callable[[Left], TrainState]
+    name: str  # `dense`, `prune` or `finetune`
+    begin: int  # steps of the run before it
+    end: int  # steps of the run after it
+    stream: Any  # the training batches
+    learning_rate: optax.Schedule  # of the weights, by the steps of the phase so far
+    plan: Callable[[Network], Plan]  # `network -> Plan`, how it trains
+    start: Callable[[Left], TrainState]  # `Left -> TrainState`, its first state
+    # `network, state, record -> Left, final`: measures and saves the network at its
+    # end, whose numbers are `final`.
     finish: Callable[[Network, TrainState, trail.Record], tuple[Left, dict[str, Any]]]
+    # Whether networks of the trail are looked for on the way.
     finds_points: bool = False
-    is_decided: bool = False
+    is_decided: bool = False  # whether the size no longer changes
 
 
 def make(setting: Setting) -> tuple[Phase, ...]:

@@ -22,9 +22,7 @@ def make_zeros(
 ) -> Callable[[Any, Any, jax.Array], Zeros]:
     """Returns `(params, variables, step) -> zeros`, where the network has exact zeros.
 
-    Args:
-      pruner: from the weights to those that the network computes with.
-      first_step: the step at which the phase began; the pruner counts from it.
+    The pruner counts steps from `first_step`, at which the phase began.
     """
 
     @jax.jit
@@ -38,15 +36,7 @@ def make_zeros(
 
 @jax.jit
 def changes(before: Zeros, after: Zeros) -> dict[str, jax.Array]:
-    """Counts the weights that changed sides between two looks.
-
-    Args:
-      before: leaf name to bool, True where the network had a zero.
-      after: the same, later.
-
-    Returns:
-      `regrown`, the zeros of before that are none after, and `newly_pruned`, the
-      reverse; int32 scalars.
+    """Counts the weights that were zero before and are not after, and the reverse.
 
     >>> before = {"kernel": jnp.array([True, True, False])}
     >>> after = {"kernel": jnp.array([False, True, True])}

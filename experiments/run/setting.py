@@ -27,46 +27,29 @@ from experiments.run.steps import make_count_correct, make_loss
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What stays the same from step to step.
+    """What stays the same from step to step."""
 
-    Attributes:
-      config: see `experiments/configs/default.py`.
-      workdir: the folder of the run.
-      parallel: how a step is spread over devices.
-      dataset: train and test data.
-      streams: endless iterators over training batches: `train`, all of them, or,
-        where some are held out, `weights` and `held_out` beside it.
-      network: the dense network.
-      init: `() -> variables`, the initialised network.
-      evaluator: `model -> evaluate`.
-      task: what a method knows, but for the length of its phase.
-      limits: on the costs of channels, by name; empty if weights are pruned.
-      keep_ratio: the keep ratio to finalize to, or None where a penalty weight decides.
-    """
-
-    config: Config
-    workdir: Path
-    parallel: parallel.Parallel
-    dataset: data.Dataset
+    config: Config  # see `experiments/configs/default.py`
+    workdir: Path  # the folder of the run
+    parallel: parallel.Parallel  # how a step is spread over devices
+    dataset: data.Dataset  # train and test data
+    # Endless iterators over training batches: `train`, all of them, or, where some are
+    # held out, `weights` and `held_out` beside it.
     streams: dict[str, Any]
-    network: Network
-    init: Callable[[], dict[str, Any]]
-    evaluator: Evaluator
-    task: Task
+    network: Network  # the dense network
+    init: Callable[[], dict[str, Any]]  # `() -> variables`, the initialised network
+    evaluator: Evaluator  # `model -> evaluate`
+    task: Task  # what a method knows, but for the length of its phase
+    # On the costs of channels, by name; empty if weights are pruned.
     limits: dict[str, float]
+    # The keep ratio to finalize to, or None where a penalty weight decides.
     keep_ratio: float | None
 
 
 def prepare(
     config: Config, workdir: Path, dataset: data.Dataset | None = None
 ) -> Setting:
-    """Builds everything that a run needs, and checks the config; writes nothing.
-
-    Args:
-      config: see `experiments/configs/default.py`.
-      workdir: the folder of the run.
-      dataset: the data, if they are loaded already.
-    """
+    """Builds everything that a run needs, and checks the config; writes nothing."""
     ways = parallel.create(config.run.parallel)
     _check_batches(config)
     dataset = dataset or data.load(config.data.name, data_dir=config.data.dir)
@@ -238,10 +221,6 @@ def _held_out(
 
 def hold_out(config: Config, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The training examples that weights see before the size is found, and the rest.
-
-    Args:
-      config: its share that is held out, its seed and its batches are read.
-      size: the number of training examples.
 
     Returns:
       Positions in the training set, in order, of both.

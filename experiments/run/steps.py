@@ -24,27 +24,16 @@ _FINE = -1
 
 
 class TrainState(NamedTuple):
-    """Everything that a training step changes.
+    """Everything that a training step changes."""
 
-    Attributes:
-      params: the weights that are trained; dense while a method prunes softly.
-      variables: what the method learns beside them.
-      batch_stats: running statistics of the normalisation layers.
-      opt_state: of the optimizer, over params and variables.
-      search_state: of the optimizer of the search, over variables; () without one.
-      budget_state: of the budget.
-      step: int32, updates so far, over all phases.
-      bad_step: int32, the first step whose loss was not finite, or -1.
-    """
-
-    params: Any
-    variables: Any
-    batch_stats: Any
-    opt_state: Any
-    search_state: Any
-    budget_state: Any
-    step: jax.Array
-    bad_step: jax.Array
+    params: Any  # the weights that are trained; dense while a method prunes softly
+    variables: Any  # what the method learns beside them
+    batch_stats: Any  # running statistics of the normalisation layers
+    opt_state: Any  # of the optimizer, over params and variables
+    search_state: Any  # of the optimizer of the search, over variables; () without one
+    budget_state: Any  # of the budget
+    step: jax.Array  # int32, updates so far, over all phases
+    bad_step: jax.Array  # int32, the first step whose loss was not finite, or -1
 
 
 def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainState:
@@ -65,25 +54,17 @@ def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainSta
 
 
 class Step(NamedTuple):
-    """What the steps of a phase share.
+    """What the steps of a phase share."""
 
-    Attributes:
-      model: a module called as `model(image, train=True)`.
-      plan: what trains.
-      size_cost: the fraction of the prunable weights that keep ratios amount to.
-      first_step: the step at which the phase began; the pruner counts from it.
-      seed: what the pruner's random numbers come from, together with the step.
-      label_smoothing: in [0, 1).
-      axis_name: the mapped axis under `pmap`, over which gradients are averaged. Under
-        `jit` over a sharded batch the mean over the batch is global by itself.
-    """
-
-    model: nn.Module
-    plan: Plan
+    model: nn.Module  # a module called as `model(image, train=True)`
+    plan: Plan  # what trains
+    # The fraction of the prunable weights that keep ratios amount to.
     size_cost: Callable[[jaxprune.base.KeepRatios], jax.Array]
-    first_step: int = 0
-    seed: int = 0
-    label_smoothing: float = 0.0
+    first_step: int = 0  # the step at which the phase began; the pruner counts from it
+    seed: int = 0  # what the pruner's random numbers come from, together with the step
+    label_smoothing: float = 0.0  # in [0, 1)
+    # The mapped axis under `pmap`, over which gradients are averaged. Under `jit` over
+    # a sharded batch the mean over the batch is global by itself.
     axis_name: str | None = None
 
     def objective(self, trainable, state: TrainState, batch: Batch):

@@ -16,35 +16,25 @@ FOLDER = "trail"
 
 @dataclasses.dataclass
 class Record:
-    """What a run has found out so far; kept beside every checkpoint.
+    """What a run has found out so far; kept beside every checkpoint."""
 
-    Attributes:
-      dense_accuracy: test accuracy before pruning, a fraction, or None.
-      points: the points of the trail, as in `summary.json`.
-      seconds: how long the run has taken, interruptions left out.
-      data_state: the states of the iterators over the training data, by name.
-      channels: the kept channels of every group, once they are decided, or None.
-      result: how the budget stood when pruning ended, the name of a `Result`, or None.
-      phase_ends: how long the run had taken at the end of each phase.
-    """
-
+    # Test accuracy before pruning, a fraction, or None.
     dense_accuracy: float | None = None
+    # The points of the trail, as in `summary.json`.
     points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float = 0.0  # how long the run has taken, interruptions left out
+    # The states of the iterators over the training data, by name.
     data_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # The kept channels of every group, once they are decided, or None.
     channels: dict[str, list[int]] | None = None
+    # How the budget stood when pruning ended, the name of a `Result`, or None.
     result: str | None = None
+    # How long the run had taken at the end of each phase.
     phase_ends: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def compression_ladder(keep_ratio: float) -> tuple[float, ...]:
     """Return the keep ratios 1/2, 1/4, 1/8, ... above `keep_ratio`, then itself.
-
-    Args:
-      keep_ratio: the last rung, in (0, 1].
-
-    Raises:
-      ValueError: if `keep_ratio` is not in (0, 1].
 
     >>> compression_ladder(0.1)
     (0.5, 0.25, 0.125, 0.1)

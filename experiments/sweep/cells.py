@@ -48,21 +48,13 @@ _PACKAGES = ("jaxprune", "jax", "flax", "optax", "mnist1d", "numpy")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A config at one size.
+    """A config at one size."""
 
-    Attributes:
-      name: what its folder is called, such as `mnist1d/ltp:mlp1d`.
-      size: the sparsity or the budget as its file is called.
-      config: the name of the config.
-      overrides: what is changed in it, `--config.field=value`.
-      file: where its results go.
-    """
-
-    name: str
-    size: str
-    config: str
-    overrides: tuple[str, ...]
-    file: Path
+    name: str  # what its folder is called, such as `mnist1d/ltp:mlp1d`
+    size: str  # the sparsity or the budget as its file is called
+    config: str  # the name of the config
+    overrides: tuple[str, ...]  # what is changed in it, `--config.field=value`
+    file: Path  # where its results go
 
     def fields(self) -> Any:
         """The config of the cell."""

@@ -45,17 +45,13 @@ _EVALUATED_AT_ONCE = 1_000
 
 
 class Result(NamedTuple):
-    """What the seeds of a config ended in.
+    """What the seeds of a config ended in."""
 
-    Attributes:
-      rows: for every seed, its numbers as JSON values; see `run_seeds`.
-      networks: for every seed, its final parameters and batch statistics.
-      seconds: how long all took together, compilation included.
-    """
-
+    # For every seed, its numbers as JSON values; see `run_seeds`.
     rows: list[dict[str, Any]]
+    # For every seed, its final parameters and batch statistics.
     networks: list[tuple[Any, Any]]
-    seconds: float
+    seconds: float  # how long all took together, compilation included
 
 
 class _Data(NamedTuple):

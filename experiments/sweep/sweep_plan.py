@@ -29,23 +29,14 @@ _SWEPT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-      config: its name, such as `digits/ltp`, or the path of its file.
-      point: the sparsity or the budget, as its folder is called: `0.9`, `macs:0.5`.
-      size: the arguments that ask for it.
-      seed: what everything random comes from.
-      workdir: the folder of the run.
-      overrides: further arguments, `--config.field=value`.
-    """
-
-    config: str
-    point: str
-    size: tuple[str, ...]
-    seed: int
-    workdir: Path
-    overrides: tuple[str, ...]
+    config: str  # its name, such as `digits/ltp`, or the path of its file
+    point: str  # the sparsity or the budget, as its folder is called: `0.9`, `macs:0.5`
+    size: tuple[str, ...]  # the arguments that ask for it
+    seed: int  # what everything random comes from
+    workdir: Path  # the folder of the run
+    overrides: tuple[str, ...]  # further arguments, `--config.field=value`
 
     def __str__(self) -> str:
         """The name of the run in what the sweep prints."""
@@ -167,9 +158,6 @@ def fields(config: str, overrides: Iterable[str]) -> Any:
 def check_run(run: Run) -> None:
     """Refuse a run whose config, with its overrides, is not valid.
 
-    Args:
-      run: the run.
-
     Raises:
       ValueError: naming the run and the field.
     """
@@ -182,13 +170,8 @@ def check_run(run: Run) -> None:
 def summary_of(run: Run) -> dict[str, Any] | None:
     """Read the `summary.json` of a run that has finished with these arguments.
 
-    Args:
-      run: the run.
-
-    Returns:
-      The summary; None if there is none, the run did not finish, or another command
-      made it. Training decides about the last: it goes on, or says which field
-      differs.
+    None if there is none, the run did not finish, or another command made it. Training
+    decides about the last: it goes on, or says which field differs.
     """
     try:
         summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())

@@ -23,21 +23,13 @@ _DRAWN = (
 def render(
     rows: Frame, *, workdir: Path, name: str, unfinished: Sequence[Path] = ()
 ) -> str:
-    """Make the page that compares the runs of a sweep.
+    """Make the page that compares the runs of a sweep; it loads and runs nothing.
 
-    Args:
-      rows: the runs; at least one that prunes.
-      workdir: the folder of the sweep, for the command on the page.
-      name: the name of the results.
-      unfinished: what is not among the rows.
-
-    Returns:
-      The page; it loads and runs nothing.
+    It shows the command that made it, and says how many runs are unfinished.
     """
     texts, best = table.lay_out(rows)
     texts = texts.rename(table.labels_of(rows))
     texts.columns = table.headings(rows)
-    marked = [(row, column + 1) for row, column in np.argwhere(best.to_numpy())]
     measured = ours(rows)
     facts = [
         f"{len(measured)} runs",
@@ -52,7 +44,11 @@ def render(
     caption = pages.text(f"{table.caption(rows)} The best mean is marked.")
     caption = re.sub(r"`([^`]*)`", r"<code>\1</code>", caption)
     picture = inline_svg(table.draw(rows), "comparison", label=_DRAWN)
-    drawn = pages.table(["method", *texts], texts.itertuples(), left={0}, best=marked)
+    drawn = pages.table(
+        texts.rename_axis("method").reset_index(),
+        left=["method"],
+        best=np.pad(best.to_numpy(), ((0, 0), (1, 0))),  # no name is the best
+    )
     return pages.render(
         "Methods compared",
         subject=table.subject(rows),
@@ -90,5 +86,4 @@ def _every_run(rows: Frame) -> str:
         seconds=rows["seconds"].map("{:.0f}".format),
         **known.map(fraction),
     ).rename(columns={"model": "network"})
-    lines = every.astype(str).itertuples(index=False)
-    return pages.details("Every run", pages.table([*every], lines, left={0}))
+    return pages.details("Every run", pages.table(every, left=["config"]))

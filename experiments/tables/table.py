@@ -104,15 +104,9 @@ def caption(rows: Frame) -> str:
 
 
 def to_markdown(rows: Frame, name: str, *, times: bool = False) -> str:
-    """Lay out accuracy by method, network and size as a Markdown table.
+    """Return a caption and accuracy by method, network and size as a Markdown table.
 
-    Args:
-      rows: the runs, recorded ones among them; at least one that prunes.
-      name: the name of the results, whose CSV file the caption refers to.
-      times: whether to show how long the methods take.
-
-    Returns:
-      A caption and the table. The best mean of each column is bold.
+    The caption refers to the CSV file of `name`; `times` adds how long methods take.
     """
     texts, best = lay_out(rows)
     table = texts.mask(best, "**" + texts + "**")

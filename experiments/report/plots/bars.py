@@ -10,24 +10,19 @@ from matplotlib.figure import Figure
 
 from experiments.logging.formatting import group_names, percent
 from experiments.report.plots import drawing, scales
-from experiments.report.plots.labels import shorten
 
 Rows = Mapping[str, Mapping[str, Any]]
 """What is known of layers or groups, by name, in the order to show from the top."""
 
 
 def layer_keep_ratios(layers: Rows) -> Figure:
-    """Draw the fraction of the weights that every layer keeps, with the counts.
-
-    Args:
-      layers: With `size` and `kept`, numbers of weights.
-    """
+    """Draw the fraction of the weights that every layer keeps, with the counts."""
     positive = [row["kept"] / row["size"] for row in layers.values() if row["kept"]]
     # A bar needs a length, on a logarithmic scale too: start below the smallest.
     smallest = min(positive, default=1.0)
     low = min(10.0 ** math.floor(math.log10(0.7 * smallest)), 0.1)
     figure, axes = _kept(
-        "Keep ratio per layer", layers, [shorten(name) for name in layers], low
+        "Keep ratio per layer", layers, [*map(drawing.shorten, layers)], low
     )
     axes.set_xscale("log")
     axes.set_xlim(low, 1)
@@ -37,11 +32,7 @@ def layer_keep_ratios(layers: Rows) -> Figure:
 
 
 def group_keep_ratios(groups: Rows) -> Figure:
-    """Draw the fraction of the channels that every group keeps, with the counts.
-
-    Args:
-      groups: With `size` and `kept`, numbers of channels.
-    """
+    """Draw the fraction of the channels that every group keeps, with the counts."""
     figure, axes = _kept("Keep ratios of groups", groups, group_names(groups))
     axes.set_xlim(0, 1)
     scales.percents(axes.xaxis)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 INK, MUTED, GRID, PAPER = "#1c2530", "#667281", "#e3e7ec", "#fefefe"
 BLUE, ORANGE, GREEN, RED = "#3b78e7", "#e07a1f", "#23966a", "#d1495b"
@@ -100,6 +102,29 @@ def legend(axes: Axes) -> None:
             borderaxespad=0.1,
             columnspacing=1.6,
         )
+
+
+def name_lines(figure: Figure, lines: Sequence[Line2D], names: Sequence[str]) -> None:
+    """Name lines beside the axes, from the top in the order of their ends."""
+    named = zip(lines, names, strict=True)
+    ordered = sorted(named, key=lambda pair: _end(pair[0]), reverse=True)
+    figure.legend(
+        [line for line, _ in ordered],
+        [shorten(name) for _, name in ordered],
+        loc="outside right center",
+        fontsize=8.5,
+        labelspacing=0.3,
+        labelcolor="linecolor",
+    )
+
+
+def _end(line: Line2D) -> float:
+    return float(np.nan_to_num(np.asarray(line.get_ydata(), float)[-1]))
+
+
+def shorten(name: str, most: int = 30) -> str:
+    """Cut a long name in its middle, where names of layers differ least."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"
 
 
 def depth_colours(count: int) -> list[str]:

@@ -18,7 +18,6 @@ from experiments.logging.formatting import (
     percent,
 )
 from experiments.report.plots import drawing, scales
-from experiments.report.plots.labels import label_ends
 
 Record = Mapping[str, Any]
 
@@ -27,39 +26,26 @@ _MOST_LABELS = 40
 
 
 class Line(NamedTuple):
-    """One number of the records.
+    """One number of the records."""
 
-    Attributes:
-      key: Its name in the records.
-      colour: Of the line.
-      label: In the legend.
-      noisy: Whether it is drawn faintly, and its moving average clearly.
-      end: If given, a point at the last step, such as what was rounded to.
-      look: Further properties of the line, as matplotlib names them.
-    """
-
-    key: str
-    colour: str
-    label: str | None = None
-    noisy: bool = False
+    key: str  # Its name in the records
+    colour: str  # Of the line
+    label: str | None = None  # In the legend
+    noisy: bool = False  # Whether it is drawn faintly, and its moving average clearly
+    # If given, a point at the last step, such as what was rounded to.
     end: float | None = None
+    # Further properties of the line, as matplotlib names them.
     look: Mapping[str, Any] = {}
 
 
 class Panel(NamedTuple):
-    """Lines over one axis of steps.
+    """Lines over one axis of steps."""
 
-    Attributes:
-      name: Of the y axis.
-      lines: Those without a recorded number are left out.
-      scale: Sets up the y axis, given the steps and the values of all lines.
-      height: Relative to the other panels.
-    """
-
-    name: str
-    lines: Sequence[Line]
+    name: str  # Of the y axis
+    lines: Sequence[Line]  # Those without a recorded number are left out
+    # Sets up the y axis, given the steps and the values of all lines.
     scale: Callable[[Axes, np.ndarray, np.ndarray], Any]
-    height: float = 1.0
+    height: float = 1.0  # Relative to the other panels
 
 
 def over_time(
@@ -342,17 +328,14 @@ def _in_depth(keys: Sequence[str]) -> list[Line]:
 def _by_layer(
     title: str, records: Sequence[Record], panel: Panel, names: Sequence[str], unit: str
 ) -> Figure:
-    """Draw up to 40 lines with names beside their ends; more share a colour scale."""
+    """Draw up to 40 lines with names beside them; more share a colour scale."""
     count = len(names)
     labelled = count <= _MOST_LABELS
     height = max(3.9, 1.2 + 0.19 * count) if labelled else 4.6
     figure = over_time(title, records, [panel], height)
     (axes,) = figure.axes
     if labelled:
-        found = [series(records, line.key) for line in panel.lines]
-        last = [(steps[-1], values[-1]) for steps, values in found]
-        colours = [line.colour for line in panel.lines]
-        label_ends(axes, last, names, colours)
+        drawing.name_lines(figure, axes.get_lines()[:count], names)
     else:
         scale = ScalarMappable(Normalize(1, count), drawing.DEPTH)
         bar = figure.colorbar(scale, ax=axes, pad=0.02, aspect=30)

@@ -40,16 +40,9 @@ def inline_svg(figure: Figure, name: str, *, label: str | None = None) -> str:
     """Render a figure as an SVG element to put inside an HTML page.
 
     Text stays text, in the font `var(--sans)` of the page. Neutral colours are the
-    variables `--ink`, `--muted`, `--grid` and `--paper`.
-
-    Args:
-      figure: The figure.
-      name: Unique in the page; identifiers inside the picture start with it, so that
-        several pictures do not meet.
-      label: What the picture shows, for those who cannot see it.
-
-    Returns:
-      The `<svg>` element; equal figures give equal text.
+    variables `--ink`, `--muted`, `--grid` and `--paper`. Identifiers inside the picture
+    start with its name, so that several pictures do not meet; the label is for those
+    who cannot see it.
     """
     text = _saved(figure, transparent=True)
     text = text[text.index("<svg") :]

@@ -15,16 +15,7 @@ from experiments.report.plots.accuracy import accuracy_against_compression
 def figures(
     summary: Mapping[str, Any], records: Sequence[over_time.Record]
 ) -> dict[str, Figure]:
-    """Draw every figure that the data of a run allows.
-
-    Args:
-      summary: The content of `summary.json`.
-      records: The lines of `metrics.jsonl`.
-
-    Returns:
-      Figures by name, in the order to show them. One whose data is missing, such as
-      thresholds of a method that has none, is left out.
-    """
+    """Draw every figure that summary and metrics of a run allow, by name, in order."""
 
     def has(*keys, test=is_number):
         return any(test(record.get(key)) for record in records for key in keys)
