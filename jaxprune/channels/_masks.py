@@ -130,7 +130,8 @@ def _gone(call: str, graph, name, mask) -> list[np.ndarray]:
     if mask.dtype != np.bool_:
         raise TypeError(
             f"`{call}(masks)`: the mask of leaf {name!r} must be boolean, True for "
-            f"kept, got {mask.dtype}. Compare with zero, as in `mask != 0`."
+            f"kept, got {mask.dtype}. Pass masks first, parameters after them, or "
+            "compare with zero, as in `mask != 0`."
         )
     if mask.ndim not in (0, len(shape)) or any(
         m not in (1, n) for m, n in zip(mask.shape, shape, strict=False)

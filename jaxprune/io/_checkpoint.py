@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxprune import tree
+from jaxprune.base import PruningWarning
 from jaxprune.base._checks import is_whole
 from jaxprune.io import _leaves as leaves
 
@@ -153,7 +155,11 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
       directory: the directory of checkpoints.
 
     Returns:
-      Their entries; none if there is no such directory.
+      Their entries; none if there is no such directory. A checkpoint whose metadata
+      are not as they were written is left out.
+
+    Warns:
+      PruningWarning: such a checkpoint was left out.
 
     Examples:
       >>> import tempfile
@@ -162,8 +168,13 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
       ...     [entry.step for entry in entries(directory)]
       [3, 20]
     """
-    found = _folders(directory).items()
-    return tuple(_entry(f"entries({str(directory)!r})", *item) for item in found)
+    where, found = f"entries({str(directory)!r})", []
+    for step, path in _folders(directory).items():
+        try:
+            found.append(_entry(where, step, path))
+        except ValueError as error:  # one broken file must not hide the others
+            warnings.warn(str(error), PruningWarning, stacklevel=2)
+    return tuple(found)
 
 
 def _folders(directory: str | Path) -> dict[int, Path]:

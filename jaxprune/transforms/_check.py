@@ -225,7 +225,9 @@ def _report(states: list[Any], masks: dict[str, jax.Array]) -> FinalReport:
                 f"`finalize(params, opt_state)`: {kept} of {size} selected weights are"
                 f" left, where a sparsity of {1 - float(ratio):.6g} keeps {due}."
                 f" {int(states[0].count)} updates were counted: train for all of its"
-                " `steps` (under `optax.MultiSteps` several gradients are one update).",
+                " `steps` (under `optax.MultiSteps` several gradients are one update),"
+                " and pass the parameters that were trained: an average of them has"
+                " other zeros, and takes their masks with `jaxprune.apply_masks`.",
                 PruningWarning,
                 stacklevel=3,
             )

@@ -344,3 +344,16 @@ def test_devices_agree_with_one(x, way):
         got = jax.jit(mapped)(params, variables, x)
     for one, other in zip(*map(jax.tree.leaves, (want, got)), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_shares_move_by_adam_at_a_hundredth_by_default(x):
+    _, params, graph = _network(x)
+    pruner = _pruner(graph)
+    variables = pruner.init(params)
+    state = pruner.optimizer.init(variables)
+    moved, _ = pruner.optimizer.update(variables, state)  # of gradients 0
+    assert not any(jax.tree.leaves(moved))
+    ones = jax.tree.map(jnp.ones_like, variables)
+    moved, _ = pruner.optimizer.update(ones, state)
+    assert len(moved) == 3
+    np.testing.assert_allclose(jax.tree.leaves(moved), -0.01, rtol=1e-5)

@@ -210,6 +210,15 @@ def test_finalize_warns_where_training_ended_early(name, params):
         jaxprune.finalize(trained, state)
 
 
+def test_finalize_of_an_average_says_how_it_gets_its_zeros(params):
+    trained, state = _run(SIZED["lats"](), params, 5)
+    average = optax.incremental_update(trained, params, 0.5)
+    with pytest.warns(PruningWarning, match=r"an average of them.*`jaxprune.apply_ma"):
+        jaxprune.finalize(average, state)
+    masks = jaxprune.finalize(trained, state).masks
+    assert jaxprune.summarize(jaxprune.apply_masks(average, masks), masks).kept == 36
+
+
 @pytest.mark.parametrize(("lost", "warns"), [(1, False), (2, True)])
 def test_finalize_allows_a_size_one_weight_of_rounding(lost, warns, params, recwarn):
     trained, state = _run(SIZED["lats"](), params, 5)
