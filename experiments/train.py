@@ -10,7 +10,7 @@ and started again ends, on a CPU, with the same bits.
 """
 
 import argparse
-import json
+import shutil
 import sys
 import time
 import traceback
@@ -21,6 +21,7 @@ from typing import Any
 import jax
 
 from experiments import configs
+from experiments.logging.files import read_json
 from experiments.logging.metrics import MetricsWriter
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.plans.method import Config
@@ -31,7 +32,6 @@ from experiments.run import (
     config_help,
     hooks,
     interrupts,
-    latencies,
     phases,
     trail,
 )
@@ -44,6 +44,8 @@ from experiments.run.steps import TrainState
 from experiments.run.workdir import claim
 from jaxprune import io
 
+# Ctrl-C, a scheduler, a closed terminal.
+_SIGNALS = "SIGINT", "SIGTERM", "SIGHUP"
 # What a shell reports for a program that Ctrl-C stopped.
 _STOPPED = 130
 
@@ -69,24 +71,28 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     config_check.check(config)
-    setting = prepare(config, workdir)
-    parts = phases.make(setting)
-    claim(workdir, config)
-    latencies.save(setting.task.channels, workdir)
-    summary_path = workdir / SUMMARY_FILE
-    if summary_path.exists():
-        summary = json.loads(summary_path.read_text())
-        if summary["status"] == "finished":
+    with claim(workdir, config):
+        setting = prepare(config, workdir)
+        summary = _summary(workdir / SUMMARY_FILE)
+        if summary.get("status") == "finished":
             return summary
-    return _run(setting, parts, command)
+        return _run(setting, phases.make(setting), command)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What an earlier call wrote at its end; nothing if it is to be written again."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except ValueError as error:
+        print(f"{error} It is written again at the end.", file=sys.stderr)
+        return {}
 
 
 def _run(
     setting: Setting, parts: Sequence[Phase], command: Sequence[str]
 ) -> dict[str, Any]:
     """Goes through the phases, from the last checkpoint on."""
-    checkpoint, record = _recorded(setting)
-    first = checkpoint.step if checkpoint else 0
+    first, record, resumed = _recorded(setting, parts)
     writer = MetricsWriter(
         setting.workdir,
         parts[-1].end,
@@ -97,13 +103,12 @@ def _run(
     began = time.monotonic() - record.seconds
     run = Run(setting=setting, record=record, writer=writer, began=began)
     left, final = None, None
-    with writer, interrupts.counted("SIGINT", "SIGTERM", once=True) as interrupted:
+    with writer, interrupts.counted(*_SIGNALS, once=True) as interrupted:
         for phase in parts:
             if phase.end <= first:
                 continue
-            if checkpoint and phase.begin <= first:
-                network = phases.resumed(setting, phase, record)
-                state = io.load(checkpoint, phases.blank_state(phase, network))
+            if resumed and phase.begin <= first:
+                network, state = resumed
             else:
                 left = left or phases.initial(setting, record)
                 network, state = left.network, phase.start(left)
@@ -143,20 +148,45 @@ def _train(
     return state, stops
 
 
-def _recorded(setting: Setting) -> tuple[io.Entry | None, trail.Record]:
-    """The last checkpoint and its record; what came after it is removed."""
+def _recorded(
+    setting: Setting, parts: Sequence[Phase]
+) -> tuple[int, trail.Record, tuple[Network, TrainState] | None]:
+    """The last step that can be resumed from, its record, network and state.
+
+    What came after it is removed; a checkpoint that is broken is put aside.
+    """
     folder = setting.workdir / CHECKPOINTS
-    checkpoint = io.latest(folder)
-    record = trail.Record(**checkpoint.metadata) if checkpoint else trail.Record()
-    if checkpoint:
+    first, record, resumed, broken = 0, trail.Record(), None, None
+    while resumed is None:
+        try:
+            checkpoint = io.latest(folder)
+            if checkpoint is None:
+                break
+            first, record = checkpoint.step, trail.Record(**checkpoint.metadata)
+            phase = next(p for p in parts if p.begin <= first < p.end)
+            network = phases.resumed(setting, phase, record)
+            resumed = network, io.load(checkpoint, phases.blank_state(phase, network))
+        except io.BrokenCheckpointError as error:
+            broken = _put_aside(error)
+    if broken is not None and resumed is None:
+        raise broken
+    if resumed is not None:
         for name, stream in setting.streams.items():
             stream.set_state(record.data_state[name])
     if jax.process_index() == 0:
         # What a killed run did after its last checkpoint is done again.
         io.tidy(folder)
-        done = checkpoint.step if checkpoint else 0
-        io.tidy(setting.workdir / trail.FOLDER, up_to=done)
-    return checkpoint, record
+        io.tidy(setting.workdir / trail.FOLDER, up_to=first)
+    return first, record, resumed
+
+
+def _put_aside(error: io.BrokenCheckpointError) -> io.BrokenCheckpointError:
+    """Renames a broken checkpoint, and says so."""
+    aside = error.path.with_name(f"{error.path.name}.broken")
+    shutil.rmtree(aside, ignore_errors=True)
+    error.path.rename(aside)
+    print(f"{error} It is kept as {str(aside)!r}.", file=sys.stderr)
+    return error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

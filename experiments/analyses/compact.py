@@ -31,7 +31,7 @@ from flax import linen as nn
 
 from experiments import data, models
 from experiments.analyses.timing import compiled, in_turns
-from experiments.logging.files import write_atomically
+from experiments.logging.files import read_json, write_atomically
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.plans import channels
 from experiments.report import compact_report, report
@@ -76,7 +76,7 @@ def read_network(workdir: Path) -> Network:
             f"`{path.name}` and a checkpoint in `{trail.FOLDER}`. Run "
             "`python -m experiments train --config=... --workdir=...` first."
         )
-    summary = json.loads(path.read_text())
+    summary = read_json(path)
     model, like, images = read_model(summary)
 
     def apply_fn(variables, images):

@@ -30,7 +30,7 @@ from scipy import stats
 import jaxprune
 from experiments import data
 from experiments.analyses.compact import read_model
-from experiments.logging.files import write_atomically
+from experiments.logging.files import read_json, write_atomically
 from experiments.logging.formatting import group_names, percent, text_table
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.plans import channels
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read(workdir: Path) -> tuple[dict[str, Any], io.Entry]:
     """Read the summary of a run and find the network at the end of its dense phase."""
     path = workdir / SUMMARY_FILE
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = read_json(path) if path.exists() else {}
     if summary.get("status") != "finished":
         raise FileNotFoundError(
             f"`--workdir={workdir}` must be the folder of a finished run. Run "

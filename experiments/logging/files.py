@@ -1,9 +1,11 @@
-"""Writing files that readers see whole or not at all, with errors that name them."""
+"""Files that readers see whole or not at all, with errors that name them."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -26,6 +28,28 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+      FileNotFoundError: If there is none.
+      ValueError: Naming the file, if it holds something else.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} must hold JSON: {error}. It was cut off or changed. "
+            "Restore it, or remove it."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{str(path)!r} must hold a JSON object, got a {type(found).__name__}. "
+            "Restore it, or remove it."
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """What a run says of itself when it ends, in `summary.json`."""
 
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from experiments.logging.files import read_json
 
 SUMMARY_FILE = "summary.json"
 CELL_SUFFIX = ".cell.json"
@@ -36,7 +37,7 @@ def read_summaries(
     )
     for folder in sorted(file.parent for file in files):
         try:
-            summary = json.loads((folder / SUMMARY_FILE).read_bytes())
+            summary = read_json(folder / SUMMARY_FILE)
         except FileNotFoundError:
             summary = {"status": "killed"}
         if summary["status"] == "finished":

@@ -1,7 +1,6 @@
 """Numbers of channels that are given: those of another run, or equal widths."""
 
 import itertools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 import jaxprune
+from experiments.logging.files import read_json
 from experiments.plans.allocation import (
     IMPORTANCES,
     Counts,
@@ -98,11 +98,11 @@ def _given_counts(config: Config, task: Task) -> Counts:
 def _kept_channels(path: Path, seed: int) -> Counts | None:
     """The numbers of channels of a run or, of the file of a cell, of one seed."""
     if path.is_file():
-        rows = {row["seed"]: row for row in json.loads(path.read_text())["rows"]}
+        rows = {row["seed"]: row for row in read_json(path)["rows"]}
         layers = rows.get(seed, {}).get("layers", {})
         return {name: layer["kept"] for name, layer in layers.items()}
     path /= "summary.json"
-    kept = json.loads(path.read_text())["channels"] if path.exists() else None
+    kept = read_json(path)["channels"] if path.exists() else None
     return kept and {name: len(indices) for name, indices in kept.items()}
 
 

@@ -12,13 +12,11 @@ python -m experiments report --workdir=DIR
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from experiments.logging.files import write_atomically
+from experiments.logging.files import read_json, write_atomically
 from experiments.logging.metrics_file import METRICS_FILE, read_metrics
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.report import run_page, trail_table
@@ -38,12 +36,12 @@ def write_report(workdir: str | Path) -> Path:
       OSError: Naming the file, if one cannot be written.
     """
     workdir = Path(workdir)
-    summary = _read_summary(workdir / SUMMARY_FILE)
+    summary = read_json(workdir / SUMMARY_FILE)
     metrics = workdir / METRICS_FILE
     records = read_metrics(metrics) if metrics.exists() else []
     figures = run.figures(summary, records)
     sensitivity = workdir / SENSITIVITY_FILE
-    found = json.loads(sensitivity.read_text()) if sensitivity.exists() else None
+    found = read_json(sensitivity) if sensitivity.exists() else None
     if found:
         figures["sensitivity"] = bars.sensitivity(found["groups"])
     folder = workdir / PLOTS_FOLDER
@@ -68,21 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"No report of {workdir}: {error}", file=sys.stderr)
         return 1
-    print(trail_table.as_text(_read_summary(workdir / SUMMARY_FILE)))
+    print(trail_table.as_text(read_json(workdir / SUMMARY_FILE)))
     print(f"\n{path}")
     return 0
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"`write_report(...)` needs JSON in {path}; {error}."
-        ) from error
-    if not isinstance(summary, dict):
-        raise ValueError(
-            f"`write_report(...)` needs a JSON object in {path}; got a"
-            f" {type(summary).__name__}."
-        )
-    return summary

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.configs import leaves
+from experiments.logging.files import read_json
 from experiments.logging.formatting import (
     cost_name,
     count,
@@ -50,7 +51,7 @@ def render(
     accuracy = (summary.get("final") or {}).get("accuracy")
     dense = summary.get("dense_accuracy")
     compact = workdir / "compact" / SUMMARY_FILE
-    found = json.loads(compact.read_text()) if compact.exists() else None
+    found = read_json(compact) if compact.exists() else None
     report = ["python", "-m", "experiments", "report", f"--workdir={workdir}"]
     sections = pages.fill(
         "run.html",

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.logging.files import write_atomically
+from experiments.logging.files import read_json, write_atomically
 from experiments.plans.channels import Channels, trace_both
+from experiments.run.workdir import LATENCY_FILE
 from jaxprune import costs
-
-LATENCY_FILE = "latency.json"
 
 _SLOPES = ("constant", "per_mac", "per_byte")
 
@@ -34,11 +33,15 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
     if jax.process_index() == 0:
         path = workdir / LATENCY_FILE
         if path.exists():
-            slopes = json.loads(path.read_text())
-            found = np.array([slopes[name] for name in _SLOPES])
+            slopes = read_json(path)
         else:
             cost = _measure(traced, graph, images, config)
-            found = np.array([getattr(cost, name) for name in _SLOPES])
+            slopes = {name: getattr(cost, name) for name in _SLOPES}
+            kept = {**slopes, "dense": cost.dense, "unit": "seconds"}
+            # At once: measuring takes minutes, and the run may be killed before it
+            # begins.
+            write_atomically(path, json.dumps(kept, indent=2) + "\n")
+        found = np.array([slopes[name] for name in _SLOPES])
     if jax.process_count() > 1:
         # In nanoseconds: they travel in single precision.
         found = np.asarray(multihost_utils.broadcast_one_to_all(found * 1e9)) / 1e9
@@ -48,16 +51,6 @@ def with_latency(traced: Channels, config: Any, workdir: Path) -> Channels:
         bytes_moved=costs.bytes_moved(graph),
     )
     return dataclasses.replace(traced, costs={**traced.costs, "latency": cost})
-
-
-def save(traced: Channels | None, workdir: Path) -> None:
-    """Writes what was measured beside the run, if anything was."""
-    cost = None if traced is None else traced.costs.get("latency")
-    if jax.process_index() or not isinstance(cost, costs.LatencyCost):
-        return
-    slopes = {name: getattr(cost, name) for name in _SLOPES}
-    found = {**slopes, "dense": cost.dense, "unit": "seconds"}
-    write_atomically(workdir / LATENCY_FILE, json.dumps(found, indent=2) + "\n")
 
 
 def _measure(traced: Channels, graph, images, config: Any) -> costs.LatencyCost:

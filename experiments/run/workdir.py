@@ -1,12 +1,20 @@
-"""The folder of a run: which config it belongs to."""
+"""The folder of a run: which config it belongs to, and which process."""
 
+import contextlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.configs import leaves
-from experiments.logging.files import write_atomically
+import filelock
+import jax
+
+from experiments.configs import default, leaves
+from experiments.logging.files import read_json, write_atomically
 from experiments.plans.method import Config
+
+LATENCY_FILE = "latency.json"
 
 # Fields that change what is printed, not what is computed.
 _COSMETIC = frozenset({"run.progress", "title"})
@@ -17,37 +25,71 @@ def config_as_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict(), default=lambda plan: plan.name))
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Writes the config into a new workdir; refuses one that belongs to another.
+@contextlib.contextmanager
+def claim(workdir: Path, config: Config) -> Iterator[None]:
+    """Writes the config into a workdir, and keeps other processes out of it.
+
+    The system frees the lock when the process ends, however it ends.
 
     Raises:
-      ValueError: if `workdir` holds another config, whose first difference is named,
-        or checkpoints without a config.
+      ValueError: if another process is at work in `workdir`, or it holds another
+        config, whose first difference is named, or checkpoints without a config.
       OSError: if the folder cannot be written.
     """
-    path = workdir / "config.json"
-    ours = config_as_json(config)
-    if path.exists():
-        one = dict(leaves(ours))
-        other = dict(leaves(json.loads(path.read_text())))
-        for field in sorted((one.keys() | other.keys()) - _COSMETIC):
-            if one.get(field) != other.get(field):
+    new = not workdir.exists()
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(filelock.FileLock(workdir / ".lock", timeout=0))
+                _check_and_write(workdir, config)
+            except filelock.Timeout as error:
                 raise ValueError(
-                    f"`workdir={str(workdir)!r}` belongs to another config: {field!r} "
-                    f"is {other.get(field)!r} there and {one.get(field)!r} here. "
-                    "Choose another workdir, or the values in its `config.json`."
-                )
-        return
-    if any(workdir.glob("checkpoints/*")):
+                    f"`workdir={str(workdir)!r}` is in use: another run holds its "
+                    "lock. Wait for that run, stop it, or choose another workdir."
+                ) from error
+            except OSError as error:
+                raise OSError(
+                    f"`workdir={str(workdir)!r}` cannot be written: {error}. Choose a "
+                    "folder on a disk with room, in which you may write."
+                ) from error
+        try:
+            yield
+        except ValueError:
+            # A config that cannot be run leaves nothing behind.
+            if new and jax.process_index() == 0 and not _has_begun(workdir):
+                shutil.rmtree(workdir, ignore_errors=True)
+            raise
+
+
+def _has_begun(workdir: Path) -> bool:
+    return any(workdir.glob("checkpoints/*"))
+
+
+def _check_and_write(workdir: Path, config: Config) -> None:
+    """Writes the config, unless a run of it or of another one has begun."""
+    path, ours = workdir / "config.json", config_as_json(config)
+    begun = _has_begun(workdir)
+    if begun and not path.exists():
         raise ValueError(
             f"`workdir={str(workdir)!r}` holds checkpoints but no `config.json`. "
             "Choose another workdir."
         )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(ours, indent=2) + "\n")
-    except OSError as error:
-        raise OSError(
-            f"`workdir={str(workdir)!r}` cannot be written: {error}. Choose a folder "
-            "on a disk with room, in which you may write."
-        ) from error
+    if begun:
+        # What a newer version added was at its default when the run began.
+        defaults = dict(leaves(config_as_json(default.get_config(config.plan))))
+        one, other = dict(leaves(ours)), dict(leaves(read_json(path)))
+        for field in sorted((one.keys() | other.keys()) - _COSMETIC):
+            theirs = other.get(field, defaults.get(field))
+            if one.get(field) != theirs:
+                raise ValueError(
+                    f"`workdir={str(workdir)!r}` belongs to another config: {field!r} "
+                    f"is {theirs!r} there and {one.get(field)!r} here. Choose another "
+                    "workdir, or the values in its `config.json`."
+                )
+        return
+    text = json.dumps(ours, indent=2) + "\n"
+    if not path.exists() or path.read_text() != text:
+        # Nothing is lost: what was measured for another config would be wrong here.
+        (workdir / LATENCY_FILE).unlink(missing_ok=True)
+        write_atomically(path, text)

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import configs, data
-from experiments.logging.files import write_atomically
+from experiments.logging.files import read_json, write_atomically
 from experiments.logging.summary import CELL_SUFFIX
 from experiments.plans.given import CROSSED
 from experiments.run.workdir import config_as_json
@@ -194,7 +194,7 @@ _dataset = functools.cache(lambda name, data_dir: data.load(name, data_dir=data_
 def _finished(cell: Cell, seeds: Sequence[int], test: bool) -> bool:
     """Whether the file of a cell holds what would be computed."""
     try:
-        content = json.loads(cell.file.read_bytes())
+        content = read_json(cell.file)
     except (FileNotFoundError, ValueError):
         return False
     same = content["config"] == config_as_json(cell.fields())

@@ -2,13 +2,13 @@
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import configs
 from experiments.configs import OVERRIDE
+from experiments.logging.files import read_json
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.plans.method import LIMITS, prunes_channels
 from experiments.run import config_check
@@ -174,7 +174,7 @@ def summary_of(run: Run) -> dict[str, Any] | None:
     decides about the last: it goes on, or says which field differs.
     """
     try:
-        summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())
+        summary = read_json(run.workdir / SUMMARY_FILE)
     except (FileNotFoundError, ValueError):
         return None
     same = _computed(summary.get("command", ())) == _computed(run.arguments)

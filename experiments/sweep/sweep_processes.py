@@ -1,7 +1,6 @@
 """The runs of a sweep as processes, some at a time, each on its share of the cores."""
 
 import concurrent.futures
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from experiments.logging.files import read_json
 from experiments.logging.formatting import is_number
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.sweep.sweep_plan import DENSE, Run, summary_of
@@ -129,10 +129,11 @@ def _keep_to(cores: set[int] | None) -> None:
 def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
     """What to say of a run that ended, and whether it did as it should."""
     if code == 0:
-        summary = json.loads((run.workdir / SUMMARY_FILE).read_bytes())
+        summary = read_json(run.workdir / SUMMARY_FILE)
         accuracy, dense = summary["final"]["accuracy"], summary.get("dense_accuracy")
-        pruned = is_number(dense) and run.point != DENSE
-        before = f" (before pruning {100 * dense:.2f}%)" if pruned else ""
+        before = ""
+        if is_number(dense) and run.point != DENSE:
+            before = f" (before pruning {100 * dense:.2f}%)"
         return f"{100 * accuracy:.2f}%{before} in {summary['seconds']:.0f} s", True
     if stopped:
         return "stopped", True

@@ -1,10 +1,12 @@
 """Checkpoints, exported programs and weight files."""
 
+from jaxprune.io._checkpoint import BrokenCheckpointError as BrokenCheckpointError
 from jaxprune.io._checkpoint import Entry as Entry
 from jaxprune.io._checkpoint import discard as discard
 from jaxprune.io._checkpoint import entries as entries
 from jaxprune.io._checkpoint import latest as latest
 from jaxprune.io._checkpoint import load as load
+from jaxprune.io._checkpoint import load_latest as load_latest
 from jaxprune.io._checkpoint import save as save
 from jaxprune.io._checkpoint import tidy as tidy
 from jaxprune.io._compact import load_compact as load_compact
@@ -16,6 +18,7 @@ from jaxprune.io._export import save_sparse as save_sparse
 from jaxprune.io._export import save_weights as save_weights
 
 __all__ = [
+    "BrokenCheckpointError",
     "Entry",
     "discard",
     "entries",
@@ -23,6 +26,7 @@ __all__ = [
     "latest",
     "load",
     "load_compact",
+    "load_latest",
     "load_sparse",
     "load_weights",
     "save",

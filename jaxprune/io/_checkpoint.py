@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxprune import tree
 from jaxprune.base import PruningWarning
@@ -33,13 +34,28 @@ _REPLACING = ".replacing"
 # What a checkpoint holds: arrays by name; and, as metadata, a record of every leaf.
 _ARRAYS, _LEAVES, _METADATA = "arrays", "leaves", "metadata"
 _MARK = "_CHECKPOINT_METADATA"  # Orbax's file of what it knows of a checkpoint
-_CHECKSUM = "crc32"  # of the two that are metadata; Orbax has others of the arrays
+_SUMS = "sums"  # checksums of the arrays, which Orbax does not check
+_CHECKSUM = "crc32"  # of all that is metadata
 
 
 def _orbax() -> Any:
     from orbax.checkpoint import v1
 
     return v1
+
+
+class BrokenCheckpointError(ValueError):
+    """A file of a checkpoint is not as it was written.
+
+    Attributes:
+      path: the folder of the checkpoint.
+
+    Examples:
+      >>> issubclass(BrokenCheckpointError, ValueError)
+      True
+    """
+
+    path: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +125,7 @@ def save(
     # Orbax refuses an empty tree.
     held: Any = {_ARRAYS: arrays} if arrays else {"empty": np.zeros(1, np.int8)}
     custom: dict[str, Any] = {_LEAVES: kept, _METADATA: metadata or {}}
+    custom[_SUMS] = _sums(arrays)
     try:
         custom[_CHECKSUM] = _checksum(custom)
     except TypeError as error:
@@ -129,6 +146,15 @@ def save(
             f"{error}"
         ) from error
     return path
+
+
+def _sums(arrays: dict[str, Any]) -> dict[str, int]:
+    """Return the checksum of every array, the same in all processes."""
+    sums = np.array([leaves.checksum(x) for x in arrays.values()], np.uint32)
+    if jax.process_count() > 1 and arrays:
+        every = multihost_utils.process_allgather(sums)
+        sums = np.asarray(np.sum(every, axis=0, dtype=np.uint32))
+    return dict(zip(arrays, sums.tolist(), strict=True))
 
 
 def _write(path: Path, held: Any, custom: dict[str, Any]) -> None:
@@ -172,7 +198,7 @@ def entries(directory: str | Path) -> tuple[Entry, ...]:
     for step, path in _folders(directory).items():
         try:
             found.append(_entry(where, step, path))
-        except ValueError as error:  # one broken file must not hide the others
+        except BrokenCheckpointError as error:  # it must not hide the others
             warnings.warn(str(error), PruningWarning, stacklevel=2)
     return tuple(found)
 
@@ -223,11 +249,13 @@ def _custom(where: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _broken(where: str, folder: Path, why: str) -> ValueError:
-    return ValueError(
+def _broken(where: str, folder: Path, why: str) -> BrokenCheckpointError:
+    error = BrokenCheckpointError(
         f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be read: "
-        f"{why}. Take an earlier one."
+        f"{why}. Take an earlier one, as `load_latest` does."
     )
+    error.path = folder
+    return error
 
 
 def _checksum(custom: dict[str, Any]) -> str:
@@ -282,8 +310,10 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
 
     Raises:
       FileNotFoundError: if there is no finished checkpoint.
-      ValueError: if leaves, shapes or dtypes differ, the first of which is named; if a
-        sharding does not divide its leaf; or if a file is not as it was written.
+      ValueError: if leaves, shapes or dtypes differ, the first of which is named, or if
+        a sharding does not divide its leaf.
+      BrokenCheckpointError: a file is not as it was written, as checksums of the
+        metadata and of every array say.
       TypeError: if `like` holds something else.
 
     Examples:
@@ -291,14 +321,15 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
       >>> import jax, jax.numpy as jnp
       >>> state = {"w": jnp.ones(3), "key": jax.random.key(0), "step": 7}
       >>> with tempfile.TemporaryDirectory() as directory:
-      ...     entry = save(directory, 7, state)
+      ...     folder = save(directory, 7, state)
       ...     again = load(latest(directory), state)
       >>> again["w"].tolist(), again["step"]
       ([1.0, 1.0, 1.0], 7)
     """
     path, found = _finished("load", checkpoint)
     where = f"load({str(path)!r})"
-    wanted, kept = leaves.records(where, like), _records(where, found)
+    wanted, saved = leaves.records(where, like), _saved(where, found)
+    kept: dict[str, leaves.Record] = saved[_LEAVES]
     _check_fits(where, kept, wanted)
     named = tree.named_leaves(like)
     templates = {
@@ -311,6 +342,10 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
     if templates:
         with _reading(where, found):
             arrays = _orbax().load(found, {_ARRAYS: templates})[_ARRAYS]
+        for name, total in _sums(arrays).items():
+            if saved[_SUMS][name] != total:
+                why = f"leaf {name!r} has another checksum than it was saved with"
+                raise _broken(where, found, why)
     # Names in a tree are unique, so they say where every leaf belongs.
     return tree.replace(
         like,
@@ -319,6 +354,45 @@ def load(checkpoint: Entry | str | Path | None, like: Any) -> Any:
             for name, record in kept.items()
         },
     )
+
+
+def load_latest(directory: str | Path, like: Any) -> tuple[Entry, Any] | None:
+    """Load the newest checkpoint whose files are all as they were written.
+
+    Args:
+      directory: the directory of checkpoints.
+      like: see `load`.
+
+    Returns:
+      Its entry and what it holds; None if there is no finished checkpoint.
+
+    Raises:
+      BrokenCheckpointError: if there are checkpoints, and none is whole.
+      ValueError, TypeError: see `load`.
+
+    Warns:
+      PruningWarning: for each newer checkpoint that is broken.
+
+    Examples:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> state = {"w": jnp.ones(3)}
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     _ = save(directory, 7, state), save(directory, 8, state)
+      ...     entry, again = load_latest(directory, state)
+      >>> entry.step, again["w"].tolist()
+      (8, [1.0, 1.0, 1.0])
+    """
+    broken = None
+    for path in reversed(_folders(directory).values()):
+        try:
+            return read_entry("load_latest", path), load(path, like)
+        except BrokenCheckpointError as error:
+            warnings.warn(str(error), PruningWarning, stacklevel=2)
+            broken = error
+    if broken is not None:
+        raise broken
+    return None
 
 
 def read_entry(call: str, checkpoint: Entry | str | Path | None) -> Entry:
@@ -347,15 +421,15 @@ def _finished(call: str, checkpoint: Entry | str | Path | None) -> tuple[Path, P
     return path, found
 
 
-def _records(where: str, folder: Path) -> dict[str, leaves.Record]:
-    """Return what a checkpoint says of its leaves."""
+def _saved(where: str, folder: Path) -> dict[str, Any]:
+    """Return what `save` wrote beside the arrays."""
     found = _custom(where, folder)
     if _LEAVES not in found:
         raise ValueError(
             f"`{where}`: the checkpoint must be one of `save`, which lists its leaves. "
             "Load it with Orbax."
         )
-    return found[_LEAVES]
+    return found
 
 
 def _check_fits(where: str, stored, wanted) -> None:

@@ -26,6 +26,8 @@ _AS_BYTES = frozenset(
 _PYTHON = {"bool": bool, "int": int, "float": float, "complex": complex}
 _KINDS = {"bool": "b", "int": "i", "float": "f", "complex": "c"}
 
+_AT_ONCE = 2**20  # words of a checksum, so that its factors stay in a processor's cache
+
 Record = dict[str, Any]
 
 
@@ -145,6 +147,61 @@ def stored(leaf: Any, record: Record) -> Any:
     if record["dtype"] in _AS_BYTES:
         return np.asarray(leaf).view(np.uint8)
     return leaf
+
+
+def checksum(leaf: Any) -> int:
+    """Return the part of a checksum of an array that this process has, in [0, 2^32).
+
+        sum_i bits_i (2 i + 1) mod 2^32,   i = position of the entry in the whole array
+
+    The sum over all processes does not depend on how the array is sharded. Factors are
+    odd, so that one flipped bit always changes it. Entries of eight bytes and more are
+    several words, each with a factor of its own.
+    """
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array):
+        # Of the copies of a block, over all processes, one has the number 0.
+        blocks = [
+            (np.asarray(shard.data), shard.index)
+            for shard in leaf.addressable_shards
+            if shard.replica_id == 0
+        ]
+    else:
+        leaf = np.asarray(leaf)
+        whole = (slice(None),) * leaf.ndim
+        # An array on the host is whole in every process.
+        blocks = [] if jax.process_index() else [(leaf, whole)]
+    return sum(_block_checksum(*block, leaf.shape) for block in blocks) % 2**32
+
+
+def _block_checksum(block: np.ndarray, index: Any, shape: tuple[int, ...]) -> int:
+    if not block.ndim:
+        block, index, shape = block[np.newaxis], (slice(None),), (1,)
+    unsigned = np.dtype(f"u{min(block.dtype.itemsize, 4)}")
+    words = np.ascontiguousarray(block)[..., np.newaxis].view(unsigned)
+    shape = (*shape, words.shape[-1])
+    index = (*index, slice(None))
+    rows = max(1, _AT_ONCE // max(1, words[0].size))
+    total = 0
+    for first in range(0, len(words), rows):
+        some = words[first : first + rows]
+        start = (index[0].start or 0) + first
+        parts = (slice(start, start + len(some)), *index[1:])
+        factors = _positions(parts, shape) * np.uint32(2) + np.uint32(1)
+        total += int(np.sum(some * factors, dtype=np.uint32))
+    return total
+
+
+def _positions(index: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the positions of a block's entries in the flat array, modulo 2^32."""
+    found, stride = np.zeros((1,) * len(shape), np.uint32), 1
+    for axis in reversed(range(len(shape))):
+        along = np.arange(*index[axis].indices(shape[axis]), dtype=np.uint32)
+        along = along * np.uint32(stride % 2**32)
+        found = found + along.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+        stride *= shape[axis]
+    return found
 
 
 def template(leaf: Any, record: Record) -> Any:

@@ -5,12 +5,14 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from itertools import pairwise
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +132,85 @@ def test_a_workdir_of_another_config_is_refused_by_the_first_difference(
         train.train_and_evaluate(
             _config(data_dir, threshold_learning_rate=0.5, sparsity=0.9), workdir
         )
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished run that the test may change."""
+    config, workdir, summary = finished
+    shutil.copytree(workdir, tmp_path / "copy")
+    return config, tmp_path / "copy", summary
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def _largest_file(folder):
+    return max(
+        (f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+
+
+def test_a_run_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
+    copy, capsys
+):
+    config, workdir, summary = copy
+    (workdir / "summary.json").write_text('{"status": "finis')
+    before, newest = io.entries(workdir / "checkpoints")
+    _flip(_largest_file(newest.path))
+    again = train.train_and_evaluate(config, workdir)
+    assert {**again, "seconds": 0, "phase_seconds": 0} == {
+        **summary,
+        "seconds": 0,
+        "phase_seconds": 0,
+    }
+    said = capsys.readouterr().err
+    assert "summary.json' must hold JSON" in said
+    assert f"{newest.path}' must be whole" in said
+    assert (workdir / f"checkpoints/{newest.step}.broken").is_dir()
+    assert before.step in {e.step for e in io.entries(workdir / "checkpoints")}
+
+
+def test_a_run_without_a_whole_checkpoint_says_so_and_keeps_them(copy):
+    config, workdir, _ = copy
+    (workdir / "summary.json").unlink()
+    found = io.entries(workdir / "checkpoints")
+    for entry in found:
+        _flip(entry.path / "_CHECKPOINT_METADATA")
+    with pytest.raises(io.BrokenCheckpointError, match=r"/\d+' must be whole"):
+        train.train_and_evaluate(config, workdir)
+    assert len([*workdir.glob("checkpoints/*.broken")]) == len(found)
+
+
+def test_a_workdir_in_use_is_refused(copy):
+    config, workdir, _ = copy
+    with (
+        filelock.FileLock(workdir / ".lock"),
+        pytest.raises(ValueError, match=r"workdir=.* is in use: another run"),
+    ):
+        train.train_and_evaluate(config, workdir)
+
+
+def test_a_field_that_a_workdir_lacks_had_its_default(copy, data_dir):
+    config, workdir, summary = copy
+    content = json.loads((workdir / "config.json").read_text())
+    del content["optimizer"]["decay_everything"]
+    (workdir / "config.json").write_text(json.dumps(content))
+    assert train.train_and_evaluate(config, workdir) == summary
+    other = _config(data_dir, threshold_learning_rate=0.5, decay_everything=True)
+    with pytest.raises(ValueError, match=r"decay_everything' is False there and True"):
+        train.train_and_evaluate(other, workdir)
+
+
+def test_a_config_that_was_cut_off_is_named(copy):
+    config, workdir, _ = copy
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text[:100])
+    with pytest.raises(ValueError, match=r"config.json' must hold JSON: .*Restore it"):
+        train.train_and_evaluate(config, workdir)
 
 
 @pytest.mark.slow
@@ -691,13 +772,13 @@ def _stop(process, number, workdir):
     assert json.loads((workdir / "summary.json").read_text())["status"] == "stopped"
 
 
-# While pruning, by Ctrl-C or killed, and again while fine-tuning.
+# While pruning, by a closed terminal or killed, and again while fine-tuning.
 @pytest.mark.parametrize(
     ("name", "signals"),
     [
-        ("digits/ltp", {4: signal.SIGINT}),
+        ("digits/ltp", {4: signal.SIGHUP}),
         pytest.param(
-            *("digits/dsa", {4: signal.SIGKILL, 11: signal.SIGKILL}),
+            *("digits/dsa", {4: signal.SIGKILL, 8: signal.SIGINT, 11: signal.SIGKILL}),
             marks=pytest.mark.slow,
         ),
     ],

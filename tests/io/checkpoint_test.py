@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxprune
 from jaxprune.io import _checkpoint as checkpoint
+from jaxprune.io import _leaves as leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -194,9 +195,7 @@ def test_a_file_that_was_changed_is_refused_by_the_name_of_its_folder(
         with pytest.raises(ValueError, match=r"`latest\(.*/3' must be"):
             checkpoint.latest(tmp_path)
         checkpoint.save(tmp_path, 1, state)
-        with pytest.warns(
-            jaxprune.base.PruningWarning, match=r"entries\(.*/3' mu"
-        ):
+        with pytest.warns(jaxprune.base.PruningWarning, match=r"entries\(.*/3' mu"):
             assert [entry.step for entry in checkpoint.entries(tmp_path)] == [1]
 
 
@@ -694,3 +693,74 @@ def test_another_sort_of_key_is_refused(tmp_path):
 def test_the_latest_of_an_empty_directory_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"load\(None\).*`latest` found no"):
         checkpoint.load(checkpoint.latest(tmp_path), {})
+
+
+def _flip(path):
+    """Flips a bit in the middle of the largest file of a checkpoint, its arrays."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    largest = max(files, key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+
+
+def _noise(seed):
+    rng = np.random.default_rng(seed)
+    return {"a": jnp.asarray(rng.normal(size=(64, 65)), jnp.float32), "b": jnp.ones(3)}
+
+
+def test_one_flipped_bit_of_an_array_is_named(tmp_path):
+    path = checkpoint.save(tmp_path, 3, _noise(0))
+    _flip(path)
+    message = r"load\('.*/3'\)`: .* must be whole.*leaf 'a' has another checksum"
+    with pytest.raises(checkpoint.BrokenCheckpointError, match=message) as error:
+        checkpoint.load(path, _noise(1))
+    assert error.value.path == path.resolve()
+
+
+def test_load_latest_takes_the_newest_that_is_whole(tmp_path):
+    assert checkpoint.load_latest(tmp_path, _noise(0)) is None
+    for step in (1, 2, 3, 4):
+        path = checkpoint.save(tmp_path, step, _noise(step), metadata={"at": step})
+        if step == 3:
+            _flip(path)
+        if step == 4:
+            (path / "_CHECKPOINT_METADATA").write_text("{")
+    with pytest.warns(jaxprune.base.PruningWarning) as warned:
+        entry, found = checkpoint.load_latest(tmp_path, _noise(0))
+    assert entry.metadata == {"at": 2}
+    chex.assert_trees_all_equal(found, _noise(2))
+    assert [str(w.message).split("'")[3][-2:] for w in warned] == ["/4", "/3"]
+    for step in (1, 2):
+        _flip(tmp_path / str(step))
+    with (
+        pytest.warns(jaxprune.base.PruningWarning),
+        pytest.raises(checkpoint.BrokenCheckpointError, match="/1' must be whole"),
+    ):
+        checkpoint.load_latest(tmp_path, _noise(0))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float32, np.float64, np.int8, np.bool_, np.complex64, jnp.bfloat16, jnp.int4],
+)
+def test_the_checksum_is_that_of_the_formula_however_an_array_is_sharded(dtype):
+    x = (5 * np.random.default_rng(0).normal(size=(8, 16, 3))).astype(dtype)
+    unsigned = f"u{min(x.dtype.itemsize, 4)}"
+    words = x.reshape(-1).view(unsigned).tolist()
+    expected = sum(word * (2 * i + 1) for i, word in enumerate(words)) % 2**32
+    assert leaves.checksum(x) == expected
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    for spec in (P(), P("a"), P(None, "b"), P("b", "a"), P(("a", "b"))):
+        with jax.enable_x64(True):
+            y = jax.device_put(x, NamedSharding(mesh, spec))
+        assert leaves.checksum(y) == expected
+
+
+def test_the_checksum_of_many_entries_and_of_none():
+    x = np.arange(3 * 2**20, dtype=np.float32)
+    words = x.view(np.uint32).astype(np.uint64)
+    factors = 2 * np.arange(len(words), dtype=np.uint64) + 1
+    expected = int(np.sum(words * factors % 2**32)) % 2**32
+    assert leaves.checksum(x) == leaves.checksum(x.reshape(3, -1)) == expected
+    assert leaves.checksum(np.float32(2)) == int(np.float32(2).view(np.uint32))
