@@ -10,7 +10,6 @@ and started again ends, on a CPU, with the same bits.
 """
 
 import argparse
-import shutil
 import sys
 import time
 import traceback
@@ -31,18 +30,18 @@ from experiments.run import (
     config_check,
     config_help,
     hooks,
+    hosts,
     interrupts,
     phases,
-    trail,
+    resumption,
 )
 from experiments.run.closing import summarize
-from experiments.run.hooks import CHECKPOINTS, NonFiniteLossError, Run
+from experiments.run.hooks import NonFiniteLossError, Run
 from experiments.run.network import Network
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting, prepare
 from experiments.run.steps import TrainState
 from experiments.run.workdir import claim
-from jaxprune import io
 
 # Ctrl-C, a scheduler, a closed terminal.
 _SIGNALS = "SIGINT", "SIGTERM", "SIGHUP"
@@ -74,7 +73,7 @@ def train_and_evaluate(
     with claim(workdir, config):
         setting = prepare(config, workdir)
         summary = _summary(workdir / SUMMARY_FILE)
-        if summary.get("status") == "finished":
+        if hosts.from_first(lambda: summary.get("status") == "finished"):
             return summary
         return _run(setting, phases.make(setting), command)
 
@@ -92,7 +91,7 @@ def _run(
     setting: Setting, parts: Sequence[Phase], command: Sequence[str]
 ) -> dict[str, Any]:
     """Goes through the phases, from the last checkpoint on."""
-    first, record, resumed = _recorded(setting, parts)
+    first, record, resumed = resumption.find(setting, parts)
     writer = MetricsWriter(
         setting.workdir,
         parts[-1].end,
@@ -112,7 +111,7 @@ def _run(
             else:
                 left = left or phases.initial(setting, record)
                 network, state = left.network, phase.start(left)
-                run.save(state)
+                run.save(setting.parallel.collect(setting.parallel.replicate(state)))
             state, stopped = _train(run, phase, network, state, interrupted)
             if stopped:
                 final = None
@@ -136,57 +135,19 @@ def _train(
     step_on = advance.make(run.setting, phase, network, plan)
     after_step = hooks.make(run, phase, network, plan)
     first, stops = int(state.step) + 1, False
+    every = run.setting.config.run.log_every
     state = ways.replicate(state)
     for step in range(first, phase.end + 1):
         state, metrics = step_on(state, step)
-        stops = step < phase.end and interrupted() > 0
+        # Several processes must stop at the same step; asking them takes time.
+        asks = jax.process_count() == 1 or step % every == 0
+        stops = step < phase.end and asks and hosts.any_of(interrupted() > 0)
         after_step(step, state, metrics, stops)
         if stops:
             break
     state = ways.collect(state)
     hooks.check_finite(run.setting, state)
     return state, stops
-
-
-def _recorded(
-    setting: Setting, parts: Sequence[Phase]
-) -> tuple[int, trail.Record, tuple[Network, TrainState] | None]:
-    """The last step that can be resumed from, its record, network and state.
-
-    What came after it is removed; a checkpoint that is broken is put aside.
-    """
-    folder = setting.workdir / CHECKPOINTS
-    first, record, resumed, broken = 0, trail.Record(), None, None
-    while resumed is None:
-        try:
-            checkpoint = io.latest(folder)
-            if checkpoint is None:
-                break
-            first, record = checkpoint.step, trail.Record(**checkpoint.metadata)
-            phase = next(p for p in parts if p.begin <= first < p.end)
-            network = phases.resumed(setting, phase, record)
-            resumed = network, io.load(checkpoint, phases.blank_state(phase, network))
-        except io.BrokenCheckpointError as error:
-            broken = _put_aside(error)
-    if broken is not None and resumed is None:
-        raise broken
-    if resumed is not None:
-        for name, stream in setting.streams.items():
-            stream.set_state(record.data_state[name])
-    if jax.process_index() == 0:
-        # What a killed run did after its last checkpoint is done again.
-        io.tidy(folder)
-        io.tidy(setting.workdir / trail.FOLDER, up_to=first)
-    return first, record, resumed
-
-
-def _put_aside(error: io.BrokenCheckpointError) -> io.BrokenCheckpointError:
-    """Renames a broken checkpoint, and says so."""
-    aside = error.path.with_name(f"{error.path.name}.broken")
-    shutil.rmtree(aside, ignore_errors=True)
-    error.path.rename(aside)
-    print(f"{error} It is kept as {str(aside)!r}.", file=sys.stderr)
-    return error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,8 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="print where an error comes from"
     )
+    hosts.add_arguments(parser)
     parsed, others = parser.parse_known_args(given)
     try:
+        hosts.start(parsed)
         config = configs.load(parsed.config)
         for argument in configs.split_overrides(others):
             configs.override(config, argument)
@@ -220,6 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except (hosts.LostProcessError, jax.errors.JaxRuntimeError) as error:
+        if jax.process_count() == 1:
+            raise
+        hosts.give_up(error)
+    if jax.process_index():
+        return _STOPPED if summary["status"] == "stopped" else 0
     print(trail_table.as_text(summary))
     if summary["status"] == "stopped":
         print(f"Stopped; the same command goes on. Workdir: {parsed.workdir}")

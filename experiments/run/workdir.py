@@ -13,6 +13,7 @@ import jax
 from experiments.configs import default, leaves
 from experiments.logging.files import read_json, write_atomically
 from experiments.plans.method import Config
+from experiments.run import hosts
 
 LATENCY_FILE = "latency.json"
 
@@ -38,7 +39,8 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
     """
     new = not workdir.exists()
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
+
+        def enter() -> int:
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(workdir / ".lock", timeout=0))
@@ -53,6 +55,9 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
                     f"`workdir={str(workdir)!r}` cannot be written: {error}. Choose a "
                     "folder on a disk with room, in which you may write."
                 ) from error
+            return 0
+
+        hosts.from_first(enter)
         try:
             yield
         except ValueError:
