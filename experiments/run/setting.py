@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 import jaxprune
 from experiments import data, models
@@ -165,6 +166,9 @@ def _sample(config: Config, dataset: data.Dataset) -> Callable[[], Any]:
         batches = _batches(config, dataset)
         several = [next(batches) for _ in range(config.method.score_batches)]
         joined = jax.tree.map(lambda *x: np.concatenate(x), *several)
+        if jax.process_count() > 1:
+            # A loss may close over no array that spans processes; each holds it whole.
+            return multihost_utils.process_allgather(joined, tiled=True)
         return parallel.create("jit").shard(joined)
 
     return sample
