@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.traceback:
             traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return hosts.leave(1)
     except (hosts.LostProcessError, jax.errors.JaxRuntimeError) as error:
         if jax.process_count() == 1:
             raise

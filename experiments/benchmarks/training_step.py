@@ -26,6 +26,7 @@ from experiments import models
 from experiments.benchmarks.common import make_parser, print_row, write_json
 from experiments.configs import default
 from experiments.plans import (
+    channel_garrote,
     channels,
     dsa,
     garrote,
@@ -65,6 +66,7 @@ _METHODS = {
         ltp.LTP,
         magnitude.MAGNITUDE,
         magnitude.GLOBAL_MAGNITUDE,
+        channel_garrote.CHANNEL_GARROTE,
         dsa.DSA,
     )
 }
@@ -121,7 +123,7 @@ def measure(
     for name in names:
         method = _METHODS[name]
         config = default.get_config(method)
-        if method is dsa.DSA:
+        if "macs" in config.budget:
             config.budget.macs = 0.5
         assert method.plan is not None
         plan = method.plan(config, task)

@@ -7,6 +7,7 @@ the logs; checkpoints are written by all.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -102,5 +103,19 @@ def give_up(error: Exception) -> NoReturn:
         file=sys.stderr,
         flush=True,
     )
+    _leave(_LOST)
+
+
+def leave(code: int) -> int:
+    """Return the exit status of a run that failed; end at once among others."""
+    if jax.process_count() > 1:
+        time.sleep(1)  # the others hear why before the connections close
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
     # An exit in order would wait for the process that is gone.
-    os._exit(_LOST)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

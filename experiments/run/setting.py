@@ -171,6 +171,8 @@ def _sample(config: Config, dataset: data.Dataset) -> Callable[[], Any]:
             return multihost_utils.process_allgather(joined, tiled=True)
         return parallel.create("jit").shard(joined)
 
+    if jax.process_count() > 1 and "score_batches" in config.method:
+        sample()  # processes meet outside of what is compiled
     return sample
 
 

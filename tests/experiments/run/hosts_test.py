@@ -114,8 +114,13 @@ def prepared(tmp_path_factory):
         ("digits/garrote", 2, {}),
         ("digits/s_lats", 2, {}),
         ("digits/snip", 2, {}),
-        ("digits/dsa", 2, {"model": "cnn"}),
-        ("digits/channel_garrote_resnet20", 2, {"model": "cnn"}),
+        # In more steps roundings grow until another channel is the least important.
+        ("digits/dsa", 2, {"model": "cnn", "phases.prune": 0.7}),
+        (
+            "digits/channel_garrote_resnet20",
+            2,
+            {"model": "cnn", "phases.dense": 0.0, "phases.prune": 0.5},
+        ),
     ],
 )
 def test_several_processes_train_as_one_does(
@@ -149,14 +154,16 @@ def test_killed_and_stopped_processes_go_on_and_end_with_the_same_bits(
         began = time.monotonic()
         processes[victim].send_signal(number)
         codes, said = _finish(processes)
-        assert time.monotonic() - began < 60
         if number == signal.SIGTERM:
             assert codes == [130, 130], said
             assert _summary(workdir)["status"] == "stopped"
         else:
+            assert time.monotonic() - began < 60
             assert codes[victim] == -signal.SIGKILL
-            assert codes[1 - victim] == 75, said
-            assert "Start all again by the same commands" in said[1 - victim]
+            # JAX may notice before the run does, and abort.
+            ours = "Start all again by the same commands"
+            messages = {75: ours, -signal.SIGABRT: "another task died"}
+            assert messages[codes[1 - victim]] in said[1 - victim]
     _run(workdir, prepared, 2)
     for key in ("points", "final", "result"):
         assert _summary(workdir)[key] == _summary(tmp_path / "undisturbed")[key]
