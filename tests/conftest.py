@@ -101,3 +101,16 @@ def compiles_as_users_do():
 @pytest.fixture(autouse=True)
 def _no_trace_counted():
     chex.clear_trace_counter()
+
+
+@pytest.fixture
+def broken_reads(request):
+    """For tests in which Orbax reads a broken array.
+
+    What else it was reading it leaves open, and that raises once it is collected, which
+    pytest would report in whatever test runs by then.
+    """
+    ignored = "ignore::pytest.PytestUnraisableExceptionWarning"
+    request.node.add_marker(pytest.mark.filterwarnings(ignored))
+    yield
+    gc.collect()

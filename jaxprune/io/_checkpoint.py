@@ -55,7 +55,12 @@ class BrokenCheckpointError(ValueError):
       True
     """
 
-    path: Path
+    def __init__(self, message: str, path: Path):
+        super().__init__(message, path)  # both, so that `pickle` can copy it
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -250,12 +255,11 @@ def _custom(where: str, folder: Path) -> dict[str, Any]:
 
 
 def _broken(where: str, folder: Path, why: str) -> BrokenCheckpointError:
-    error = BrokenCheckpointError(
+    return BrokenCheckpointError(
         f"`{where}`: the checkpoint {str(folder)!r} must be whole, and cannot be read: "
-        f"{why}. Take an earlier one, as `load_latest` does."
+        f"{why}. Take an earlier one, as `load_latest` does.",
+        folder,
     )
-    error.path = folder
-    return error
 
 
 def _checksum(custom: dict[str, Any]) -> str:

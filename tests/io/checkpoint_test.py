@@ -2,7 +2,9 @@
 
 import json
 import os
+import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -709,15 +711,20 @@ def _noise(seed):
     return {"a": jnp.asarray(rng.normal(size=(64, 65)), jnp.float32), "b": jnp.ones(3)}
 
 
+@pytest.mark.usefixtures("broken_reads")
 def test_one_flipped_bit_of_an_array_is_named(tmp_path):
     path = checkpoint.save(tmp_path, 3, _noise(0))
     _flip(path)
     message = r"load\('.*/3'\)`: .* must be whole.*leaf 'a' has another checksum"
     with pytest.raises(checkpoint.BrokenCheckpointError, match=message) as error:
         checkpoint.load(path, _noise(1))
-    assert error.value.path == path.resolve()
+    copied = pickle.loads(pickle.dumps(error.value))
+    for one in (error.value, copied):
+        assert one.path == path.resolve()
+        assert re.search(message, str(one))
 
 
+@pytest.mark.usefixtures("broken_reads")
 def test_load_latest_takes_the_newest_that_is_whole(tmp_path):
     assert checkpoint.load_latest(tmp_path, _noise(0)) is None
     for step in (1, 2, 3, 4):
