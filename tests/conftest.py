@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+import warnings
 
 import chex
 import jax
@@ -104,13 +105,13 @@ def _no_trace_counted():
 
 
 @pytest.fixture
-def broken_reads(request):
+def broken_reads():
     """For tests in which Orbax reads a broken array.
 
     What else it was reading it leaves open, and that raises once it is collected, which
     pytest would report in whatever test runs by then.
     """
-    ignored = "ignore::pytest.PytestUnraisableExceptionWarning"
-    request.node.add_marker(pytest.mark.filterwarnings(ignored))
+    # pytest takes this filter back when the test has ended.
+    warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
     yield
     gc.collect()
