@@ -52,6 +52,42 @@ def check_concrete(call: str, *values: Any) -> None:
         )
 
 
+def varying_axes(x: Any) -> frozenset[Any]:
+    """Return the mapped axes over which `jax.shard_map` knows an array to vary."""
+    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) else None
+    if not isinstance(kind, jax.core.ShapedArray):
+        return frozenset()
+    return frozenset(kind.manual_axis_type.varying)
+
+
+def check_whole(call: str, params: Any, *state: Any) -> None:
+    """Refuse shards of parameters, of which each device would count its own.
+
+    Inside of `jax.shard_map` a leaf that varies over a mesh axis is a shard or a copy.
+    Copies vary together with the state beside them, or not at all.
+
+    Args:
+      call: the function called, as the user wrote it: `"pruning(trainable)"`.
+      params: the weights.
+      *state: pytrees of scalars that are the same on all devices.
+
+    Raises:
+      ValueError: a leaf varies over axes over which no leaf of `state` does.
+    """
+    common = frozenset().union(*map(varying_axes, jax.tree.leaves(state)))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        axes = varying_axes(leaf) - common
+        if axes:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"`{call}`: must get whole parameters, but inside of `jax.shard_map`"
+                f" leaf {name!r} differs over the mesh axes {sorted(map(str, axes))}:"
+                f" a shard of shape {leaf.shape}, of which each device would count its"
+                " own weights. Call it outside of `shard_map`, within the same"
+                " `jax.jit`, where sharded arrays are whole; put the loss alone inside."
+            )
+
+
 def check_callable(call: str, name: str, value: Any, example: str) -> None:
     """Refuse what cannot be called.
 

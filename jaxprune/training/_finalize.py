@@ -238,7 +238,14 @@ def report_on(
 
 
 def check_trained(
-    call: str, params: Params, variables: Any, *, step: float, twice: float, one: float
+    call: str,
+    params: Params,
+    variables: Any,
+    *,
+    step: float,
+    twice: float,
+    one: float,
+    size: float,
 ) -> None:
     """Refuse a network that diverged, or that was not trained by its own optimizer.
 
@@ -250,6 +257,7 @@ def check_trained(
         average.
       twice: twice that number.
       one: 1, unless something other than `pruning.optimizer` moved the budget too.
+      size: the number of weights of `init`, or 0 if a step was computed with others.
     """
     # Before the weights: a budget that was moved wrongly makes them diverge.
     if abs(twice - 2 * step) > 1e-3 * abs(step):
@@ -268,6 +276,14 @@ def check_trained(
             "learning rates, noise and what else changes single updates or parameters "
             "inside of `pruning.optimizer(...)`."
         )
+    if not is_size(size, params):
+        raise ValueError(
+            f"`{call}`: all steps must have been computed with whole parameters, and "
+            f"not with shards, of which each device counts its own weights; these have "
+            f"{number_of_weights(params)} entries, those of `init` or of a step had "
+            "others. Call `pruning(trainable)` outside of `jax.shard_map`, within the "
+            "same `jax.jit`, and put the loss of the pruned weights alone inside."
+        )
     for part, values in (("weights", params), ("variables", variables)):
         for name, finite in _finite(values).items():
             if not finite:
@@ -284,6 +300,17 @@ def check_trained(
             "`pruning.optimizer(...)`. To prune once, without training, use "
             "`pruner.masks`."
         )
+
+
+def number_of_weights(params: Params) -> int:
+    """Return how many entries all leaves have together."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def is_size(size: Any, params: Params) -> Any:
+    """Return whether `size` is the number of weights, to 1 % (it may be a bfloat16)."""
+    number = number_of_weights(params)
+    return abs(size - number) <= 0.01 * number
 
 
 def _finite(values: Any) -> dict[str, bool]:

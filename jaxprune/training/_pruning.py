@@ -43,7 +43,7 @@ import numpy as np
 import optax
 
 from jaxprune import tree
-from jaxprune.base._checks import check_concrete
+from jaxprune.base._checks import check_concrete, check_whole
 from jaxprune.base._final import Final
 from jaxprune.base._protocols import Budget, ChannelPruner, Limit, Params, Pruner
 from jaxprune.budgets._admm import admm
@@ -57,6 +57,8 @@ from jaxprune.training._finalize import (
     check_trained,
     decide,
     final_limits,
+    is_size,
+    number_of_weights,
     report_on,
     under_masks,
 )
@@ -135,6 +137,7 @@ class Pruning:
         floats = [jnp.array(leaf, copy=True) for leaf in _floats(state)]
         zero = jnp.zeros([], jnp.float32)
         counts = {"step": zero, "twice": jnp.copy(zero), "one": jnp.ones_like(zero)}
+        counts["size"] = jnp.float32(number_of_weights(params))
         budget = {**counts, "state": floats}
         return {"params": params, "variables": variables, "budget": budget}
 
@@ -157,6 +160,7 @@ class Pruning:
           `optimizer`.
         """
         params, variables, budget = self._read("pruning(trainable)", trainable)
+        check_whole("pruning(trainable)", params, budget)
         step = _step(budget)
         key = self._key(step) if key is None else key
         pruned = self.pruner.apply(params, variables, key=key, step=step)
@@ -171,6 +175,8 @@ class Pruning:
             # By these it is found out if something else moved the budget.
             "twice": jnp.float32(-2),
             "one": jnp.float32(abs(budget["step"] - step) > _NOT_WHOLE),
+            # 0 from now on where the weights are a shard of those of `init`.
+            "size": jnp.where(is_size(budget["size"], params), 0, budget["size"]),
             "state": jax.tree.map(_finite_difference, floats, _floats(new)),
         }
         return pruned.params, penalty + _observe(budget, change)
@@ -340,7 +346,7 @@ class Pruning:
         check_concrete(call, trainable)
         params, variables, budget = self._read(call, trainable)
         step = _step(budget)
-        counts = {name: float(budget[name]) for name in ("step", "twice", "one")}
+        counts = {n: float(budget[n]) for n in ("step", "twice", "one", "size")}
         check_trained(call, params, variables, **counts)
         pruned = self.pruner.apply(params, variables, key=self._key(step), step=step)
         held = self.pruner.limits if isinstance(self.pruner, ChannelPruner) else ()

@@ -20,7 +20,7 @@ from jaxprune.transforms._latent import LatentProximalState
 from jaxprune.transforms._preconditioned import PreconditionedProximalState
 from jaxprune.transforms._proximal import ProximalState
 from jaxprune.transforms._thresholds import ThresholdState
-from jaxprune.transforms._watch import selected_names
+from jaxprune.transforms._watch import number_of, selected_names
 
 _LAST = (
     "Nothing may come behind it: put it last in the outermost `optax.chain`, not inside"
@@ -102,7 +102,9 @@ def check(opt_state: optax.OptState) -> None:
         if any(np.any(jax.device_get(x)) for x in jax.tree.leaves(state.watch[1])):
             raise ValueError(
                 f"`check(opt_state)`: the parameters that came back to {call} are not"
-                f" those to which its last update leads. {remedy}"
+                f" those to which its last update leads. {remedy} Inside of"
+                " `jax.shard_map` it must get whole parameters, and no shards: call it"
+                " outside, within the same `jax.jit`."
             )
 
 
@@ -179,6 +181,7 @@ def finalize(params: Params, opt_state: optax.OptState) -> Final:
             " once, without training, use `jaxprune.magnitude(...).masks`."
         )
     for state in states:
+        _check_size(params, state)
         if isinstance(state, AcceleratedProximalState):
             params = _with_iterate(params, state.iterate)
     named = tree.named_leaves(params)
@@ -199,6 +202,22 @@ def finalize(params: Params, opt_state: optax.OptState) -> Final:
         masks[name] = leaf != 0
     report = _report(states, masks)
     return Final(params, jmasks.fill(params, masks), report)
+
+
+def _check_size(params: Params, state: Any) -> None:
+    """Refuse a state of shards, each of which counted its own weights."""
+    named = tree.named_leaves(params)
+    names = selected_names(state.watch)
+    leaves = [named[name] for name in names if name in named]
+    number = int(number_of(leaves))
+    sizes = np.asarray(jax.device_get(state.watch.size))
+    if len(leaves) == len(names) and np.any(sizes != number):
+        raise ValueError(
+            "`finalize(params, opt_state)`: the state must be of these parameters, of"
+            f" which {number} entries are selected; it is of {int(sizes.flat[0])}, a"
+            " shard perhaps. Call `init` and `update` outside of `jax.shard_map`,"
+            " within the same `jax.jit`, where sharded arrays are whole."
+        )
 
 
 def _with_iterate(params: Params, iterate: Any) -> Params:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import tree
+from jaxprune.base._checks import varying_axes
 from jaxprune.base._dtypes import widest
 from jaxprune.base._protocols import Masks
 from jaxprune.transforms import _arguments as checks
@@ -88,7 +89,11 @@ def freeze_pruned(masks: Masks) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = checks.require_params("freeze_pruned", params)
-        came_back = state.watch.expected & (_back(params, state.masks) > 0)
+        back = _back(params, state.masks)
+        # Each mask needs its own weight alone, so that shards are as good as the whole.
+        axes = varying_axes(back) - varying_axes(state.watch.expected)
+        back = jax.lax.psum(back, tuple(axes)) if axes else back
+        came_back = state.watch.expected & (back > 0)
         updates = jax.tree.map(_frozen, state.masks, updates, params)
         started = state.watch.expected | True
         return updates, state._replace(

@@ -311,6 +311,7 @@ def _latent(
 
     def update(updates, state, params=None, **extra_args):
         params = checks.require_params(call, params)
+        watch_.check_whole(call, params, state.watch)
         chosen = selection(call, params, where)
         selected = only(chosen, params)
         grads = jax.tree.map(

@@ -148,6 +148,7 @@ def _preconditioned(
 
     def update(updates, state, params=None, **extra_args):
         params = checks.require_params(call, params)
+        watch_.check_whole(call, params, state.watch)
         updates, inner_state = inner.update(
             updates, state.inner_state, params, **extra_args
         )

@@ -163,6 +163,7 @@ def _proximal(
     def update(updates, state, params=None, **extra_args):
         del extra_args
         params = checks.require_params(call, params)
+        watch_.check_whole(call, params, state.watch)
         chosen, whole = selection(call, params, where), params
         params = only(chosen, params)
         moved = hold(whole, where, step_.moved(params, only(chosen, updates)))

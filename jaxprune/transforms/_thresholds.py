@@ -219,12 +219,13 @@ def _with_thresholds(call: str, optimizer: Any, pruner: Pruner, target):
             return ThresholdState(count, inner.init(params), nothing)
         weights, variables = _both(call, params)
         _check_thresholds(call, pruner, weights, variables)
-        watch = watch_.begin(watch_.checksum(variables))
+        watch = watch_.begin(watch_.checksum(variables), counted=weights)
         return ThresholdState(count, inner.init(weights), watch)
 
     def update(updates, state, params=None, **extra_args):
         params = checks.require_params(call, params)
         weights, variables = _both(call, params)
+        watch_.check_whole(call, weights, state.watch)
         grads, ignored = _both(call, updates)
         moves, inner_state = inner.update(
             grads, state.inner_state, weights, **extra_args
@@ -232,7 +233,7 @@ def _with_thresholds(call: str, optimizer: Any, pruner: Pruner, target):
         weights = optax.apply_updates(weights, moves)
         goal = target(weights, variables, state.count)
         steps = jax.tree.map(lambda t, d: jnp.asarray(t, d.dtype) - d, goal, variables)
-        watch = watch_.proceed_with(state.watch, variables, steps)
+        watch = watch_.proceed_with(state.watch, variables, steps, weights)
         learned = [jnp.any(x != 0) for x in jax.tree.leaves(ignored)]
         misplaced = watch.misplaced | jnp.any(jnp.asarray(learned, bool))
         return _joined(params, moves, steps), ThresholdState(

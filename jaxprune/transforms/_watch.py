@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.base import _checks as checks
 from jaxprune.tree._names import name_of
 
 
@@ -26,6 +27,8 @@ class Watch(NamedTuple):
         or replaced without a new `init`. It stays True; `check` raises for it.
       keep_ratio: the fraction of the selected weights that is to be reached, float32
         scalar; NaN where no size was given.
+      size: the number of entries of the parameters that `init` was given, modulo 2^32
+        (uint32 scalar): a shard inside of `jax.shard_map` has fewer.
       selected: a tree like the parameters, of `Selected` where a leaf is pruned and
         `optax.MaskedNode` elsewhere; it has no leaves, so it is the same at all steps.
     """
@@ -33,22 +36,34 @@ class Watch(NamedTuple):
     expected: jax.Array
     misplaced: jax.Array
     keep_ratio: jax.Array
+    size: jax.Array
     selected: Any = ()
 
 
-def begin(expected: jax.Array, keep_ratio: Any = np.nan, selected: Any = ()) -> Watch:
+def begin(
+    expected: jax.Array,
+    keep_ratio: Any = np.nan,
+    selected: Any = (),
+    counted: Any = None,
+) -> Watch:
     """Return the watch of a new state.
 
     Args:
       expected: see `Watch`.
       keep_ratio: see `Watch`.
       selected: the parameters that are pruned, `optax.MaskedNode` for the others.
+      counted: the parameters that `size` counts; `selected` if not given.
     """
     marks = jax.tree.map(lambda _: Selected(), selected)
+    ratio = jnp.asarray(keep_ratio, jnp.float32)
     # Comparing makes the flag vary over devices as the parameters do (`shard_map`).
-    return Watch(
-        expected, expected != expected, jnp.asarray(keep_ratio, jnp.float32), marks
-    )
+    size = number_of(selected if counted is None else counted)
+    return Watch(expected, expected != expected, ratio, size, marks)
+
+
+def number_of(params: Any) -> jax.Array:
+    """Return how many entries there are, modulo 2^32, uint32."""
+    return jnp.asarray(sum(x.size for x in jax.tree.leaves(params)) % 2**32, jnp.uint32)
 
 
 def selected_names(watch: Watch) -> list[str]:
@@ -70,6 +85,11 @@ def count_zeros(params: Any) -> jax.Array:
     return sum(counts, jnp.zeros([], jnp.int32))
 
 
+def check_whole(call: str, params: Any, watch: Watch) -> None:
+    """Refuse shards inside of `jax.shard_map`, where it says that they are."""
+    checks.check_whole(f"{call}(...).update(updates, state, params)", params, watch)
+
+
 def begin_zeros(params: Any, keep_ratio: Any = np.nan) -> Watch:
     """Return a watch of zeros that expects none yet."""
     return begin(jnp.zeros_like(count_zeros(params)), keep_ratio, params)
@@ -79,6 +99,7 @@ def proceed_zeros(watch: Watch, params: Any, target: Any) -> Watch:
     """Compare the zeros of `params` with those expected; expect those of `target`."""
     # The difference, not the order, survives int32 wrapping around.
     lost = count_zeros(params) - watch.expected < 0
+    lost |= watch.size != number_of(params)
     return proceed(watch, lost, count_zeros(target))
 
 
@@ -106,8 +127,16 @@ def checksum(params: Any) -> jax.Array:
     return total
 
 
-def proceed_with(watch: Watch, params: Any, updates: Any) -> Watch:
-    """Compare `params` with those expected; expect `params + updates`."""
+def proceed_with(watch: Watch, params: Any, updates: Any, counted: Any = None) -> Watch:
+    """Compare `params` with those expected; expect `params + updates`.
+
+    Args:
+      watch: of the state before.
+      params: the parameters that came back.
+      updates: what is added to them now.
+      counted: see `begin`; `params` if not given.
+    """
+    counted = params if counted is None else counted
     after = jax.tree.map(lambda p, u: jnp.asarray(p + u, p.dtype), params, updates)
     # Compilers compute the same value twice, and round it differently. Roundings are
     # independent, so that n of them change the sum by about sqrt(n) units or less; one
@@ -115,4 +144,5 @@ def proceed_with(watch: Watch, params: Any, updates: Any) -> Watch:
     size = sum(x.size for x in jax.tree.leaves(params))
     most = min(16 + 4 * math.isqrt(size), 2**30)
     change = (checksum(params) - watch.expected).astype(jnp.int32)
-    return proceed(watch, abs(change) > most, checksum(after))
+    changed = (abs(change) > most) | (watch.size != number_of(counted))
+    return proceed(watch, changed, checksum(after))

@@ -151,8 +151,8 @@ def test_cores_are_shared_out_and_kept_by_their_threads_alone(jobs):
 def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
     data_dir, tmp_path, capsys
 ):
-    # The folder of seed 1 belongs to another config.
-    (tmp_path / "digits/ltp/0.9/1").mkdir(parents=True)
+    # The folder of seed 1 belongs to another config, of which a run has begun.
+    (tmp_path / "digits/ltp/0.9/1/checkpoints/1").mkdir(parents=True)
     (tmp_path / "digits/ltp/0.9/1/config.json").write_text('{"sparsity": 0.5}')
     arguments = [
         "--configs=digits/ltp",
