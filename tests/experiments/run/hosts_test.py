@@ -114,8 +114,18 @@ def prepared(tmp_path_factory):
         ("digits/garrote", 2, {}),
         ("digits/s_lats", 2, {}),
         ("digits/snip", 2, {}),
-        # In more steps roundings grow until another channel is the least important.
-        ("digits/dsa", 2, {"model": "cnn", "phases.prune": 0.7}),
+        # About 20 steps: in more, roundings grow until another channel is the least
+        # important.
+        (
+            "digits/dsa",
+            2,
+            {
+                "model": "cnn",
+                "phases.dense": 0.2,
+                "phases.prune": 0.5,
+                "phases.finetune": 0.2,
+            },
+        ),
         (
             "digits/channel_garrote_resnet20",
             2,
