@@ -105,18 +105,27 @@ class CompactModel(NamedTuple):
         return (self.train_fn if train else self.eval_fn)(variables, image)
 
 
-def trace(model: nn.Module, blank: tuple[Any, Any], image_shape) -> Channels:
+def trace(
+    model: nn.Module,
+    blank: tuple[Any, Any],
+    image_shape,
+    *,
+    trained: nn.Module | None = None,
+    axis_sizes: Mapping[str, int] | None = None,
+) -> Channels:
     """Traces the channels of a model.
 
     Args:
       model: a module without a mapped axis.
       blank: its parameters and statistics, possibly abstract.
       image_shape: (H, W, C).
+      trained: the module as it is trained, with a mapped axis; `model` if not given.
+      axis_sizes: the size of the mapped axis, by name.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), blank)
     tree = {"params": abstract[0], "batch_stats": abstract[1]}
     example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    graph = trace_both(model, tree, example)
+    graph = trace_both(model, tree, example, trained=trained, axis_sizes=axis_sizes)
     return Channels(
         model=model,
         graph=graph,
@@ -126,19 +135,28 @@ def trace(model: nn.Module, blank: tuple[Any, Any], image_shape) -> Channels:
     )
 
 
-def trace_both(model: nn.Module, tree: Any, images: Any) -> jaxprune.ChannelGraph:
+def trace_both(
+    model: nn.Module,
+    tree: Any,
+    images: Any,
+    *,
+    trained: nn.Module | None = None,
+    axis_sizes: Mapping[str, int] | None = None,
+) -> jaxprune.ChannelGraph:
     """Traces a model in evaluation mode and in training mode together.
 
     Args:
       model: a module without a mapped axis.
       tree: its parameters and statistics.
       images: examples.
+      trained: see `trace`.
+      axis_sizes: see `trace`.
     """
     functions = {
         "eval": _applied(model, train=False),
-        "train": _applied(model, train=True),
+        "train": _applied(trained or model, train=True),
     }
-    return jaxprune.trace_channels(functions, tree, images)
+    return jaxprune.trace_channels(functions, tree, images, axis_sizes=axis_sizes)
 
 
 @functools.cache

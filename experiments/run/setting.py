@@ -87,7 +87,7 @@ def prepare(
             steps=0,
             steps_per_epoch=len(dataset.train) // config.data.batch_size,
             loss=make_loss(unmapped, blank[1], _sample(config, training)),
-            channels=_traced(config, limits, workdir, unmapped, blank, image_shape),
+            channels=_traced(config, limits, workdir, model, blank, image_shape),
             judge=_evaluator(_test_batches(config, judged), judged.test_size, unmapped),
         ),
         limits=limits,
@@ -192,12 +192,14 @@ def _traced(config, limits, workdir: Path, model, blank, image_shape):
     """The channels of the network with what they cost; None if weights are pruned."""
     if not limits:
         return None
-    if config.run.parallel == "pmap":
-        raise ValueError(
-            "`config.run.parallel='pmap'`: the compact network is traced without a "
-            "mapped axis. Use `jit`, which is as parallel."
-        )
-    traced = channels.trace(model, blank, image_shape)
+    axis_name = parallel.create(config.run.parallel).axis_name
+    traced = channels.trace(
+        model(),
+        blank,
+        image_shape,
+        trained=model(axis_name=axis_name),
+        axis_sizes={axis_name: jax.device_count()} if axis_name else None,
+    )
     if "latency" in limits:
         traced = latencies.with_latency(traced, config, workdir)
     # Refuses now what could not be met after all the training.
