@@ -51,8 +51,8 @@ lint: install ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-bench: install ## time a training step with and without each method
-	$(BIN)/python -m experiments bench training-step
+bench: install ## measure what methods cost and what compact networks gain
+	$(BIN)/python -m experiments bench suite --out=runs/bench.json
 
 clean: ## remove the environments, and what runs and downloads left
 	rm -rf $(VENV) .venv-newest runs data

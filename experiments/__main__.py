@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{usage}\n\nUnknown: {given[0]}.{near}", file=sys.stderr)
         print(_listed(commands), file=sys.stderr)
         return 2
+    if commands is not COMMANDS:
+        from experiments.benchmarks.common import run
+
+        return run(given[0], given[1:]) or 0
     module, _ = commands[given[0]]
     return importlib.import_module(f"experiments.{module}").main(given[1:]) or 0
 

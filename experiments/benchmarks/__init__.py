@@ -3,7 +3,11 @@
 COMMANDS = {
     name.replace("_", "-"): (f"benchmarks.{name}", about)
     for name, about in {
+        "suite": "all of it, with sizes for this machine",
         "training_step": "a training step with each method against the dense step",
+        "growth": "bytes that a method's update moves, by the number of parameters",
+        "operations": "seconds of tracing, ranking, removing and writing",
+        "weak_scaling": "a step with each method on 1, 2, 4 and 8 CPU devices",
         "compaction": "compact networks against dense ones",
         "latency": "how well the latency cost predicts",
         "trace_channels": "seconds that tracing and grouping take",

@@ -9,17 +9,17 @@ larger fraction is looked for. Dense and compact network are timed in turns. The
 speed-up is the inverse of the MAC ratio that was reached.
 """
 
+import argparse
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from experiments.analyses.timing import Quartiles, compiled, in_turns
-from experiments.benchmarks.common import make_parser, network, print_row, write_json
+from experiments.analyses.timing import compiled, in_turns
+from experiments.benchmarks.common import network
 from jaxprune import costs
 from jaxprune.channels import (
     ChannelGraph,
@@ -27,8 +27,6 @@ from jaxprune.channels import (
     largest_channels,
     trace_channels,
 )
-
-_WIDTHS = (10, 8, 5, 6, 25, 25, 9, 6, 6)
 
 
 def uniform_ratio(
@@ -58,7 +56,15 @@ def uniform_ratio(
     return largest / 1000, reached(largest)
 
 
-def measure(
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields a row for each network, multiple and number of images."""
+    for name, multiple in itertools.product(options.models, options.multiples):
+        yield from _measure(
+            name, options.batch_sizes, options.macs, multiple, options.rounds
+        )
+
+
+def _measure(
     name: str, batch_sizes: list[int], limit: float, multiple_of: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each number of images."""
@@ -80,51 +86,21 @@ def measure(
         speed_up = dense.median / after.median
         yield {
             "model": name,
-            "batch_size": size,
-            "multiple_of": multiple_of,
-            "widths": sorted(set(small.widths.values())),
-            "mac_ratio": macs,
-            "dense_seconds": dense,
-            "compact_seconds": after,
-            "speed_up": speed_up,
-            "of_ideal": speed_up * macs,
+            "multiple": multiple_of,
+            "batch": size,
+            "MACs": macs,
+            "dense": dense,
+            "compact": after,
+            "speed-up": speed_up,
+            "ideal": 1 / macs,
+            "of it": speed_up * macs,
         }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a table; writes numbers and context to a file where one is given."""
-    parser = make_parser("compaction")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what this benchmark can be asked."""
     parser.add_argument("--models", nargs="+", default=["vgg16", "resnet56"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--multiples", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    print_row(
-        _WIDTHS, "model", "multiple", "batch", "MACs", "dense ms", "compact ms",
-        "speed-up", "ideal", "of it",
-    )  # fmt: skip
-    rows = []
-    for name, multiple in itertools.product(options.models, options.multiples):
-        for row in measure(
-            name, options.batch_sizes, options.macs, multiple, options.rounds
-        ):
-            rows.append(row)
-            print_row(
-                _WIDTHS,
-                name,
-                f"{multiple}",
-                f"{row['batch_size']}",
-                f"{row['mac_ratio']:.3f}",
-                _milliseconds(row["dense_seconds"]),
-                _milliseconds(row["compact_seconds"]),
-                f"{row['speed_up']:.2f}x",
-                f"{1 / row['mac_ratio']:.2f}x",
-                f"{row['of_ideal']:.2f}",
-            )
-    write_json(options.json, options, rows)
-
-
-def _milliseconds(taken: Quartiles) -> str:
-    return f"{1e3 * taken.median:.2f} ({1e3 * taken.low:.2f}-{1e3 * taken.high:.2f})"

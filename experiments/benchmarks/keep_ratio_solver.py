@@ -9,7 +9,8 @@ the authors' code, 0.02. Rounds alternate, each of some calls in succession; med
 are printed. With `--calls=1` the jitted solver is found asleep every time.
 """
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from experiments.analyses.timing import in_turns
-from experiments.benchmarks.common import make_parser
+from experiments.analyses.timing import Quartiles, in_turns
 from jaxprune.methods import keep_probabilities
 
 _SIZES = (16,) * 10 + (32,) * 10 + (64,) * 10
@@ -38,8 +38,8 @@ def _on_host(ratios, importances):
     return found
 
 
-def measure(rounds: int, calls: int) -> dict[str, float]:
-    """Returns median seconds of both ways, and the largest difference of log beta_1."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields seconds of both ways, and the largest difference of log beta_1."""
     rng = np.random.default_rng(0)
     importances = [rng.gamma(2.0, size=size) for size in _SIZES]
     ratios = rng.uniform(0.2, 0.95, len(_SIZES))
@@ -52,28 +52,24 @@ def measure(rounds: int, calls: int) -> dict[str, float]:
     arguments = jnp.asarray(ratios, jnp.float32), jnp.asarray(padded, jnp.float32)
 
     def repeated(function: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: [jax.block_until_ready(function()) for _ in range(calls)][-1]
+        return lambda: [
+            jax.block_until_ready(function()) for _ in range(options.calls)
+        ][-1]
 
     jitted = repeated(lambda: solve(*arguments))
     host = repeated(lambda: _on_host(ratios, importances))
-    ours, theirs = in_turns([jitted, host], rounds)
-    return {
-        "jitted": ours.median / calls,
-        "host": theirs.median / calls,
-        "difference": float(np.max(np.abs(np.asarray(jitted()[1]) - host()))),
+    taken = np.array(in_turns([jitted, host], options.rounds)) / options.calls
+    ours, theirs = (Quartiles(*seconds) for seconds in taken.tolist())
+    yield {
+        "groups": len(_SIZES),
+        "jitted": ours,
+        "host": theirs,
+        "ratio": theirs.median / ours.median,
+        "difference": f"{np.max(np.abs(np.asarray(jitted()[1]) - host())):.1e}",
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the medians and their ratio."""
-    parser = make_parser("keep-ratio-solver")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what this benchmark can be asked."""
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--calls", type=int, default=10)
-    options = parser.parse_args(arguments)
-    found = measure(options.rounds, options.calls)
-    print(
-        f"{len(_SIZES)} groups on {jax.devices()[0].device_kind}: "
-        f"jitted {1e6 * found['jitted']:.0f} us, host {1e3 * found['host']:.1f} ms, "
-        f"{found['host'] / found['jitted']:.0f}x; "
-        f"log beta_1 differs by {found['difference']:.1e} at most"
-    )

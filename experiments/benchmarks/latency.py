@@ -6,28 +6,23 @@ Compact networks of random widths are timed; the model is fitted to the first ha
 them and predicts the others.
 """
 
+import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.analyses.sensitivity import rank_correlation
-from experiments.benchmarks.common import make_parser, network
+from experiments.benchmarks.common import network
 from jaxprune import costs
 from jaxprune.channels import trace_channels
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, fits and prints."""
-    parser = make_parser("latency")
-    parser.add_argument("--model", default="resnet20", help="for images of 32x32")
-    parser.add_argument("--batch", type=int, default=8, help="number of examples")
-    parser.add_argument("--number", type=int, default=60, help="number of networks")
-    parser.add_argument("--repeats", type=int, default=30, help="timings of each")
-    parser.add_argument("--multiple_of", type=int, default=1, help="of all widths")
-    options = parser.parse_args(arguments)
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measures, fits and predicts."""
     x = jax.random.normal(jax.random.key(0), (options.batch, 32, 32, 3))
     apply_fn, variables = network(options.model, x, seed=1)
     graph = trace_channels(apply_fn, variables, x)
@@ -48,13 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for m in held_out
     ]
     errors = np.abs(np.array(predicted) / np.array(seconds) - 1)
-    print(
-        f"{options.model}, batch {options.batch}: dense "
-        f"{1e3 * measured[0].seconds:.2f} ms, held out {1e3 * min(seconds):.2f} to "
-        f"{1e3 * max(seconds):.2f} ms\n"
-        f"fitted to {half}: {1e3 * cost.constant:.3f} ms + "
-        f"{1e9 * cost.per_mac:.4f} ns/MAC + {1e9 * cost.per_byte:.4f} ns/byte\n"
-        f"on {len(held_out)} held out: rank correlation "
-        f"{rank_correlation(predicted, seconds):.3f}, relative error mean "
-        f"{errors.mean():.3f}, largest {errors.max():.3f}"
-    )
+    yield {
+        "model": options.model,
+        "batch": options.batch,
+        "multiple": options.multiple_of,
+        "dense ms": 1e3 * measured[0].seconds,
+        "held out ms": f"{1e3 * min(seconds):.2f} to {1e3 * max(seconds):.2f}",
+        "constant ms": 1e3 * cost.constant,
+        "ns/MAC": 1e9 * cost.per_mac,
+        "ns/byte": 1e9 * cost.per_byte,
+        "rank correlation": rank_correlation(predicted, seconds),
+        "mean error": float(errors.mean()),
+        "largest error": float(errors.max()),
+    }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what this benchmark can be asked."""
+    parser.add_argument("--model", default="resnet20", help="for images of 32x32")
+    parser.add_argument("--batch", type=int, default=8, help="number of examples")
+    parser.add_argument("--number", type=int, default=60, help="number of networks")
+    parser.add_argument("--repeats", type=int, default=30, help="timings of each")
+    parser.add_argument("--multiple_of", type=int, default=1, help="of all widths")

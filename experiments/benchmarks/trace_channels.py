@@ -5,8 +5,9 @@
 Chains of three lengths show how the cost grows with the number of equations.
 """
 
+import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,6 @@ import jax.numpy as jnp
 
 from experiments import models
 from experiments.analyses.timing import in_turns
-from experiments.benchmarks.common import make_parser, print_row
 from jaxprune.channels import ChannelGraph, trace_channels
 
 Example = tuple[Callable[..., Any], Any, Any]
@@ -69,8 +69,6 @@ def scanned_transformer(depth: int, width: int = 128) -> Example:
     return apply_fn, stacked, x
 
 
-_WIDTHS = (32, 9, 7, 8, 8)
-
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "resnet20": lambda: model("resnet20", 32),
     "resnet56": lambda: model("resnet56", 32),
@@ -90,13 +88,8 @@ def equations(jaxpr: Any) -> int:
     return len(jaxpr.eqns) + sum(equations(j) for j in inner if hasattr(j, "eqns"))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a line for each network."""
-    parser = make_parser("trace-channels")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="part of the names to run")
-    options = parser.parse_args(arguments)
-    print_row(_WIDTHS, "network", "equations", "groups", "JAX s", "all s")
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields a row for each network."""
     for name, make in EXAMPLES.items():
         if options.only not in name:
             continue
@@ -110,11 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return trace_channels(lambda *args: apply_fn(*args), params, x)
 
         alone, whole = in_turns([jaxpr, graph], options.rounds)
-        print_row(
-            _WIDTHS,
-            name,
-            f"{equations(jaxpr().jaxpr)}",
-            f"{len(graph().groups)}",
-            f"{alone.median:.3f}",
-            f"{whole.median:.3f}",
-        )
+        yield {
+            "network": name,
+            "equations": equations(jaxpr().jaxpr),
+            "groups": len(graph().groups),
+            "JAX": alone,
+            "all": whole,
+        }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what this benchmark can be asked."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="part of the names to run")

@@ -309,7 +309,7 @@ def number_of_weights(params: Params) -> int:
 
 def is_size(size: Any, params: Params) -> Any:
     """Return whether `size` is the number of weights, to 1 % (it may be a bfloat16)."""
-    number = number_of_weights(params)
+    number = float(number_of_weights(params))  # a whole number must fit in 32 bits
     return abs(size - number) <= 0.01 * number
 
 

@@ -193,6 +193,16 @@ def test_clipping_sees_the_gradients_of_weights_and_variables_alone():
     chex.assert_trees_all_close(optax.tree.norm(grads), parts, rtol=1e-6)
 
 
+def test_more_weights_than_32_bits_count():
+    shape = jax.ShapeDtypeStruct((1_000, 3_000_000), jnp.float32)
+    params = {"a": {"kernel": shape}, "b": {"kernel": shape}}
+    for method in (jaxprune.ltp(), jaxprune.garrote(sparsity=0.5, steps=9)):
+        pruning = jaxprune.pruning(method)
+        trainable = jax.eval_shape(pruning.init, params)
+        pruned, _ = jax.eval_shape(pruning, trainable)
+        assert pruned["a"]["kernel"].shape == shape.shape
+
+
 def test_pmap_and_shard_map():
     tx = _optimizer()
 
