@@ -23,7 +23,7 @@ _LARGE = "--methods", "lats", "ltp", "garrote", "channel_garrote"
 _NOT_RUN = "--rounds=0"
 
 # Of each section the benchmarks with their options.
-_ON_CPU = {
+ON_CPU = {
     "a step with each method against the dense step": (
         ("training-step", "--model=cnn"),
         ("training-step", "--model=resnet20"),
@@ -47,7 +47,7 @@ _ON_CPU = {
     "the same work for each of several devices": (("weak-scaling",),),
     "bytes of an update by the number of parameters": (("growth",),),
 }
-_ON_ACCELERATOR = {
+ON_ACCELERATOR = {
     "a step with each method against the dense step": (
         ("training-step", "--model=resnet20", "--rounds=40"),
         *(
@@ -59,7 +59,7 @@ _ON_ACCELERATOR = {
             )
         ),
     ),
-    **{name: _ON_CPU[name] for name in _ON_CPU if "compact" in name or "once" in name},
+    **{name: ON_CPU[name] for name in ON_CPU if "compact" in name or "once" in name},
     "bytes of an update by the number of parameters": (("growth",),),
 }
 
@@ -67,7 +67,7 @@ _ON_ACCELERATOR = {
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Prints the table of each section, and yields a row for each of its duration."""
     sections: Mapping[str, Any] = (
-        _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
+        ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     )
     found = {**context(), "sections": {}}
     for title, benchmarks in sections.items():

@@ -7,8 +7,8 @@ Both steps are compiled by `jit`, the batch spread over all devices, and timed i
 dense, pruned, dense, pruned, ...; the figure is the median of the ratios of neighbours,
 so that a machine that slows down for a while slows both. What does not depend on the
 machine's mood is taken from the compiler: FLOPs and bytes accessed from `cost_analysis`
-(the body of a loop counts once), temporary memory from `memory_analysis`, also without a
-copy of the kernels. `--rounds=0` compiles and runs nothing.
+(the body of a loop counts once), temporary memory from `memory_analysis`, also without
+a copy of the kernels. `--rounds=0` compiles and runs nothing.
 
 `--model=decoder` is a language model of 124 million parameters; `--image_size` is the
 length of its texts then, in tokens.

@@ -1,9 +1,23 @@
-"""What the benchmarks of channels compute, their times apart."""
+"""What the benchmarks compute, their times apart."""
+
+import argparse
+import importlib
+import inspect
+import json
 
 import jax
 import pytest
 
-from experiments.benchmarks import admm_limits, compaction, latency, trace_channels
+from experiments.analyses import timing
+from experiments.benchmarks import (
+    COMMANDS,
+    admm_limits,
+    common,
+    compaction,
+    latency,
+    suite,
+    trace_channels,
+)
 from jaxprune import costs
 from jaxprune.channels import channel_counts
 from tests.channels.show_test import resnet20
@@ -47,3 +61,39 @@ def test_admm_is_near_the_optimum_that_scipy_finds():
     assert max(c(k) / b for c, b in zip(costs, bounds, strict=True)) < 1.01
     best = admm_limits.optimum(gains, costs, bounds)
     assert float((gains / k).sum()) == pytest.approx(best, rel=0.01)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_benchmark_has_options_and_rows(name):
+    benchmark = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+    parser = argparse.ArgumentParser()
+    benchmark.add_options(parser)
+    assert parser.format_help()
+    assert inspect.isgeneratorfunction(benchmark.measure)
+
+
+@pytest.mark.parametrize("sections", [suite.ON_CPU, suite.ON_ACCELERATOR])
+def test_the_options_of_the_suite_are_options_of_its_benchmarks(sections):
+    for benchmarks in sections.values():
+        for name, *arguments in benchmarks:
+            benchmark = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+            parser = argparse.ArgumentParser(exit_on_error=False)
+            benchmark.add_options(parser)
+            parser.parse_args(arguments)
+
+
+def test_a_benchmark_prints_a_table_and_writes_its_numbers(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    common.run("growth", ["--methods", "ltp", "--largest=1e6", f"--json={path}"])
+    assert capsys.readouterr().out.split()[:2] == ["method", "parameters"]
+    found = json.loads(path.read_text())
+    assert found["jax"] == jax.__version__
+    assert found["options"]["largest"] == 1e6
+    small, large = found["rows"]
+    # As much for each parameter of a network of any size.
+    assert small["copies"] == pytest.approx(large["copies"], rel=0.05)
+
+
+def test_times_are_written_with_quartiles():
+    table = common.as_table([{"x": 1, "time": timing.Quartiles(0.001, 0.002, 0.0035)}])
+    assert table.split("\n")[1].split() == ["1", "2", "ms", "(1-3.5)"]
