@@ -818,7 +818,38 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(
     last = start(data_dir, workdir)
     _, errors = last.communicate(timeout=_PATIENCE)
     assert last.returncode == 0, errors
-    runs = [tmp_path / "undisturbed", workdir]
+    _assert_same_bits(name, [tmp_path / "undisturbed", workdir], data_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits/ltp", "digits/dsa", "digits/s_lats"])
+def test_twenty_kills_at_random_moments_change_no_bit(name, data_dir, tmp_path):
+    data.load("digits", data_dir=data_dir)
+    longer = {"dense": 0.5, "prune": 1.5, "finetune": 0.5, "ratio_every": 1}
+    start = functools.partial(_start, data_dir, name=name, **longer)
+    undisturbed = start(workdir=tmp_path / "undisturbed")
+    _, errors = undisturbed.communicate(timeout=_PATIENCE)
+    assert undisturbed.returncode == 0, errors
+    steps = read_metrics(tmp_path / "undisturbed/metrics.jsonl")[-1]["step"]
+    rng = np.random.default_rng(0)
+    for kill in range(20):
+        process = start(workdir=tmp_path / "killed")
+        if kill % 2:  # while it starts, looks for a checkpoint, loads and compiles
+            time.sleep(rng.uniform(0.1, 5))
+        else:
+            _wait_for_step(process, tmp_path / "killed", round(0.9 * steps * kill / 20))
+            time.sleep(rng.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=_PATIENCE)
+        assert process.returncode == -signal.SIGKILL
+    last = start(workdir=tmp_path / "killed")
+    _, errors = last.communicate(timeout=_PATIENCE)
+    assert last.returncode == 0, errors
+    _assert_same_bits(name, [tmp_path / "undisturbed", tmp_path / "killed"], data_dir)
+
+
+def _assert_same_bits(name, runs, data_dir):
+    """Two runs have the same networks, metrics and summaries."""
     trails = [list(_trail_of(name, run, data_dir)) for run in runs]
     assert len(trails[0]) >= 3
     for one, other in zip(*trails, strict=True):
