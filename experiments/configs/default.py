@@ -60,7 +60,9 @@ FIELDS: Fields = {
         "label_smoothing": Field(0.1, "Of the loss.", FRACTION),
     },
     "run": {
-        "parallel": Field("jit", "How devices share a step.", one_of("jit", "pmap")),
+        "parallel": Field(
+            "jit", "How devices share a step.", one_of("jit", "fsdp", "pmap")
+        ),
         "log_every": Field(10, "Steps.", COUNT),
         "eval_every": Field(100, "Steps.", COUNT),
         "checkpoint_every": Field(200, "Steps.", COUNT),

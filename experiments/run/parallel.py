@@ -1,18 +1,22 @@
-"""Data parallelism: one step over all devices, by `jit` or by `pmap`.
+"""Data parallelism: one step over all devices, by `jit`, `fsdp` or `pmap`.
 
-Both hold the state whole on every device and split the batch. Under `jit` the arrays
-are global and sharded over a mesh with one axis, `data`; under `pmap` every array has a
-leading axis of devices. One device is the smallest mesh, not a special case.
+All split the batch. `jit` and `pmap` hold the state whole on every device; `fsdp`
+splits every large array of it too, so that each device holds its share of parameters,
+latent weights and momentum. Under `jit` and `fsdp` the arrays are global and sharded
+over a mesh with one axis, `data`; under `pmap` every array has a leading axis of
+devices. One device is the smallest mesh, not a special case.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 AXIS = "data"
+_LARGE = 1024  # entries of an array that is worth splitting
 
 
 class Parallel(NamedTuple):
@@ -76,6 +80,53 @@ def _on_host(x):
     return np.array(_local(x))
 
 
+def by_fsdp() -> Parallel:
+    """`jax.jit` with every large array of the state split over all devices.
+
+    An array is split along its longest axis that the devices divide; one without such
+    an axis stays whole. The step is the same program: XLA gathers the weights of a
+    layer where it computes with them, and scatters their gradients.
+    """
+    whole = by_jit()
+
+    def shardings(tree):
+        return jax.tree.map(lambda x: _split(jnp.shape(x)), tree)
+
+    def replicate(tree):
+        spread = jax.tree.map(
+            lambda x: x if _is_spread(x) else whole.replicate(x), tree
+        )
+        # A copy, as `by_jit` makes one.
+        copy = jax.jit(
+            lambda t: jax.tree.map(jnp.copy, t), out_shardings=shardings(spread)
+        )
+        return copy(spread)
+
+    def compile(step):
+        def kept(state, batch):
+            state, metrics = step(state, batch)
+            return jax.lax.with_sharding_constraint(state, shardings(state)), metrics
+
+        return jax.jit(kept, donate_argnums=0)
+
+    return whole._replace(compile=compile, replicate=replicate)
+
+
+def _is_spread(x):
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) == jax.device_count()
+
+
+def _split(shape: Sequence[int]) -> NamedSharding:
+    count = jax.device_count()
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((count,), (AXIS,), axis_types=auto)
+    spec: list[str | None] = [None] * len(shape)
+    lengths = [length if length % count == 0 else 0 for length in shape]
+    if lengths and max(lengths) and np.prod(shape) >= _LARGE:
+        spec[int(np.argmax(lengths))] = AXIS
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
 def by_pmap() -> Parallel:
     """`jax.pmap` over the devices of this process, gradients averaged over all."""
     _, replicate_global, _ = _global_arrays()
@@ -104,5 +155,5 @@ def by_pmap() -> Parallel:
 
 
 def create(name: str) -> Parallel:
-    """Returns the way of this name, `jit` or `pmap`."""
-    return by_pmap() if name == "pmap" else by_jit()
+    """Returns the way of this name: `jit`, `fsdp` or `pmap`."""
+    return {"jit": by_jit, "fsdp": by_fsdp, "pmap": by_pmap}[name]()

@@ -654,7 +654,7 @@ def _noise(name, *, data_dir):
 # ------------------------------------------------------------- devices and kills
 
 
-@pytest.mark.parametrize("way", rows(["jit", "pmap"], ["jit"]))
+@pytest.mark.parametrize("way", rows(["jit", "fsdp", "pmap"], ["jit"]))
 def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     config = _config(data_dir, model="cnn", batch_size=64)
     setting = prepare(config, pathlib.Path("unused"))
@@ -663,17 +663,21 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
     batches = [next(setting.streams["train"]) for _ in range(20)]
     cost = jaxprune.density(network["params"])
 
+    same = lambda tree: tree
+
     def run(model, compiled, shard, replicate, collect):
         state = replicate(
             init_state(plan, network["params"], network["batch_stats"], 0)
         )
         for batch in batches:
             state, _ = compiled(state, shard(batch))
+        if way == "fsdp" and shard is not same:
+            kernel = state.params["dense1"]["kernel"]
+            assert kernel.addressable_data(0).size == kernel.size // 8
         return jax.device_get(collect(state))
 
     shared = Step(model=setting.network.model, plan=plan, size_cost=cost)
     single = jax.jit(make_train_step(shared))
-    same = lambda tree: tree
     want = run(setting.network.model, single, same, same, same)
     ways = parallel.create(way)
     model = models.create("cnn", 10, axis_name=ways.axis_name)
@@ -696,16 +700,17 @@ def test_eight_devices_equal_one_after_twenty_steps(way, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits/dsa", "digits/channel_garrote_resnet20"])
-def test_channels_under_pmap_are_those_under_jit(name, data_dir, tmp_path):
+@pytest.mark.parametrize("way", ["fsdp", "pmap"])
+def test_channels_however_spread_are_those_under_jit(name, way, data_dir, tmp_path):
     found = {}
-    for way in ("jit", "pmap"):
+    for one in ("jit", way):
         short = {"dense": 0.2, "prune": 0.5, "finetune": 0.2, "progress": False}
         config = put(configs.load(name), dir=str(data_dir), model="cnn", **short)
-        config = put(config, parallel=way, batch_size=64, eval_batch_size=64)
-        found[way] = train.train_and_evaluate(config, tmp_path / way)
-    assert found["jit"]["channels"] == found["pmap"]["channels"]
+        config = put(config, parallel=one, batch_size=64, eval_batch_size=64)
+        found[one] = train.train_and_evaluate(config, tmp_path / one)
+    assert found["jit"]["channels"] == found[way]["channels"]
     # An example is 0.28 %.
-    accuracies = [found[way]["final"]["accuracy"] for way in found]
+    accuracies = [run["final"]["accuracy"] for run in found.values()]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
 
 
@@ -906,7 +911,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         ({"sparsity": -0.5}, r"sparsity=-0\.5"),
         ({"sparsity": 0.999, "min_keep_ratio": 0.5}, "at least"),
         ({"batch_size": 63}, "batch_size=63.*multiple"),
-        ({"parallel": "threads"}, r"parallel='threads'.*one of 'jit', 'pmap'"),
+        ({"parallel": "threads"}, r"parallel='threads'.*one of 'jit', 'fsdp', 'pmap'"),
         ({"dense": -1.0}, "phases.dense=-1"),
         ({"dense": 0.0, "prune": 0.0, "finetune": 0.0}, "long enough for a step"),
         ({"model": "cn"}, "Did you mean"),

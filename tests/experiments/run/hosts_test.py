@@ -111,6 +111,7 @@ def prepared(tmp_path_factory):
         ("digits/ltp", 2, {}),
         ("digits/ltp", 4, {}),
         ("digits/ltp", 2, {"run.parallel": "pmap"}),
+        ("digits/ltp", 2, {"run.parallel": "fsdp"}),
         ("digits/garrote", 2, {}),
         ("digits/s_lats", 2, {}),
         ("digits/snip", 2, {}),
