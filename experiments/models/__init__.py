@@ -18,6 +18,7 @@ from experiments.models.imagenet_resnet import Bottleneck as Bottleneck
 from experiments.models.imagenet_resnet import ImageNetResNet as ImageNetResNet
 from experiments.models.mlp import MLP as MLP
 from experiments.models.mobilenet import MobileNetV1 as MobileNetV1
+from experiments.models.mobilenetv2 import MobileNetV2 as MobileNetV2
 from experiments.models.resnet import ResNet as ResNet
 from experiments.models.vgg import VGG16 as VGG16
 from experiments.models.vit import ViT as ViT
@@ -36,10 +37,12 @@ MODELS = {
     ),
     "vgg16": VGG16,
     "resnet18": functools.partial(ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2)),
+    "resnet34": functools.partial(ImageNetResNet, block=Basic, blocks=(3, 4, 6, 3)),
     "resnet50": functools.partial(
         ImageNetResNet, block=Bottleneck, blocks=(3, 4, 6, 3)
     ),
     "mobilenetv1": MobileNetV1,
+    "mobilenetv2": MobileNetV2,
     "vit_s16": ViT,
     "vit_b16": functools.partial(ViT, width=768, heads=12),
 }
@@ -51,8 +54,9 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
     Args:
         name: One of `mlp` and `cnn`; `mlp1d`, `cnn1d` and `cnn1d_norm` for signals;
             `resnet20`, `resnet32`, `resnet56`,
-            `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet50`,
-            `mobilenetv1`, `vit_s16` and `vit_b16` for ImageNet.
+            `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet34`,
+            `resnet50`, `mobilenetv1`, `mobilenetv2`, `vit_s16` and `vit_b16` for
+            ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where

@@ -1,4 +1,4 @@
-"""Residual networks for ImageNet: ResNet-18 and ResNet-50, as torchvision has them.
+"""Residual networks for ImageNet: ResNet-18, 34 and 50, as torchvision has them.
 
 A 7x7 convolution with 64 filters and stride 2, a 3x3 max pooling with stride 2, four
 stages of blocks with 64, 128, 256 and 512 filters (all but the first begin with
@@ -7,8 +7,9 @@ its stride in the 3x3 convolution ("v1.5"; in the paper it is in the first 1x1).
 is symmetric, also where the stride is 2, so that weights trained elsewhere fit.
 
 ResNet-50 has 25 557 032 parameters and takes 4.09 billion multiplications an image of
-224x224 pixels, ResNet-18 has 11 689 512 and takes 1.81 billion. With the stem for small
-images and 10 classes ResNet-18 has 11 173 962 and takes 555 million at 32x32 pixels.
+224x224 pixels, ResNet-34 has 21 797 672 and takes 3.66 billion, ResNet-18 has
+11 689 512 and takes 1.81 billion. With the stem for small images and 10 classes
+ResNet-18 has 11 173 962 and takes 555 million at 32x32 pixels.
 
 References:
     He et al., Deep Residual Learning for Image Recognition, CVPR 2016,

@@ -70,6 +70,9 @@ _IMAGENET = {
     # stage 4  3673088 + 4720640                                           = 8393728
     # dense    512 * 1000 + 1000                                           = 513000
     "resnet18": (11_689_512, 1_814_073_344),
+    # the same blocks, 3, 4, 6 and 3 of them:
+    #   221952 + 1116416 + 6822400 + 13114368
+    "resnet34": (21_797_672, 3_663_761_408),
     # A bottleneck of f filters on c channels, e = 4 * f:
     #   c * f + 2 * f + 9 * f * f + 2 * f + f * e + 2 * e, and c * e + 2 * e more
     #   for the shortcut of the first one
@@ -88,6 +91,13 @@ _IMAGENET = {
     #   512 -> 1024, 1024 -> 1024                      531968 + 1061888    = 1593856
     # dense               1024 * 1000 + 1000                               = 1025000
     "mobilenetv1": (4_231_976, 568_740_352),
+    # conv0 and bn0       27 * 32 + 2 * 32                                 = 928
+    # a block from c to f channels with t * c = w in between:
+    #   c * w + 2 * w (not where t = 1) + 9 * w + 2 * w + w * f + 2 * f
+    # stages   896 + 13968 + 39696 + 183872 + 303168 + 795264 + 473920     = 1810784
+    # conv1 and bn1       320 * 1280 + 2 * 1280                            = 412160
+    # dense               1280 * 1000 + 1000                               = 1281000
+    "mobilenetv2": (3_504_872, 300_774_272),
     # For width w and t = 197 tokens:
     #   patches 768 * w + w, class token w, positions t * w
     #   a layer 2 * 2 * w + 4 * (w * w + w) + 8 * w * w + 5 * w
@@ -201,6 +211,44 @@ def test_models_have_the_published_sizes(name, side, classes):
     assert [(out.shape, out.dtype) for out in traced.out_avals] == [
         ((1, classes), "f4")
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        (
+            lambda: models.create("mobilenetv2", 10),
+            # Outputs that are added are one group of each stage, and a widened input is
+            # one with its depthwise kernel.
+            [
+                *(16, 24, 32, 32, 64, 96, 96, 144, 144, 160, *[192] * 3, 320),
+                *(*[384] * 4, *[576] * 3, *[960] * 3, 1280),
+            ],
+        ),
+        (
+            lambda: models.ViT(10, width=16, layers=2, heads=4),
+            # Of each layer heads, numbers of queries and keys, of values, and hidden
+            # ones.
+            [4, 4, 4, 4, 4, 4, 64, 64],
+        ),
+    ],
+    ids=["mobilenetv2", "vit"],
+)
+def test_channels_are_those_one_expects_and_go_exactly(model, sizes):
+    network = model()
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables = init(jax.random.key(1), x)
+    graph = jaxprune.trace_channels(
+        functools.partial(network.apply, train=False), variables, x
+    )
+    assert sorted(group.size for group in graph.groups.values()) == sizes
+    masks = {n: np.arange(g.size) % 3 != 1 for n, g in graph.groups.items()}
+    small = graph.compact(masks, variables)
+    want = jax.jit(graph.masked(masks))(variables, x)
+    got = jax.jit(small.apply_fn)(small.trees[0], x)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * abs(want).max())
 
 
 @pytest.mark.parametrize("blocks", [3, 5, 9])
