@@ -13,9 +13,11 @@ import flax.linen as nn
 
 from experiments.models.cnn import CNN as CNN
 from experiments.models.cnn1d import CNN1D as CNN1D
+from experiments.models.efficientnet import EfficientNetB0 as EfficientNetB0
 from experiments.models.imagenet_resnet import Basic as Basic
 from experiments.models.imagenet_resnet import Bottleneck as Bottleneck
 from experiments.models.imagenet_resnet import ImageNetResNet as ImageNetResNet
+from experiments.models.mixnet import MixNetS as MixNetS
 from experiments.models.mlp import MLP as MLP
 from experiments.models.mobilenet import MobileNetV1 as MobileNetV1
 from experiments.models.mobilenetv2 import MobileNetV2 as MobileNetV2
@@ -43,6 +45,8 @@ MODELS = {
     ),
     "mobilenetv1": MobileNetV1,
     "mobilenetv2": MobileNetV2,
+    "efficientnet_b0": EfficientNetB0,
+    "mixnet_s": MixNetS,
     "vit_s16": ViT,
     "vit_b16": functools.partial(ViT, width=768, heads=12),
 }
@@ -55,8 +59,8 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
         name: One of `mlp` and `cnn`; `mlp1d`, `cnn1d` and `cnn1d_norm` for signals;
             `resnet20`, `resnet32`, `resnet56`,
             `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet34`,
-            `resnet50`, `mobilenetv1`, `mobilenetv2`, `vit_s16` and `vit_b16` for
-            ImageNet.
+            `resnet50`, `mobilenetv1`, `mobilenetv2`, `efficientnet_b0`, `mixnet_s`,
+            `vit_s16` and `vit_b16` for ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models.inverted import InvertedResidual
 from experiments.models.layers import convolution, norm
 
 # Expansion, filters, number of blocks, stride of the first of them.
@@ -27,37 +28,6 @@ _STAGES = (
     *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
     *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
 )
-
-
-class InvertedResidual(nn.Module):
-    """1x1 to more channels, 3x3 of each by itself, 1x1 to few channels.
-
-    Attributes:
-        filters: Output channels.
-        stride: Stride of the 3x3 convolution.
-        expansion: How many times the input is widened; 1 leaves that convolution out.
-        axis_name: Mapped axis over which batch statistics are averaged.
-    """
-
-    filters: int
-    stride: int
-    expansion: int
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        wide, y = self.expansion * x.shape[-1], x
-        if self.expansion > 1:
-            y = convolution(wide, 1, name="expand_conv")(y)
-            y = nn.relu6(bn(name="expand_bn")(y))
-        y = convolution(
-            wide, 3, stride=self.stride, groups=wide, name="depthwise_conv"
-        )(y)
-        y = nn.relu6(bn(name="depthwise_bn")(y))
-        y = bn(name="project_bn")(convolution(self.filters, 1, name="project_conv")(y))
-        return x + y if y.shape == x.shape else y
 
 
 class MobileNetV2(nn.Module):
@@ -92,9 +62,9 @@ class MobileNetV2(nn.Module):
             for block in range(blocks):
                 x = InvertedResidual(
                     filters,
-                    stride if block == 0 else 1,
-                    expansion,
                     self.axis_name,
+                    stride=stride if block == 0 else 1,
+                    expansion=expansion,
                     name=f"block{index}",
                 )(x, train=train)
                 index += 1

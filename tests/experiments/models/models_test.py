@@ -98,6 +98,15 @@ _IMAGENET = {
     # conv1 and bn1       320 * 1280 + 2 * 1280                            = 412160
     # dense               1280 * 1000 + 1000                               = 1281000
     "mobilenetv2": (3_504_872, 300_774_272),
+    # as above, and a squeeze of w channels to h = c / 4: 2 * w * h + h + w
+    #   928 + 1448 + 16714 + 46640 + 242930 + 543148 + 2026348 + 717232
+    #   + 412160 + 1281000
+    "efficientnet_b0": (5_288_548, 385_814_752),
+    # 1x1 convolutions in two shares have half of the weights; kernels of k x k for a
+    # share of s channels k * k * s; squeezes to c / 2 or c / 4
+    #   464 + 464 + 3216 + 2712 + 17468 + 73740 + 32010 + 175080 + 102360 + 206520
+    #   + 361900 + 1311400 + conv1 and bn1 310272 + dense 1537000
+    "mixnet_s": (4_134_606, 239_173_360),
     # For width w and t = 197 tokens:
     #   patches 768 * w + w, class token w, positions t * w
     #   a layer 2 * 2 * w + 4 * (w * w + w) + 8 * w * w + 5 * w
@@ -202,10 +211,9 @@ def test_models_have_the_published_sizes(name, side, classes):
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
     parameters, products = _PUBLISHED[name, side, classes]
     assert sizes(params) == parameters
-    # No bias in front of a batch normalisation: those of the norms and the last layer.
-    biases = {leaf for leaf in params if leaf.endswith("bias")}
+    # No convolution in front of a batch normalisation has a bias.
     if "batch_stats" in variables:
-        assert all("bn" in leaf or leaf == "dense/bias" for leaf in biases)
+        assert not [leaf for leaf in params if "conv" in leaf and leaf.endswith("bias")]
     traced = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, x)
     assert multiplications(traced.jaxpr) == products
     assert [(out.shape, out.dtype) for out in traced.out_avals] == [
@@ -227,13 +235,32 @@ def test_models_have_the_published_sizes(name, side, classes):
             ],
         ),
         (
+            lambda: models.create("efficientnet_b0", 10),
+            # In each block the squeeze has a group of its own, and scales the widened
+            # channels, which it joins.
+            [
+                *(4, 6, 6, 8, 10, 10, 16, *[20] * 3, 24, *[28] * 3, 32, 40, *[48] * 4),
+                *(80, 96, 112, 144, 144, 192, 240, 240, 320, *[480] * 3, *[672] * 3),
+                *(*[1152] * 4, 1280),
+            ],
+        ),
+        (
+            lambda: models.create("mixnet_s", 10),
+            # Shares of channels that are convolved apart are groups of their own.
+            [
+                *(8, 8, 10, *[12] * 3, *[20] * 7, 36, 36, *[40] * 5, *[48] * 5),
+                *(*[60] * 5, *[80] * 4, *[90] * 8, *[100] * 4, *[120] * 6, *[144] * 5),
+                *(160, 160, *[240] * 4, *[300] * 8, 1536),
+            ],
+        ),
+        (
             lambda: models.ViT(10, width=16, layers=2, heads=4),
             # Of each layer heads, numbers of queries and keys, of values, and hidden
             # ones.
             [4, 4, 4, 4, 4, 4, 64, 64],
         ),
     ],
-    ids=["mobilenetv2", "vit"],
+    ids=["mobilenetv2", "efficientnet_b0", "mixnet_s", "vit"],
 )
 def test_channels_are_those_one_expects_and_go_exactly(model, sizes):
     network = model()
