@@ -3,7 +3,6 @@
 import gc
 import os
 import tempfile
-import warnings
 
 import chex
 import jax
@@ -102,16 +101,3 @@ def compiles_as_users_do():
 @pytest.fixture(autouse=True)
 def _no_trace_counted():
     chex.clear_trace_counter()
-
-
-@pytest.fixture
-def broken_reads():
-    """For tests in which Orbax reads a broken array.
-
-    What else it was reading it leaves open, and that raises once it is collected, which
-    pytest would report in whatever test runs by then.
-    """
-    # pytest takes this filter back when the test has ended.
-    warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
-    yield
-    gc.collect()

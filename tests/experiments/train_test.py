@@ -154,7 +154,6 @@ def _largest_file(folder):
     )
 
 
-@pytest.mark.usefixtures("broken_reads")
 def test_a_run_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     copy, capsys
 ):
@@ -175,7 +174,6 @@ def test_a_run_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     assert before.step in {e.step for e in io.entries(workdir / "checkpoints")}
 
 
-@pytest.mark.usefixtures("broken_reads")
 def test_a_run_without_a_whole_checkpoint_says_so_and_keeps_them(copy):
     config, workdir, _ = copy
     (workdir / "summary.json").unlink()

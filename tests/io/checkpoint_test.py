@@ -711,7 +711,6 @@ def _noise(seed):
     return {"a": jnp.asarray(rng.normal(size=(64, 65)), jnp.float32), "b": jnp.ones(3)}
 
 
-@pytest.mark.usefixtures("broken_reads")
 def test_one_flipped_bit_of_an_array_is_named(tmp_path):
     path = checkpoint.save(tmp_path, 3, _noise(0))
     _flip(path)
@@ -724,7 +723,6 @@ def test_one_flipped_bit_of_an_array_is_named(tmp_path):
         assert re.search(message, str(one))
 
 
-@pytest.mark.usefixtures("broken_reads")
 def test_load_latest_takes_the_newest_that_is_whole(tmp_path):
     assert checkpoint.load_latest(tmp_path, _noise(0)) is None
     for step in (1, 2, 3, 4):
