@@ -39,6 +39,7 @@ def _kernels(leaves):
     return len({tuple(sorted(body)) for body in bodies})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiles_as_users_do")
 def test_leaves_of_one_shape_share_their_kernels():
     # Each kernel takes twenty milliseconds to compile, a thousand a minute.

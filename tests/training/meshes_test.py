@@ -144,10 +144,10 @@ def _dense(params, x):
 
 
 def _cases():
-    """All methods in all layouts; three cases are quick enough for every run."""
+    """All methods in all layouts; two cases are quick enough for every run."""
     for name in METHODS:
         for layout in LAYOUTS:
-            quick = layout == "both" and name in ("dsa", "garrote", "lats")
+            quick = layout == "both" and name in ("dsa", "lats")
             marks = () if quick else pytest.mark.slow
             yield pytest.param(name, layout, id=f"{name}, {layout}", marks=marks)
 

@@ -180,7 +180,7 @@ def test_shards_that_jax_does_not_tell_are_refused_at_the_end(name, inside):
 
 
 @pytest.mark.filterwarnings("ignore::jaxprune.base.PruningWarning")
-@pytest.mark.parametrize("name", _rows(METHODS, ("garrote", "lats")))
+@pytest.mark.parametrize("name", _rows(METHODS, ("lats",)))
 def test_the_loss_alone_on_shards_equals_one_device(name):
     tx, init, compute, finalize = _parts(METHODS[name]())
     trained = init(PARAMS)

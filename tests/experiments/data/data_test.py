@@ -183,6 +183,7 @@ def test_positions_are_those_of_the_examples_in_the_batches():
     )
 
 
+@pytest.mark.slow
 def test_processes_preparing_digits_at_once_agree_and_import_no_tensorflow(tmp_path):
     children = [
         subprocess.Popen(
