@@ -38,12 +38,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
       name: as on the command line.
       arguments: the rest of the command line.
     """
-    module, about = COMMANDS[name]
-    benchmark: Any = importlib.import_module(f"experiments.{module}")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments bench {name}", description=about
-    )
-    benchmark.add_options(parser)
+    benchmark, parser = load(name)
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     options = parser.parse_args(arguments)
     rows = list(benchmark.measure(options))
@@ -56,10 +51,19 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 def rows_of(name: str, *arguments: str) -> list[dict[str, Any]]:
     """Return the rows of a benchmark with these options of its command line."""
-    benchmark: Any = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
-    parser = argparse.ArgumentParser()
-    benchmark.add_options(parser)
+    benchmark, parser = load(name)
     return list(benchmark.measure(parser.parse_args(arguments)))
+
+
+def load(name: str) -> tuple[Any, argparse.ArgumentParser]:
+    """Return the module of a benchmark and the parser of its options."""
+    module, about = COMMANDS[name]
+    benchmark: Any = importlib.import_module(f"experiments.{module}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments bench {name}", description=about
+    )
+    benchmark.add_options(parser)
+    return benchmark, parser
 
 
 def context() -> dict[str, Any]:

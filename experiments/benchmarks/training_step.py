@@ -94,11 +94,6 @@ def _compile(model, plan, task, batch_stats, batch) -> tuple[Any, Any]:
     return compiled, lambda: jax.tree.map(jnp.copy, state)
 
 
-def read(row: dict[str, Any]) -> Quartiles:
-    """Returns the seconds of the dense step in a row that was written to a file."""
-    return Quartiles(*row["dense"])
-
-
 def _seconds(compiled, state, batch):
     begin = time.perf_counter()
     state, _ = jax.block_until_ready(compiled(state, batch))

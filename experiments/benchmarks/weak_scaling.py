@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.analyses.timing import Quartiles
 from experiments.benchmarks import training_step
 
 
@@ -37,7 +38,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 command, check=True, env=environment, stdout=subprocess.DEVNULL
             )
             for row in json.loads(path.read_text())["rows"]:
-                yield {"devices": count, **row, "dense": training_step.read(row)}
+                yield {"devices": count, **row, "dense": Quartiles(*row["dense"])}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
-"""Inverted residuals, of which MobileNetV2, EfficientNet and MixNet are made."""
+"""Inverted residuals, and the networks that consist of them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models.layers import convolution, norm
+
+Activation = Callable[[jax.Array], jax.Array]
 
 
 class Mixed(nn.Module):
@@ -60,7 +63,7 @@ class SqueezeExcite(nn.Module):
     """
 
     hidden: int
-    activation: Callable[[jax.Array], jax.Array]
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -71,15 +74,14 @@ class SqueezeExcite(nn.Module):
         return x * nn.sigmoid(y)[:, None, None]
 
 
-class InvertedResidual(nn.Module):
-    """1x1 to more channels, a convolution of each by itself, 1x1 to few channels.
-
-    The input is added where shape and stride allow it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Blocks that are alike, but for the stride of the first.
 
     Attributes:
         filters: Output channels.
-        axis_name: Mapped axis over which batch statistics are averaged.
-        stride: Stride of the middle convolution.
+        blocks: Number of blocks.
+        stride: Stride of the first block; the others have 1.
         expansion: How many times the input is widened; 1 leaves that convolution out.
         sizes: Kernel sizes of the middle convolution, each of a share of the channels.
         squeeze: Channels of the squeeze, as a fraction of the input's; 0 for none.
@@ -89,28 +91,91 @@ class InvertedResidual(nn.Module):
     """
 
     filters: int
-    axis_name: str | None
+    blocks: int = 1
     stride: int = 1
     expansion: int = 6
-    sizes: Sequence[int] = (3,)
+    sizes: tuple[int, ...] = (3,)
     squeeze: float = 0.0
     expand_shares: int = 1
     project_shares: int = 1
-    activation: Callable[[jax.Array], jax.Array] = nn.relu6
+    activation: Activation
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, a convolution of each by itself, 1x1 to few channels.
+
+    The input is added where shape and stride allow it.
+
+    Attributes:
+        stage: What the block is.
+        stride: Stride of the middle convolution.
+        axis_name: Mapped axis over which batch statistics are averaged.
+    """
+
+    stage: Stage
+    stride: int
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
         bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        wide, y = self.expansion * x.shape[-1], x
-        if self.expansion > 1:
-            y = Mixed(wide, (1,) * self.expand_shares, name="expand")(y)
-            y = self.activation(bn(name="expand_bn")(y))
-        y = Mixed(wide, self.sizes, self.stride, depthwise=True, name="depthwise")(y)
-        y = self.activation(bn(name="depthwise_bn")(y))
-        if self.squeeze:
-            hidden = round(self.squeeze * x.shape[-1])
-            y = SqueezeExcite(hidden, self.activation, name="squeeze")(y)
-        y = Mixed(self.filters, (1,) * self.project_shares, name="project")(y)
+        stage = self.stage
+        wide, y = stage.expansion * x.shape[-1], x
+        if stage.expansion > 1:
+            y = Mixed(wide, (1,) * stage.expand_shares, name="expand")(y)
+            y = stage.activation(bn(name="expand_bn")(y))
+        y = Mixed(wide, stage.sizes, self.stride, depthwise=True, name="depthwise")(y)
+        y = stage.activation(bn(name="depthwise_bn")(y))
+        if stage.squeeze:
+            hidden = round(stage.squeeze * x.shape[-1])
+            y = SqueezeExcite(hidden, stage.activation, name="squeeze")(y)
+        y = Mixed(stage.filters, (1,) * stage.project_shares, name="project")(y)
         y = bn(name="project_bn")(y)
         return x + y if y.shape == x.shape else y
+
+
+class InvertedResiduals(nn.Module):
+    """A 3x3 convolution of stride 2, stages of blocks, a 1x1 one, a dense layer.
+
+    Attributes:
+        num_classes: Number of logits.
+        axis_name: Mapped axis over which batch statistics are averaged.
+        stem: Filters of the first convolution.
+        stages: The stages, in order.
+        head: Filters of the last convolution.
+        activation: Behind the first and the last convolution.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    stem: int = 32
+    stages: Sequence[Stage] = ()
+    head: int = 1280
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes logits.
+
+        Args:
+            x: Images, shape (B, H, W, C), H and W at least 32.
+            train: Whether to normalise with the statistics of this batch and to update
+                the collection `batch_stats`, which must then be mutable.
+
+        Returns:
+            Logits, shape (B, num_classes), float32.
+        """
+        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
+        x = convolution(self.stem, 3, stride=2, name="conv0")(x)
+        x = self.activation(bn(name="bn0")(x))
+        blocks = [(s, i) for s in self.stages for i in range(s.blocks)]
+        for index, (stage, place) in enumerate(blocks, start=1):
+            stride = stage.stride if place == 0 else 1
+            block = InvertedResidual(
+                stage, stride, self.axis_name, name=f"block{index}"
+            )
+            x = block(x, train=train)
+        x = self.activation(bn(name="bn1")(convolution(self.head, 1, name="conv1")(x)))
+        x = jnp.mean(x, axis=(1, 2))
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)

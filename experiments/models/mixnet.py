@@ -12,86 +12,46 @@ References:
     shares is in the authors' code.
 """
 
-import functools
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from experiments.models.inverted import InvertedResidual
-from experiments.models.layers import convolution, norm
+from experiments.models.inverted import InvertedResiduals, Stage
 
-
-class _Stage(NamedTuple):
-    """Equal blocks."""
-
-    blocks: int
-    filters: int
-    stride: int  # of the first block
-    expansion: int
-    sizes: tuple[int, ...]
-    squeeze: float
-    expand_shares: int
-    project_shares: int
-
-
-_STAGES = (
-    _Stage(1, 16, 1, 1, (3,), 0, 1, 1),
-    _Stage(1, 24, 2, 6, (3,), 0, 2, 2),
-    _Stage(1, 24, 1, 3, (3,), 0, 2, 2),
-    _Stage(1, 40, 2, 6, (3, 5, 7), 0.5, 1, 1),
-    _Stage(3, 40, 1, 6, (3, 5), 0.5, 2, 2),
-    _Stage(1, 80, 2, 6, (3, 5, 7), 0.25, 1, 2),
-    _Stage(2, 80, 1, 6, (3, 5), 0.25, 1, 2),
-    _Stage(1, 120, 1, 6, (3, 5, 7), 0.5, 2, 2),
-    _Stage(2, 120, 1, 3, (3, 5, 7, 9), 0.5, 2, 2),
-    _Stage(1, 200, 2, 6, (3, 5, 7, 9, 11), 0.5, 1, 1),
-    _Stage(2, 200, 1, 6, (3, 5, 7, 9), 0.5, 1, 2),
+# Expansion, filters, number of blocks, stride of the first of them, kernel sizes,
+# fraction of the squeeze, shares of the first and of the last convolution.
+_TABLE = (
+    (1, 16, 1, 1, (3,), 0, 1, 1),
+    (6, 24, 1, 2, (3,), 0, 2, 2),
+    (3, 24, 1, 1, (3,), 0, 2, 2),
+    (6, 40, 1, 2, (3, 5, 7), 0.5, 1, 1),
+    (6, 40, 3, 1, (3, 5), 0.5, 2, 2),
+    (6, 80, 1, 2, (3, 5, 7), 0.25, 1, 2),
+    (6, 80, 2, 1, (3, 5), 0.25, 1, 2),
+    (6, 120, 1, 1, (3, 5, 7), 0.5, 2, 2),
+    (3, 120, 2, 1, (3, 5, 7, 9), 0.5, 2, 2),
+    (6, 200, 1, 2, (3, 5, 7, 9, 11), 0.5, 1, 1),
+    (6, 200, 2, 1, (3, 5, 7, 9), 0.5, 1, 2),
+)
+_STAGES = tuple(
+    Stage(
+        expansion=t,
+        filters=c,
+        blocks=n,
+        stride=s,
+        sizes=sizes,
+        squeeze=squeeze,
+        expand_shares=first,
+        project_shares=last,
+        activation=nn.silu if squeeze else nn.relu,
+    )
+    for t, c, n, s, sizes, squeeze, first, last in _TABLE
 )
 
 
-class MixNetS(nn.Module):
-    """MixNet-S.
+class MixNetS(InvertedResiduals):
+    """MixNet-S; its attributes are those of `InvertedResiduals`."""
 
-    Attributes:
-        num_classes: Number of logits.
-        axis_name: Mapped axis over which batch statistics are averaged.
-    """
-
-    num_classes: int
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Computes logits.
-
-        Args:
-            x: Images, shape (B, H, W, C), H and W at least 32.
-            train: Whether to normalise with the statistics of this batch and to update
-                the collection `batch_stats`, which must then be mutable.
-
-        Returns:
-            Logits, shape (B, num_classes), float32.
-        """
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        x = nn.relu(bn(name="bn0")(convolution(16, 3, stride=2, name="conv0")(x)))
-        index = 1
-        for stage in _STAGES:
-            for block in range(stage.blocks):
-                x = InvertedResidual(
-                    stage.filters,
-                    self.axis_name,
-                    stride=stage.stride if block == 0 else 1,
-                    expansion=stage.expansion,
-                    sizes=stage.sizes,
-                    squeeze=stage.squeeze,
-                    expand_shares=stage.expand_shares,
-                    project_shares=stage.project_shares,
-                    activation=nn.silu if stage.squeeze else nn.relu,
-                    name=f"block{index}",
-                )(x, train=train)
-                index += 1
-        x = nn.relu(bn(name="bn1")(convolution(1536, 1, name="conv1")(x)))
-        x = jnp.mean(x, axis=(1, 2))
-        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
+    stem: int = 16
+    stages: Sequence[Stage] = _STAGES
+    head: int = 1536

@@ -13,61 +13,25 @@ References:
     arXiv:1801.04381, Table 2.
 """
 
-import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from experiments.models.inverted import InvertedResidual
-from experiments.models.layers import convolution, norm
+from experiments.models.inverted import Activation, InvertedResiduals, Stage
 
 # Expansion, filters, number of blocks, stride of the first of them.
-_STAGES = (
+_TABLE = (
     *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
     *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
 )
+_STAGES = tuple(
+    Stage(expansion=t, filters=c, blocks=n, stride=s, activation=nn.relu6)
+    for t, c, n, s in _TABLE
+)
 
 
-class MobileNetV2(nn.Module):
-    """MobileNetV2 of full width.
+class MobileNetV2(InvertedResiduals):
+    """MobileNetV2 of full width; its attributes are those of `InvertedResiduals`."""
 
-    Attributes:
-        num_classes: Number of logits.
-        axis_name: Mapped axis over which batch statistics are averaged.
-        stages: Expansion, filters, number of blocks and first stride of every stage.
-    """
-
-    num_classes: int
-    axis_name: str | None = None
-    stages: Sequence[tuple[int, int, int, int]] = _STAGES
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Computes logits.
-
-        Args:
-            x: Images, shape (B, H, W, C), H and W at least 32.
-            train: Whether to normalise with the statistics of this batch and to update
-                the collection `batch_stats`, which must then be mutable.
-
-        Returns:
-            Logits, shape (B, num_classes), float32.
-        """
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        x = nn.relu6(bn(name="bn0")(convolution(32, 3, stride=2, name="conv0")(x)))
-        index = 1
-        for expansion, filters, blocks, stride in self.stages:
-            for block in range(blocks):
-                x = InvertedResidual(
-                    filters,
-                    self.axis_name,
-                    stride=stride if block == 0 else 1,
-                    expansion=expansion,
-                    name=f"block{index}",
-                )(x, train=train)
-                index += 1
-        x = nn.relu6(bn(name="bn1")(convolution(1280, 1, name="conv1")(x)))
-        x = jnp.mean(x, axis=(1, 2))
-        return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
+    stages: Sequence[Stage] = _STAGES
+    activation: Activation = nn.relu6

@@ -49,10 +49,14 @@ def by_jit(devices: Sequence[Any] | None = None) -> Parallel:
     )
 
 
-def _global_arrays(devices=None):
+def _mesh(devices=None):
     devices = list(devices or jax.devices())
     auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=auto, devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=auto, devices=devices)
+
+
+def _global_arrays(devices=None):
+    mesh = _mesh(devices)
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -118,13 +122,11 @@ def _is_spread(x):
 
 def _split(shape: Sequence[int]) -> NamedSharding:
     count = jax.device_count()
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((count,), (AXIS,), axis_types=auto)
     spec: list[str | None] = [None] * len(shape)
     lengths = [length if length % count == 0 else 0 for length in shape]
     if lengths and max(lengths) and np.prod(shape) >= _LARGE:
         spec[int(np.argmax(lengths))] = AXIS
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    return NamedSharding(_mesh(), PartitionSpec(*spec))
 
 
 def by_pmap() -> Parallel:

@@ -87,7 +87,9 @@ def prepare(
             steps=0,
             steps_per_epoch=len(dataset.train) // config.data.batch_size,
             loss=make_loss(unmapped, blank[1], _sample(config, training)),
-            channels=_traced(config, limits, workdir, model, blank, image_shape),
+            channels=_traced(
+                config, limits, workdir, model, ways.axis_name, blank, image_shape
+            ),
             judge=_evaluator(_test_batches(config, judged), judged.test_size, unmapped),
         ),
         limits=limits,
@@ -188,11 +190,10 @@ def _evaluator(batches: Iterable[data.Batch], size: int, model: Any) -> Callable
     return evaluate
 
 
-def _traced(config, limits, workdir: Path, model, blank, image_shape):
+def _traced(config, limits, workdir: Path, model, axis_name, blank, image_shape):
     """The channels of the network with what they cost; None if weights are pruned."""
     if not limits:
         return None
-    axis_name = parallel.create(config.run.parallel).axis_name
     traced = channels.trace(
         model(),
         blank,

@@ -260,22 +260,7 @@ def check_trained(
       size: the number of weights of `init`, or 0 if a step was computed with others.
     """
     # Before the weights: a budget that was moved wrongly makes them diverge.
-    if abs(twice - 2 * step) > 1e-3 * abs(step):
-        # Other optimizers scale each leaf on its own.
-        raise ValueError(
-            f"`{call}`: the budget must be moved by `pruning.optimizer`, and counts "
-            f"{step:.6g} steps, and {twice:.6g} where twice as many are due. Train "
-            "with `pruning.optimizer(optimizer)` in the place of `optimizer`, and put "
-            "inside of it what clips or changes single entries, such as `optax.clip`."
-        )
-    if abs(one - 1) > 1e-3:
-        raise ValueError(
-            f"`{call}`: the budget must be moved by `pruning.optimizer` alone, and was "
-            f"also averaged, decayed, scaled or changed by noise ({one:.6g} where 1 is "
-            "due). Put `optax.contrib.schedule_free`, `optax.lookahead`, weight decay, "
-            "learning rates, noise and what else changes single updates or parameters "
-            "inside of `pruning.optimizer(...)`."
-        )
+    _check_budget(call, step, twice, one)
     if not is_size(size, params):
         raise ValueError(
             f"`{call}`: all steps must have been computed with whole parameters, and "
@@ -299,6 +284,26 @@ def check_trained(
             "module.pruned()`), `loss + penalty`, and train with "
             "`pruning.optimizer(...)`. To prune once, without training, use "
             "`pruner.masks`."
+        )
+
+
+def _check_budget(call: str, step: float, twice: float, one: float) -> None:
+    """Refuse a budget that something other than its own optimizer moved."""
+    if abs(twice - 2 * step) > 1e-3 * abs(step):
+        # Other optimizers scale each leaf on its own.
+        raise ValueError(
+            f"`{call}`: the budget must be moved by `pruning.optimizer`, and counts "
+            f"{step:.6g} steps, and {twice:.6g} where twice as many are due. Train "
+            "with `pruning.optimizer(optimizer)` in the place of `optimizer`, and put "
+            "inside of it what clips or changes single entries, such as `optax.clip`."
+        )
+    if abs(one - 1) > 1e-3:
+        raise ValueError(
+            f"`{call}`: the budget must be moved by `pruning.optimizer` alone, and was "
+            f"also averaged, decayed, scaled or changed by noise ({one:.6g} where 1 is "
+            "due). Put `optax.contrib.schedule_free`, `optax.lookahead`, weight decay, "
+            "learning rates, noise and what else changes single updates or parameters "
+            "inside of `pruning.optimizer(...)`."
         )
 
 

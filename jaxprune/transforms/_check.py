@@ -210,13 +210,14 @@ def _check_size(params: Params, state: Any) -> None:
     names = selected_names(state.watch)
     leaves = [named[name] for name in names if name in named]
     number = int(number_of(leaves))
-    sizes = np.asarray(jax.device_get(state.watch.size))
-    if len(leaves) == len(names) and np.any(sizes != number):
+    # Of a batch of states each has a size.
+    size = int(np.sum(jax.device_get(state.watch.size), dtype=np.uint32))
+    if len(leaves) == len(names) and size != number:
         raise ValueError(
             "`finalize(params, opt_state)`: the state must be of these parameters, of"
-            f" which {number} entries are selected; it is of {int(sizes.flat[0])}, a"
-            " shard perhaps. Call `init` and `update` outside of `jax.shard_map`,"
-            " within the same `jax.jit`, where sharded arrays are whole."
+            f" which {number} entries are selected; it is of {size}, a shard perhaps."
+            " Call `init` and `update` outside of `jax.shard_map`, within the same"
+            " `jax.jit`, where sharded arrays are whole."
         )
 
 

@@ -55,10 +55,11 @@ def begin(
       counted: the parameters that `size` counts; `selected` if not given.
     """
     marks = jax.tree.map(lambda _: Selected(), selected)
-    ratio = jnp.asarray(keep_ratio, jnp.float32)
     # Comparing makes the flag vary over devices as the parameters do (`shard_map`).
+    misplaced = expected != expected
+    ratio = jnp.asarray(keep_ratio, jnp.float32)
     size = number_of(selected if counted is None else counted)
-    return Watch(expected, expected != expected, ratio, size, marks)
+    return Watch(expected, misplaced, ratio, size, marks)
 
 
 def number_of(params: Any) -> jax.Array:

@@ -340,3 +340,26 @@ def test_decisions_on_the_host_are_refused_under_a_trace(params):
     ):
         with pytest.raises(TypeError, match=rf"^`{name}\(.*outside of `jax.jit`"):
             jax.jit(lambda *given, call=call: call(*given) and None)(*given)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_finalize_takes_a_batch_of_networks(batch):
+    tx = transforms.lats(optax.sgd(0.1), sparsity=0.5, steps=2)
+
+    def train(key):
+        params = {"kernel": jax.random.normal(key, (8, 8))}
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(params, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    params, state = jax.vmap(train)(jax.random.split(jax.random.key(0), batch))
+    final = jaxprune.finalize(params, state)
+    kept = np.sum(final.masks["kernel"], (1, 2))
+    np.testing.assert_array_equal(kept, np.full(batch, 32))
+    # One of them is of other parameters than the state of all.
+    if batch > 1:
+        one = jax.tree.map(lambda x: x[0], params)
+        with pytest.raises(ValueError, match="64 entries are selected; it is of 192"):
+            jaxprune.finalize(one, state)
