@@ -68,6 +68,7 @@ def small_network():
     return scope["train"], graph, small, params
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_where_this_one_stopped(tmp_path):
     train, _, small, _ = small_network()
     state = train(small.apply_fn, *small.trees)

@@ -123,6 +123,7 @@ def test_what_is_not_kept_goes_on_learning(x):
     assert np.any(np.asarray(seen["w1"]) == 0, axis=1).any()
 
 
+@pytest.mark.slow
 def test_the_derivative_is_that_along_networks_of_equal_cost():
     # Many channels of known importances: finite differences of counts are smooth.
     sizes = (1, 900, 700, 1)
@@ -298,6 +299,7 @@ def test_a_cost_of_ones_own_is_held_too(x):
     assert 0.45 < float(mean(ratios)) <= 0.5 * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_it_runs_under_vmap_and_in_half_precision(x):
     _, params, graph = _network(x)
     half = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)

@@ -188,6 +188,7 @@ def test_a_failed_run_is_reported_and_the_others_finish_and_are_not_run_again(
     assert [(f / "log.txt").stat().st_mtime_ns for f in folders] == before
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_saves_its_run_and_starts_no_other(data_dir, tmp_path):
     long = [a for a in SHORT if "phases.prune" not in a] + ["--config.phases.prune=500"]
     overrides = [f"--config.data.dir={data_dir}", "--config.run.log_every=1", *long]
