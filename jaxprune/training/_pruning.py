@@ -158,6 +158,11 @@ class Pruning:
           The pruned weights, a tree like `trainable["params"]`, and a float32 scalar.
           The gradient of the loss in `trainable` moves all three parts under
           `optimizer`.
+
+        Raises:
+          ValueError: a weight is a shard inside of `jax.shard_map`, of which each
+            device would count its own. Where JAX does not tell (`check_vma=False`),
+            `finalize` raises. Call it outside, and put the loss alone inside.
         """
         params, variables, budget = self._read("pruning(trainable)", trainable)
         check_whole("pruning(trainable)", params, budget)
@@ -330,7 +335,8 @@ class Pruning:
 
         Raises:
           ValueError: if a weight is not finite, the penalty was not part of the loss,
-            the budget was moved by another optimizer, or the limits cannot be met.
+            the budget was moved by another optimizer, a step was computed with shards
+            of the weights, or the limits cannot be met.
 
         Warns:
           PruningWarning: if the method's own rule keeps more than 1.5 times as much as

@@ -59,8 +59,9 @@ def check(opt_state: optax.OptState) -> None:
 
     Every transformation compares the parameters that come back with those to which its
     last update leads. They differ where something behind it in a chain changed
-    its updates, or where parameters were edited or replaced. From the next update on
-    its state says so, and this function raises.
+    its updates, or where parameters were edited or replaced, or are shards inside of
+    `jax.shard_map(..., check_vma=False)`; with `check_vma=True` their update raises at
+    once. From the next update on its state says so, and this function raises.
 
     Also raises for a transformation that follows `optax.MultiSteps(optimizer)` in a
     chain, or wraps it: it would prune at every micro step. Wrap the whole of it:
