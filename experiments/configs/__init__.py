@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def load(text: str) -> Any:
     if not path.is_file():
         files = {known.split("/")[1]: known for known in reversed(names())}
         near = did_you_mean(text, {**files, **{known: known for known in names()}})
-        same = [repr(known) for known in names() if known.split("/")[1] == text]
+        same = [repr(known) for known in names() if _is_meant(known, text)]
         if same:
             near = f" Did you mean {' or '.join(same)}?"
         raise ValueError(
@@ -156,6 +157,12 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _is_meant(name: str, text: str) -> bool:
+    """Whether a text is a name without its folder, or its words in another order."""
+    words, given = (sorted(re.split("[/_]", one)) for one in (name, text))
+    return name.split("/")[1] == text or words == given
 
 
 def did_you_mean(name: str, known: Iterable[str] | Mapping[str, str]) -> str:

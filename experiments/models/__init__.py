@@ -11,6 +11,7 @@ import functools
 
 import flax.linen as nn
 
+from experiments.models.alexnet import AlexNet as AlexNet
 from experiments.models.cnn import CNN as CNN
 from experiments.models.cnn1d import CNN1D as CNN1D
 from experiments.models.efficientnet import EfficientNetB0 as EfficientNetB0
@@ -22,6 +23,7 @@ from experiments.models.mlp import MLP as MLP
 from experiments.models.mobilenet import MobileNetV1 as MobileNetV1
 from experiments.models.mobilenetv2 import MobileNetV2 as MobileNetV2
 from experiments.models.resnet import ResNet as ResNet
+from experiments.models.sew_resnet import SEWResNet as SEWResNet
 from experiments.models.vgg import VGG16 as VGG16
 from experiments.models.vit import ViT as ViT
 
@@ -38,11 +40,16 @@ MODELS = {
         ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2), small_images=True
     ),
     "vgg16": VGG16,
+    "sew_resnet8": functools.partial(
+        SEWResNet, blocks=(1, 1, 1), width=16, small_images=True
+    ),
+    "alexnet": AlexNet,
     "resnet18": functools.partial(ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2)),
     "resnet34": functools.partial(ImageNetResNet, block=Basic, blocks=(3, 4, 6, 3)),
     "resnet50": functools.partial(
         ImageNetResNet, block=Bottleneck, blocks=(3, 4, 6, 3)
     ),
+    "sew_resnet18": SEWResNet,
     "mobilenetv1": MobileNetV1,
     "mobilenetv2": MobileNetV2,
     "efficientnet_b0": EfficientNetB0,
@@ -58,9 +65,10 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
     Args:
         name: One of `mlp` and `cnn`; `mlp1d`, `cnn1d` and `cnn1d_norm` for signals;
             `resnet20`, `resnet32`, `resnet56`,
-            `resnet18_cifar` and `vgg16` for small images; `resnet18`, `resnet34`,
-            `resnet50`, `mobilenetv1`, `mobilenetv2`, `efficientnet_b0`, `mixnet_s`,
-            `vit_s16` and `vit_b16` for ImageNet.
+            `resnet18_cifar`, `vgg16` and `sew_resnet8` for small images; `alexnet`,
+            `resnet18`, `resnet34`, `resnet50`, `sew_resnet18`, `mobilenetv1`,
+            `mobilenetv2`, `efficientnet_b0`, `mixnet_s`, `vit_s16` and `vit_b16` for
+            ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, norm
+from experiments.models.layers import convolution, halving_pool, norm
 
 
 class Basic(nn.Module):
@@ -110,11 +110,7 @@ class ImageNetResNet(nn.Module):
         x = convolution(64, size, stride=stride, name="conv0")(x)
         x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
         if not self.small_images:
-            around = (
-                (1, 1),
-                (1, 1),
-            )  # Flax declares a string, and documents pairs too.
-            x = nn.max_pool(x, (3, 3), (2, 2), around)  # pyright: ignore[reportArgumentType]
+            x = halving_pool(x)
         for stage, count in enumerate(self.blocks, start=1):
             for block in range(1, count + 1):
                 x = self.block(

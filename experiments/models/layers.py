@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 FAN_IN = nn.initializers.kaiming_normal()
@@ -45,6 +46,13 @@ def convolution(
         dtype=jnp.float32,
         name=name,
     )
+
+
+def halving_pool(x: jax.Array) -> jax.Array:
+    """Takes the largest of 3x3 with stride 2, padded by 1: (B, H, W, C) to halves."""
+    # Flax declares a string, and documents pairs too.
+    around = ((1, 1), (1, 1))
+    return nn.max_pool(x, (3, 3), (2, 2), around)  # pyright: ignore[reportArgumentType]
 
 
 def norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import jaxprune
 from jaxprune.base import Cost, Limit
+from jaxprune.channels import Function
 from jaxprune.costs import PolynomialCost
 
 Masks = dict[str, np.ndarray]
@@ -88,7 +89,8 @@ class CompactModel(NamedTuple):
     """A small network, with the interface of a module.
 
     Attributes:
-      train_fn: `{"params", "batch_stats"}, image -> logits, updated`.
+      train_fn: `{"params", "batch_stats"}, image, key -> logits, updated`; the key is
+        what is dropped by.
       eval_fn: `{"params", "batch_stats"}, image -> logits`.
       blank: its parameters and statistics, all zero.
       widths: the number of channels of every group.
@@ -99,10 +101,21 @@ class CompactModel(NamedTuple):
     blank: dict[str, Any]
     widths: dict[str, int]
 
-    def apply(self, variables, image, *, train: bool, mutable: Any = False):
+    def apply(
+        self,
+        variables,
+        image,
+        *,
+        train: bool,
+        mutable: Any = False,
+        rngs: Mapping[str, jax.Array] | None = None,
+    ):
         """As `nn.Module.apply`, for the two ways in which a network is called."""
         del mutable
-        return (self.train_fn if train else self.eval_fn)(variables, image)
+        if not train:
+            return self.eval_fn(variables, image)
+        assert rngs is not None, "a network is trained with the key `dropout`"
+        return self.train_fn(variables, image, rngs["dropout"])
 
 
 def trace(
@@ -152,20 +165,29 @@ def trace_both(
       trained: see `trace`.
       axis_sizes: see `trace`.
     """
+    key = jax.eval_shape(lambda: jax.random.key(0))
     functions = {
-        "eval": _applied(model, train=False),
-        "train": _applied(trained or model, train=True),
+        "eval": _evaluated(model),
+        "train": Function(_trained(trained or model), (images, key)),
     }
     return jaxprune.trace_channels(functions, tree, images, axis_sizes=axis_sizes)
 
 
+# One function for each module: what is traced and compiled is kept by function.
 @functools.cache
-def _applied(model: nn.Module, train: bool) -> Callable[[Any, Any], Any]:
-    """The model as a pure function of one tree."""
-    mutable = ["batch_stats"] if train else False
+def _evaluated(model: nn.Module) -> Callable[..., Any]:
+    """The model as a pure function of one tree, as it is evaluated."""
+    return lambda tree, image: model.apply(tree, image, train=False)
 
-    def apply_fn(tree, image):
-        return model.apply(tree, image, train=train, mutable=mutable)
+
+@functools.cache
+def _trained(model: nn.Module) -> Callable[..., Any]:
+    """The model as a pure function of one tree, as it is trained."""
+
+    def apply_fn(tree, image, key):
+        return model.apply(
+            tree, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
 
     return apply_fn
 

@@ -63,6 +63,7 @@ def render(
         trail=trail_table.lay_out(summary),
         layers_title="Groups of channels" if channel_limits(summary) else "Layers",
         layers=_layers(summary),
+        spikes=_spikes(summary),
         sensitivity=sensitivity_report.note(measured) if measured else "",
         compact=compact_report.lay_out(found) if found else None,
         compact_note=found and compact_report.note(found),
@@ -174,6 +175,28 @@ def _layers(summary: Mapping[str, Any]) -> Any:
         return table.rename(columns={"layer": "group", "size": "channels"})
     table["compression"] = (found["size"] / found["kept"]).map(times)
     return table.rename(columns={"size": "weights"})
+
+
+def _spikes(summary: Mapping[str, Any]) -> Any:
+    """Return what every layer reads of a network that sends spikes; else None."""
+    spikes = (summary.get("final") or {}).get("spikes")
+    if not spikes:
+        return None
+    total = {
+        "operations": spikes["synaptic_operations"],
+        "dense_operations": spikes["dense_synaptic_operations"],
+    }
+    rows = [{"layer": n, **x} for n, x in spikes["layers"].items()]
+    found: Any = pd.DataFrame([*rows, {"layer": "all", **total}])
+    return pd.DataFrame(
+        {
+            "layer": found["layer"],
+            "spikes read": found["spikes"].map(lambda x: f"{x:.3f}" if x == x else ""),
+            "operations": found["operations"].map(round).map(count),
+            "without zeros": found["dense_operations"].map(round).map(count),
+            "ratio": (found["operations"] / found["dense_operations"]).map(fraction),
+        }
+    )
 
 
 def _command(summary: Mapping[str, Any]) -> Any:

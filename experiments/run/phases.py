@@ -161,6 +161,8 @@ def _saved(
         "checkpoint": f"{trail.FOLDER}/{step}",
         **more,
     }
+    if setting.spikes and left.network is setting.network:  # as it was, not compact
+        point["spikes"] = setting.spikes(left.params, left.batch_stats)
     trail.save_network(setting.workdir, step, left.params, left.batch_stats, point)
     return point
 

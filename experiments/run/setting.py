@@ -21,7 +21,7 @@ from experiments.plans.method import (
     check_feasible,
     target_keep_ratio,
 )
-from experiments.run import latencies, parallel
+from experiments.run import latencies, parallel, spikes
 from experiments.run.network import Evaluator, Network
 from experiments.run.steps import make_count_correct, make_loss
 
@@ -40,6 +40,8 @@ class Setting:
     network: Network  # the dense network
     init: Callable[[], dict[str, Any]]  # `() -> variables`, the initialised network
     evaluator: Evaluator  # `model -> evaluate`
+    # Of a network that sends spikes, what counts them; else None.
+    spikes: spikes.Counter | None
     task: Task  # what a method knows, but for the length of its phase
     # On the costs of channels, by name; empty if weights are pruned.
     limits: dict[str, float]
@@ -81,6 +83,7 @@ def prepare(
         ),
         init=init,
         evaluator=evaluator,
+        spikes=spikes.counter(unmapped, test, parallel.create("jit").shard),
         task=Task(
             params=blank[0],
             first_step=0,

@@ -21,6 +21,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 _FINE = -1
+_DROPOUT = 1  # apart from what the pruner draws
 
 
 class TrainState(NamedTuple):
@@ -69,11 +70,12 @@ class Step(NamedTuple):
 
     def objective(self, trainable, state: TrainState, batch: Batch):
         """Returns the loss with the penalty, and what the step reports."""
+        # The same on every replica, another one at every step.
+        key = jax.random.fold_in(jax.random.key(self.seed), state.step)
         pruned = self.plan.pruner.apply(
             trainable["params"],
             trainable["variables"],
-            # The same on every replica, another one at every step.
-            key=jax.random.fold_in(jax.random.key(self.seed), state.step),
+            key=key,
             step=state.step - self.first_step,
         )
         logits, updated = self.model.apply(
@@ -81,6 +83,7 @@ class Step(NamedTuple):
             batch["image"],
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": self._dropout_key(key)},
         )
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing
@@ -90,6 +93,13 @@ class Step(NamedTuple):
         accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
         batch_stats = updated.get("batch_stats", {})
         return loss + penalty, (loss, accuracy, batch_stats, pruned.keep_ratios)
+
+    def _dropout_key(self, key: jax.Array) -> jax.Array:
+        """What drops units: another key on every replica, which sees other images."""
+        key = jax.random.fold_in(key, _DROPOUT)
+        if self.axis_name is None:
+            return key
+        return jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
 
     def averaged(self, tree):
         """The mean over replicas."""
@@ -232,6 +242,7 @@ def make_loss(
             batch["image"],
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(_DROPOUT)},
         )
         return jnp.mean(
             optax.softmax_cross_entropy_with_integer_labels(

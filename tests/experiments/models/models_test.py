@@ -83,6 +83,12 @@ _IMAGENET = {
     # stage 4  6039552 + 2 * 4462592                                       = 14964736
     # dense    2048 * 1000 + 1000                                          = 2049000
     "resnet50": (25_557_032, 4_089_184_256),
+    # the parameters of ResNet-18; but for conv0 and dense, four times as often:
+    #   118013952 + 512000 + 4 * 1695547392
+    "sew_resnet18": (11_689_512, 6_900_715_520),
+    # convolutions k * k * c * f + f: 23296 + 307392 + 663936 + 884992 + 590080
+    # dense 9216 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000
+    "alexnet": (61_100_840, 714_188_480),
     # conv0 and bn0       27 * 32 + 2 * 32                                 = 928
     # a block from c to f channels: 9 * c + 2 * c + c * f + 2 * f
     #   32 -> 64, 64 -> 128, 128 -> 128, 128 -> 256, 256 -> 256, 256 -> 512:
@@ -276,6 +282,28 @@ def test_channels_are_those_one_expects_and_go_exactly(model, sizes):
     want = jax.jit(graph.masked(masks))(variables, x)
     got = jax.jit(small.apply_fn)(small.trees[0], x)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * abs(want).max())
+
+
+@pytest.mark.slow
+def test_channels_go_exactly_while_units_are_dropped():
+    network = models.create("alexnet", 10)
+    x = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables, key = init(jax.random.key(1), x), jax.random.key(2)
+
+    def trained(variables, x, key):
+        return network.apply(variables, x, train=True, rngs={"dropout": key})
+
+    graph = jaxprune.trace_channels(trained, variables, x, key)
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    assert sorted(sizes.values()) == [64, 192, 256, 256, 384, 4096, 4096]
+    masks = {name: np.arange(size) % 3 != 1 for name, size in sizes.items()}
+    small = graph.compact(masks, variables)
+    want = jax.jit(graph.masked(masks))(variables, x, key)
+    got = jax.jit(small.apply_fn)(small.trees[0], x, key)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * abs(want).max())
+    other = jax.jit(small.apply_fn)(small.trees[0], x, jax.random.key(3))
+    assert not np.allclose(got, other)
 
 
 @pytest.mark.parametrize("blocks", [3, 5, 9])
