@@ -53,5 +53,6 @@ def _row(name: str, point: Mapping[str, Any], limits: Mapping[str, float]):
         "compression": times(point.get("compression")),
         "soft accuracy": score(point.get("accuracy_soft")),
         "accuracy": score(point.get("accuracy_hard", point.get("accuracy"))),
+        "top-5": score(point.get("accuracy_top5")),
         "checkpoint": str(point.get("checkpoint") or MISSING),
     }

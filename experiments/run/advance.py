@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 import jaxprune
 from experiments.plans.method import Plan
@@ -20,6 +21,10 @@ from experiments.run.steps import (
     make_train_step,
 )
 from jaxprune.base import Cost
+
+INPUT_SECONDS = "input_seconds"
+"""The metric that says how long a step waited for its batch, in the mean since it was
+logged last. Where it comes near the time of a step, the accelerator waits for data."""
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 """`state, step -> state, metrics`: does this step; the state is on every device."""
@@ -44,11 +49,22 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
     def look(state):
         return zeros(*ways.peek((state.params, state.variables, state.step)))
 
+    waits: list[float] = []  # seconds for each batch since a step was logged
+
+    def batch():
+        begin = time.monotonic()
+        found = next(phase.stream)
+        waits.append(time.monotonic() - begin)
+        return ways.shard(found)
+
     def advance(state, step):
+        logged = is_logged(setting, phase, step)
         # In other phases nothing is pruned, or the masks are fixed.
-        counts = phase.finds_points and is_logged(setting, phase, step)
-        before = look(state) if counts else None
-        state, metrics = train_step(state, ways.shard(next(phase.stream)))
+        before = look(state) if logged and phase.finds_points else None
+        state, metrics = train_step(state, batch())
+        if logged:
+            metrics = {**metrics, INPUT_SECONDS: np.mean(waits)}
+            waits.clear()
         if before is not None:
             metrics = {**metrics, **regrowth.changes(before, look(state))}
         if plan.search and search_step and step % plan.search.every == 0:

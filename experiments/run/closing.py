@@ -30,6 +30,7 @@ def summarize(
         final = {
             **{k: final[k] for k in final if not k.startswith("accuracy")},
             "accuracy": final["accuracy_hard"],
+            "accuracy_top5": final.get("accuracy_top5"),
         }
     layers = final["layers"] if final else {}
     summary = {

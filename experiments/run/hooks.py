@@ -12,7 +12,7 @@ from experiments.logging.metrics import MetricsWriter
 from experiments.plans.method import Plan
 from experiments.run import phases, trail
 from experiments.run.advance import is_logged
-from experiments.run.network import Network
+from experiments.run.network import Accuracy, Network
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting
 from experiments.run.steps import Metrics, TrainState
@@ -51,9 +51,12 @@ class Run:
         if jax.process_index() == 0:
             io.tidy(folder, keep_last=self.setting.config.run.checkpoints_kept)
 
-    def write_accuracy(self, phase: Phase, step: int, accuracy: float) -> None:
+    def write_accuracy(self, phase: Phase, step: int, accuracy: Accuracy) -> None:
         """Write the accuracy on the test data."""
-        self.writer.write(step, {"test_accuracy": accuracy, "phase": phase.name})
+        numbers = {"test_accuracy": accuracy.top1, "phase": phase.name}
+        if accuracy.top5 is not None:
+            numbers["test_accuracy_top5"] = accuracy.top5
+        self.writer.write(step, numbers)
 
 
 def make(

@@ -8,7 +8,16 @@ import jax
 import jaxprune
 from experiments.plans.channels import Channels, Masks
 
-Evaluator = Callable[[Any], Callable[[Any, Any], float]]
+
+class Accuracy(NamedTuple):
+    """The fraction of the test data that a network classifies correctly."""
+
+    top1: float  # the label has the largest logit
+    # The label is among the five largest; None where there are few classes.
+    top5: float | None
+
+
+Evaluator = Callable[[Any], Callable[[Any, Any], Accuracy]]
 """`model -> evaluate`, which is compiled for the model."""
 
 
@@ -18,8 +27,8 @@ class Network(NamedTuple):
     model: Any  # called as `model.apply(variables, image, train=...)`
     params: Any  # of the right shapes, all zero
     batch_stats: Any  # of the right shapes, all zero
-    # `params, batch_stats -> accuracy` on the test data, a fraction.
-    evaluate: Callable[[Any, Any], float]
+    # `params, batch_stats -> accuracy` on the test data.
+    evaluate: Callable[[Any, Any], Accuracy]
 
 
 def compact(

@@ -92,7 +92,7 @@ def initial(setting: Setting, record: trail.Record) -> Left:
         like = {"params": params, "batch_stats": batch_stats}
         loaded = parallel.create("jit").replicate(io.load(found, like))
         params, batch_stats = loaded["params"], loaded["batch_stats"]
-        record.dense_accuracy = setting.network.evaluate(params, batch_stats)
+        record.dense_accuracy = setting.network.evaluate(params, batch_stats).top1
     return Left(setting.network, params, batch_stats)
 
 
@@ -138,7 +138,7 @@ def add_point(
     hard = jax.jit(pruner.final_weights)(state.params, state.variables, masks)
     found = Left(network, hard, state.batch_stats, masks)
     counts = trail.counts(state.params, masks)
-    soft = network.evaluate(pruned(state), state.batch_stats)
+    soft = network.evaluate(pruned(state), state.batch_stats).top1
     point = _saved(setting, found, state, counts.kept, counts.size, accuracy_soft=soft)
     record.points.append(point)
     return found
@@ -149,6 +149,7 @@ def _saved(
 ) -> dict[str, Any]:
     """Measures and saves a network; returns its point of the trail."""
     step = int(state.step)
+    accuracy = left.network.evaluate(left.params, left.batch_stats)
     point = {
         "step": step,
         "sparsity": 1 - kept / total,
@@ -157,7 +158,8 @@ def _saved(
         "kept_weights": kept,
         "total_weights": total,
         "accuracy_soft": None,
-        "accuracy_hard": left.network.evaluate(left.params, left.batch_stats),
+        "accuracy_hard": accuracy.top1,
+        **({} if accuracy.top5 is None else {"accuracy_top5": accuracy.top5}),
         "checkpoint": f"{trail.FOLDER}/{step}",
         **more,
     }

@@ -22,8 +22,11 @@ from experiments.plans.method import (
     target_keep_ratio,
 )
 from experiments.run import latencies, parallel, spikes
-from experiments.run.network import Evaluator, Network
+from experiments.run.network import Accuracy, Evaluator, Network
 from experiments.run.steps import make_count_correct, make_loss
+
+# Up to so many classes the five best guesses say nothing.
+_FEW_CLASSES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,11 @@ def prepare(
         streams["weights"] = _batches(config, training)
         streams["held_out"] = _batches(config, held_out)
     judged = dataclasses.replace(dataset, test=(held_out or training).train)
-    evaluator = functools.partial(_evaluator, test, dataset.test_size)
+    num_classes = dataset.spec.num_classes
+    evaluator = functools.partial(_evaluator, test, dataset.test_size, num_classes)
+    judge = _evaluator(
+        _test_batches(config, judged), judged.test_size, num_classes, unmapped
+    )
     return Setting(
         config=config,
         workdir=workdir,
@@ -93,7 +100,7 @@ def prepare(
             channels=_traced(
                 config, limits, workdir, model, ways.axis_name, blank, image_shape
             ),
-            judge=_evaluator(_test_batches(config, judged), judged.test_size, unmapped),
+            judge=lambda *network: judge(*network).top1,
         ),
         limits=limits,
         keep_ratio=keep_ratio,
@@ -181,14 +188,18 @@ def _sample(config: Config, dataset: data.Dataset) -> Callable[[], Any]:
     return sample
 
 
-def _evaluator(batches: Iterable[data.Batch], size: int, model: Any) -> Callable:
+def _evaluator(
+    batches: Iterable[data.Batch], size: int, num_classes: int, model: Any
+) -> Callable[[Any, Any], Accuracy]:
     """`params, batch_stats -> accuracy` over batches with `size` valid examples."""
     shard = parallel.create("jit").shard
     count_correct = jax.jit(make_count_correct(model))
 
     def evaluate(params, batch_stats):
         counts = [count_correct(params, batch_stats, shard(b)) for b in batches]
-        return int(np.sum(jax.device_get(counts))) / size
+        top1, top5 = np.sum(jax.device_get(counts), axis=0)
+        few = num_classes <= _FEW_CLASSES
+        return Accuracy(int(top1) / size, None if few else int(top5) / size)
 
     return evaluate
 

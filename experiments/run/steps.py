@@ -21,6 +21,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 _FINE = -1
+_MOST = 5
 _DROPOUT = 1  # apart from what the pruner draws
 
 
@@ -260,12 +261,21 @@ def make_loss(
 
 
 def make_count_correct(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Array]:
-    """Returns `(params, batch_stats, batch) -> int32`, the correct among the valid."""
+    """Returns `(params, batch_stats, batch) -> int32 (2,)`, the correct of the valid.
+
+    The first number counts those whose label has the largest logit, the second those
+    whose label is among the five largest (top-5).
+    """
 
     def count_correct(params, batch_stats, batch):
         variables = {"params": params, "batch_stats": batch_stats}
         logits: Any = model.apply(variables, batch["image"], train=False)
-        correct = jnp.argmax(logits, -1) == batch["label"]
-        return jnp.sum(correct & (batch["valid"] > 0), dtype=jnp.int32)
+        label = batch["label"]
+        own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+        # A logit that is not a number is before all others, never behind.
+        before = jnp.sum(~(logits <= own), axis=-1)
+        counts = (batch["valid"] > 0) & ~jnp.isnan(own[:, 0])
+        correct = [jnp.argmax(logits, -1) == label, before < _MOST]
+        return jnp.sum(jnp.stack([c & counts for c in correct]), -1, dtype=jnp.int32)
 
     return count_correct

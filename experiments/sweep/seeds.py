@@ -464,7 +464,7 @@ def _correct(model: Any):
     def correct(weights, batches):
         params, batch_stats = weights
         counts = jax.lax.map(lambda b: count_correct(params, batch_stats, b), batches)
-        return jnp.sum(counts)
+        return jnp.sum(counts[:, 0])
 
     return jax.jit(jax.vmap(correct, in_axes=(0, None)))
 

@@ -20,6 +20,7 @@ import pytest
 
 import jaxprune
 from experiments import configs, data, models, train
+from experiments.analyses import compact
 from experiments.configs import default
 from experiments.configs.digits import dsa
 from experiments.data import images
@@ -33,6 +34,7 @@ from experiments.plans.one_shot import GRASP, RANDOM_ERK, SNIP
 from experiments.plans.optimizers import DENSE
 from experiments.plans.ranked import UNIFORM
 from experiments.run import latencies, parallel, phases, trail
+from experiments.run.advance import INPUT_SECONDS
 from experiments.run.setting import prepare
 from experiments.run.steps import (
     Step,
@@ -487,8 +489,23 @@ _TRACED = (
     "cifar10/dsa_vgg16",
     "cifar10/ltp_resnet20",
     "digits/ltp_resnet20",
+    "imagenet/ltp_alexnet",
+    "imagenet/ltp_efficientnet_b0",
+    "imagenet/ltp_mixnet_s",
+    "imagenet/ltp_mobilenetv2",
+    "imagenet/ltp_resnet18",
+    "imagenet/ltp_resnet50",
     "imagenet/s_lats_mobilenetv1",
     "imagenet/s_lats_resnet50",
+    "imagenet/s_lats_sew_resnet18",
+)
+# A config of each network of the three papers.
+_OF_PAPERS = (
+    *("imagenet/ltp_alexnet", "imagenet/ltp_efficientnet_b0", "imagenet/ltp_mixnet_s"),
+    *("imagenet/ltp_mobilenetv2", "imagenet/s_lats_resnet50"),
+    *("imagenet/s_lats_mobilenetv1", "imagenet/s_lats_sew_resnet18"),
+    *("cifar10/dsa_resnet20", "cifar10/dsa_resnet56", "cifar10/dsa_vgg16"),
+    "imagenet/dsa_resnet18",
 )
 
 
@@ -545,6 +562,10 @@ def test_every_config_runs_two_steps_of_its_own_network(
     summary = train.train_and_evaluate(config, tmp_path)
     assert summary["final"]["step"] == 2
     assert _meets_its_target(config, summary)
+    if name in _OF_PAPERS:  # compacted, exported and weighed
+        found = compact.compact_run(tmp_path, batch_sizes=(), rounds=1)
+        assert found["difference"] < 1e-4
+        assert (tmp_path / "compact" / "program.jax").exists()
 
 
 @pytest.mark.slow
@@ -571,9 +592,12 @@ def _two_steps(name, data_dir, monkeypatch):
         # Images of noise in the shape of the data set: nothing is downloaded.
         monkeypatch.setattr(data, "load", _noise)
         examples = 40
+        put(config, pretrained="")
         # A pass over every leaf, which small networks take above.
         if has(config, "min_keep_ratio"):
             put(config, min_keep_ratio=0.0)
+        if config.data.name == "imagenet2012":
+            put(config, image_size=_SIDE)
         put(config, held_out=0.25 if config.data.held_out else 0.0, eval_split="test")
     # Both steps are followed by one of the search, where there is one.
     for field, value in (("ratio_every", 1), ("trials", 2)):
@@ -631,13 +655,17 @@ def _traced_two_steps(config):
     return traced.reached(masks), seen
 
 
+# Of the pictures that stand for those of ImageNet; AlexNet reads none below 63.
+_SIDE = 64
+
+
 def _noise(name, *, data_dir):
     del data_dir
     spec = data.dataset_spec(name)
     if not spec.in_memory:  # Pictures in files, and too large for a test.
         spec = dataclasses.replace(
             spec,
-            image_shape=(32, 32, 3),
+            image_shape=(_SIDE, _SIDE, 3),
             train_view=None,
             test_view=images.upsample,
         )
@@ -860,6 +888,8 @@ def _assert_same_bits(name, runs, data_dir):
         for x, y in zip(*map(jax.tree.leaves, (one[2], other[2])), strict=True):
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
     numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
+    for lines in numbers:
+        assert sum(line.pop(INPUT_SECONDS, None) is not None for line in lines) > 3
     assert numbers[0] == numbers[1]
     summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
     for key in (
