@@ -1,9 +1,10 @@
 """Records what networks and layers of PyTorch compute, for tests that run without it.
 
-    PYTHONPATH=. python tests/golden/record_torch_logits.py
+    PYTHONPATH=. python tests/golden/record_torch_logits.py [NETWORK ...]
 
-writes `torch/NETWORK.json` and `torch_layers.json` beside this file. It needs torch,
-torchvision and timm; the versions are written along. Weights are those of
+writes `torch_layers.json` and `torch/NETWORK.json`, of all networks or those named,
+beside this file. It needs torch, torchvision and timm; their versions are written
+along. Weights are those of
 `tests.support.torch_weights`, and no file of weights is read. Everything is computed in
 float64, so that the numbers are those of the formulas, without a rounding of PyTorch's;
 how far its float32 is from them is recorded as `float32_difference`.
@@ -11,6 +12,7 @@ how far its float32 is from them is recorded as `float32_difference`.
 
 import json
 import pathlib
+import sys
 
 import timm
 import torch
@@ -22,6 +24,8 @@ from tests.support.torch_weights import draw, inputs
 HERE = pathlib.Path(__file__).parent
 CLASSES = 10
 SMALL = (2, 64, 64, 3)
+# The network here has no pooling to a fixed size, which at this size does nothing.
+SIZES = {"torchvision_alexnet": (2, 224, 224, 3)}
 # Squeezes halve what comes through: with 2 the logits hardly depend on the image.
 GAINS = {"timm_efficientnet_b0": 2.5, "torchvision_efficientnet_b0": 2.5}
 # Of its library's own name: what is called with the arguments.
@@ -78,13 +82,14 @@ def channels_first(x):
     return torch.from_numpy(x).movedim(-1, 1) if x.ndim > 2 else torch.from_numpy(x)
 
 
-def network(make, gain):
-    module = fill(make(num_classes=CLASSES), gain)
-    x = channels_first(inputs(*SMALL))
+def network(name):
+    gain, size = GAINS.get(name, 2.0), SIZES.get(name, SMALL)
+    module = fill(NETWORKS[name](num_classes=CLASSES), gain)
+    x = channels_first(inputs(*size))
     rough, exact = module(x), module.double()(x.double())
     difference = (rough - exact).abs().max() / exact.abs().max()
     return {
-        "inputs": list(SMALL),
+        "inputs": list(size),
         "gain": gain,
         "float32_difference": float(difference),
         "logits": [[float(f"{logit:.9g}") for logit in row] for row in exact],
@@ -121,14 +126,13 @@ def write(path, found):
 
 
 @torch.no_grad()
-def main():
-    torch.manual_seed(0)
+def main(names):
     write(HERE / "torch_layers.json", {n: layer(n, *LAYERS[n]) for n in LAYERS})
-    for name, make in NETWORKS.items():
-        found = network(make, GAINS.get(name, 2.0))
+    for name in names or NETWORKS:
+        found = network(name)
         write(HERE / "torch" / f"{name}.json", found)
         print(f"{name:28} {found['float32_difference']:.1e}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
