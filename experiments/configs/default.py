@@ -45,7 +45,12 @@ FIELDS: Fields = {
         "prune": Field(22.0, "Epochs of the method; 0: none.", NOT_NEGATIVE),
         "finetune": Field(12.0, "Epochs of what is left; 0: none.", NOT_NEGATIVE),
         "rewind": Field(False, "Whether these start from the first weights."),
-        "pretrained": Field("", "Workdir of a finished run to start from."),
+        "pretrained": Field(
+            "", "To start from: a run's workdir, a file *.safetensors, or timm:NAME."
+        ),
+        "new_head": Field(
+            False, "Whether the last layer is not loaded but starts at random."
+        ),
     },
     "optimizer": {
         "name": Field("sgd", "Adam reads no momentum.", one_of("sgd", "adam")),

@@ -8,6 +8,8 @@ shape (B, H, W, C), or signals of shape (B, L, C), to logits of shape (B, num_cl
 
 import difflib
 import functools
+import re
+from collections.abc import Iterable
 
 import flax.linen as nn
 
@@ -25,6 +27,7 @@ from experiments.models.mobilenetv2 import MobileNetV2 as MobileNetV2
 from experiments.models.resnet import ResNet as ResNet
 from experiments.models.sew_resnet import SEWResNet as SEWResNet
 from experiments.models.vgg import VGG16 as VGG16
+from experiments.models.vgg import VGG16BN as VGG16BN
 from experiments.models.vit import ViT as ViT
 
 MODELS = {
@@ -44,6 +47,7 @@ MODELS = {
         SEWResNet, blocks=(1, 1, 1), width=16, small_images=True
     ),
     "alexnet": AlexNet,
+    "vgg16_bn": VGG16BN,
     "resnet18": functools.partial(ImageNetResNet, block=Basic, blocks=(2, 2, 2, 2)),
     "resnet34": functools.partial(ImageNetResNet, block=Basic, blocks=(3, 4, 6, 3)),
     "resnet50": functools.partial(
@@ -66,9 +70,9 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
         name: One of `mlp` and `cnn`; `mlp1d`, `cnn1d` and `cnn1d_norm` for signals;
             `resnet20`, `resnet32`, `resnet56`,
             `resnet18_cifar`, `vgg16` and `sew_resnet8` for small images; `alexnet`,
-            `resnet18`, `resnet34`, `resnet50`, `sew_resnet18`, `mobilenetv1`,
-            `mobilenetv2`, `efficientnet_b0`, `mixnet_s`, `vit_s16` and `vit_b16` for
-            ImageNet.
+            `resnet18`, `resnet34`, `resnet50`, `sew_resnet18`, `vgg16_bn`,
+            `mobilenetv1`, `mobilenetv2`, `efficientnet_b0`, `mixnet_s`, `vit_s16` and
+            `vit_b16` for ImageNet.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where
@@ -89,3 +93,16 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
             f"got {name!r}.{hint}"
         )
     return MODELS[name](num_classes=num_classes, axis_name=axis_name)
+
+
+def last_layer(layers: Iterable[str]) -> str:
+    """Finds the dense layer of the logits: `dense`, or the last of `dense1`, `dense2`.
+
+    Args:
+        layers: Names of the layers of a model, the keys of its `params`.
+
+    Returns:
+        Its name.
+    """
+    dense = [name for name in layers if re.fullmatch(r"dense\d*", name)]
+    return max(dense, key=lambda name: int(name.removeprefix("dense") or 0))

@@ -1,4 +1,4 @@
-"""Layers that several models share: a convolution without bias, a normalisation."""
+"""Layers that several models share: convolution without bias, norm, pooling."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 FAN_IN = nn.initializers.kaiming_normal()
 
@@ -74,3 +75,28 @@ def norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:
         dtype=jnp.float32,
         name=name,
     )
+
+
+def average_to(x: jax.Array, size: int) -> jax.Array:
+    """Averages maps to `size` rows and columns, whatever they have.
+
+        row i = mean of the rows from floor(i H / size) to before ceil((i + 1) H / size)
+
+    Networks with dense layers behind a map so take images of other sizes, as those of
+    torchvision do.
+
+    Args:
+        x: Maps, shape (B, H, W, C).
+        size: H and W of the result.
+
+    Returns:
+        Maps, shape (B, size, size, C); `x` itself where it has this size.
+    """
+    for axis in (1, 2):
+        length, i = x.shape[axis], np.arange(size)[:, None]
+        if length != size:
+            first, end = i * length // size, -((i + 1) * length // -size)
+            inside = (first <= np.arange(length)) & (np.arange(length) < end)
+            weights = jnp.float32(inside / (end - first))
+            x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+    return x

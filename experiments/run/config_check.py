@@ -50,6 +50,11 @@ def _check_together(config: Config) -> None:
                 f"`config.optimizer.{name}={value!r}`: Adam does not read it. Leave it "
                 "out, or set `config.optimizer.name='sgd'`."
             )
+    if config.phases.new_head and not config.phases.pretrained:
+        raise ValueError(
+            "`config.phases.new_head=True`: the whole network starts at random without "
+            "`config.phases.pretrained`. Set that, or leave this out."
+        )
     if config.phases.rewind and not config.phases.prune:
         raise ValueError(
             "`config.phases.rewind=True` needs masks to train under, and "

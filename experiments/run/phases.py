@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +12,10 @@ import optax
 import jaxprune
 from experiments.plans import channels, optimizers
 from experiments.plans.method import Plan
-from experiments.run import parallel, trail
+from experiments.run import parallel, pretrained, trail
 from experiments.run.network import Network, compact, nonzero_masks
 from experiments.run.setting import Setting
 from experiments.run.steps import TrainState, init_state
-from jaxprune import io
 from jaxprune.budgets import Result
 
 
@@ -78,21 +76,16 @@ def make(setting: Setting) -> tuple[Phase, ...]:
 
 
 def initial(setting: Setting, record: trail.Record) -> Left:
-    """The network that a run starts from: initialised, or trained by another run."""
+    """The network that a run starts from: initialised, or trained before."""
     network = setting.init()
     params, batch_stats = network["params"], network.get("batch_stats", {})
-    pretrained = setting.config.phases.pretrained
-    if pretrained:
-        found = io.latest(Path(pretrained) / trail.FOLDER)
-        if found is None:
-            raise FileNotFoundError(
-                f"`config.phases.pretrained={pretrained!r}` must be the workdir of a "
-                f"finished run; there is no checkpoint in its folder `{trail.FOLDER}`."
-            )
-        like = {"params": params, "batch_stats": batch_stats}
-        loaded = parallel.create("jit").replicate(io.load(found, like))
+    if setting.config.phases.pretrained:
+        first = {"params": params, "batch_stats": batch_stats}
+        loaded = pretrained.load(setting.config, first)
+        loaded = parallel.create("jit").replicate(loaded)
         params, batch_stats = loaded["params"], loaded["batch_stats"]
-        record.dense_accuracy = setting.network.evaluate(params, batch_stats).top1
+        if not setting.config.phases.new_head:
+            record.dense_accuracy = setting.network.evaluate(params, batch_stats).top1
     return Left(setting.network, params, batch_stats)
 
 

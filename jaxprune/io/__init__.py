@@ -1,4 +1,4 @@
-"""Checkpoints, exported programs and weight files."""
+"""Checkpoints, exported programs, weight files and the layout of PyTorch."""
 
 from jaxprune.io._checkpoint import BrokenCheckpointError as BrokenCheckpointError
 from jaxprune.io._checkpoint import Entry as Entry
@@ -16,13 +16,24 @@ from jaxprune.io._export import load_sparse as load_sparse
 from jaxprune.io._export import load_weights as load_weights
 from jaxprune.io._export import save_sparse as save_sparse
 from jaxprune.io._export import save_weights as save_weights
+from jaxprune.io._torch import TorchLayout as TorchLayout
+from jaxprune.io._torch import TorchTensor as TorchTensor
+from jaxprune.io._torch import after_flatten as after_flatten
+from jaxprune.io._torch import dense_general as dense_general
+from jaxprune.io._torch import from_torch as from_torch
+from jaxprune.io._torch import to_torch as to_torch
 
 __all__ = [
     "BrokenCheckpointError",
     "Entry",
+    "TorchLayout",
+    "TorchTensor",
+    "after_flatten",
+    "dense_general",
     "discard",
     "entries",
     "export_program",
+    "from_torch",
     "latest",
     "load",
     "load_compact",
@@ -34,4 +45,5 @@ __all__ = [
     "save_sparse",
     "save_weights",
     "tidy",
+    "to_torch",
 ]

@@ -13,7 +13,7 @@ from flax import nnx
 
 import jaxprune
 from experiments import models
-from experiments.models import cnn_nnx
+from experiments.models import cnn_nnx, layers
 from tests.support.rows import rows
 
 # Dense: in * out + out. Convolution: height * width * in * out, no bias. Batch
@@ -89,6 +89,12 @@ _IMAGENET = {
     # convolutions k * k * c * f + f: 23296 + 307392 + 663936 + 884992 + 590080
     # dense 9216 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000
     "alexnet": (61_100_840, 714_188_480),
+    # A convolution has a bias: 9 * c * f + 3 * f
+    #   stage 1  1920 + 37056, stage 2  74112 + 147840, stage 3  295680 + 2 * 590592,
+    #   stage 4  1181184 + 2 * 2360832, stage 5  3 * 2360832
+    # dense    (7 * 7 * 512 + 1) * 4096 + 4097 * 4096 + 4097 * 1000        = 123642856
+    # Multiplications: 15346630656, and 123633664 of the dense layers
+    "vgg16_bn": (138_365_992, 15_470_264_320),
     # conv0 and bn0       27 * 32 + 2 * 32                                 = 928
     # a block from c to f channels: 9 * c + 2 * c + c * f + 2 * f
     #   32 -> 64, 64 -> 128, 128 -> 128, 128 -> 256, 256 -> 256, 256 -> 512:
@@ -217,8 +223,9 @@ def test_models_have_the_published_sizes(name, side, classes):
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
     parameters, products = _PUBLISHED[name, side, classes]
     assert sizes(params) == parameters
-    # No convolution in front of a batch normalisation has a bias.
-    if "batch_stats" in variables:
+    # No convolution in front of a batch normalisation has a bias, but where torchvision
+    # has one.
+    if "batch_stats" in variables and name != "vgg16_bn":
         assert not [leaf for leaf in params if "conv" in leaf and leaf.endswith("bias")]
     traced = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, x)
     assert multiplications(traced.jaxpr) == products
@@ -321,6 +328,53 @@ def test_resnet_counts_follow_the_arithmetic(blocks):
         if leaf.endswith("kernel") and "shortcut" not in leaf
     ]
     assert len(kernels) == 6 * blocks + 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(14, 7, 7), (2, 9, 7), (1, 5, 3)]
+)
+def test_maps_are_averaged_to_any_size(height, width, size):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+
+    def window(i, length):
+        return slice(i * length // size, math.ceil((i + 1) * length / size))
+
+    wanted = [
+        [x[:, window(i, height), window(j, width)].mean((1, 2)) for j in range(size)]
+        for i in range(size)
+    ]
+    wanted = np.moveaxis(np.array(wanted), 2, 0)
+    np.testing.assert_allclose(layers.average_to(x, size), wanted, rtol=0, atol=1e-6)
+
+
+def test_dropout_is_drawn_in_training_alone():
+    model = models.VGG16BN(3, stages=((4, 1),), width=16, dropout=0.5)
+    x = jax.random.normal(jax.random.key(0), (2, 14, 14, 3))
+    variables = model.init(jax.random.key(1), x, train=False)
+    logits = model.apply(variables, x, train=False)
+    assert (logits == model.apply(variables, x, train=False)).all()
+    train = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    one, _ = train(variables, x, rngs={"dropout": jax.random.key(0)})
+    other, _ = train(variables, x, rngs={"dropout": jax.random.key(1)})
+    assert (one != other).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    rows(models.MODELS, ("mlp", "cnn", "cnn1d", "resnet20", "vgg16_bn", "vit_s16")),
+)
+def test_the_last_layer_is_that_of_the_logits(name):
+    x = jnp.zeros((1, 40, 1) if "1d" in name else (1, 32, 32, 3))
+    shapes = []
+    for classes in (3, 4):
+        model = models.create(name, classes)
+        init = functools.partial(model.init, train=False)
+        params = jax.eval_shape(init, jax.random.key(0), x)["params"]
+        shapes.append(
+            {layer: jax.tree.map(jnp.shape, params[layer]) for layer in params}
+        )
+    changed = [layer for layer in shapes[0] if shapes[0][layer] != shapes[1][layer]]
+    assert changed == [models.last_layer(shapes[0])]
 
 
 # ResNet-8 has every kind of layer of its bigger sisters and compiles faster.
