@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 FAN_IN = nn.initializers.kaiming_normal()
 
@@ -93,10 +92,13 @@ def average_to(x: jax.Array, size: int) -> jax.Array:
         Maps, shape (B, size, size, C); `x` itself where it has this size.
     """
     for axis in (1, 2):
-        length, i = x.shape[axis], np.arange(size)[:, None]
+        length = x.shape[axis]
         if length != size:
-            first, end = i * length // size, -((i + 1) * length // -size)
-            inside = (first <= np.arange(length)) & (np.arange(length) < end)
-            weights = jnp.float32(inside / (end - first))
-            x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+            windows = [
+                jax.lax.slice_in_dim(
+                    x, i * length // size, -((i + 1) * length // -size), axis=axis
+                )
+                for i in range(size)
+            ]
+            x = jnp.stack([jnp.mean(window, axis) for window in windows], axis)
     return x

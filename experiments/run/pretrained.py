@@ -99,9 +99,10 @@ def _from_file(config: Config, path: Path, initial: Any) -> Any:
     try:
         return tree.replace(initial, io.from_torch(tensors, names, like))
     except ValueError as error:
+        listed = str(error).partition("\n")[2]  # its advice is for programs
         raise ValueError(
             f"{_field(config)}: the file must hold {config.model!r} as torchvision or "
-            f"timm have it. Correct `config.model`, or the file. {error}"
+            f"timm have it. Correct `config.model`, or the file.\n{listed}"
         ) from error
 
 

@@ -272,8 +272,13 @@ def test_models_have_the_published_sizes(name, side, classes):
             # ones.
             [4, 4, 4, 4, 4, 4, 64, 64],
         ),
+        (
+            # Rows and columns of a map that is averaged to 7x7 are no channels.
+            lambda: models.VGG16BN(10, stages=((8, 1), (12, 2)), width=16),
+            [8, 12, 12, 16, 16],
+        ),
     ],
-    ids=["mobilenetv2", "efficientnet_b0", "mixnet_s", "vit"],
+    ids=["mobilenetv2", "efficientnet_b0", "mixnet_s", "vit", "vgg16_bn"],
 )
 def test_channels_are_those_one_expects_and_go_exactly(model, sizes):
     network = model()
