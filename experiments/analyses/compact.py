@@ -100,7 +100,8 @@ def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
     side = summary["config"]["data"]["image_size"] or spec.image_shape[0]
     sides = (side,) * (len(spec.image_shape) - 1)
     images = np.zeros((1, *sides, spec.image_shape[-1]), np.float32)
-    model = models.create(summary["model"], spec.num_classes)
+    dtype = summary["config"].get("dtype", "float32")  # older runs had no other
+    model = models.create(summary["model"], spec.num_classes, dtype=dtype)
     variables = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), images
     )

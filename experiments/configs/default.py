@@ -24,6 +24,11 @@ from experiments.plans.method import Config, Method
 
 FIELDS: Fields = {
     "model": Field("cnn", "The network, a name of `models.create`."),
+    "dtype": Field(
+        "float32",
+        "In which layers compute; weights and statistics are float32.",
+        one_of("float32", "bfloat16"),
+    ),
     "seed": Field(0, "What all that is random comes from.", NOT_NEGATIVE),
     "title": Field("", "Name in tables, if not the method's."),
     "data": {
@@ -38,6 +43,9 @@ FIELDS: Fields = {
         "augment": Field(True, "What the data set's papers use; nothing for digits."),
         "held_out": Field(0.0, "Share of training data for a search.", FRACTION),
         "batch_size": Field(32, "Examples of a step, over all devices.", COUNT),
+        "batch_parts": Field(
+            1, "Parts of a batch, one after the other; gradients are averaged.", COUNT
+        ),
         "eval_batch_size": Field(360, "Examples of an evaluation.", COUNT),
     },
     "phases": {

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from experiments.models.alexnet import AlexNet as AlexNet
 from experiments.models.cnn import CNN as CNN
@@ -31,8 +33,8 @@ from experiments.models.vgg import VGG16BN as VGG16BN
 from experiments.models.vit import ViT as ViT
 
 MODELS = {
-    "mlp": lambda num_classes, axis_name: MLP(num_classes),
-    "mlp1d": lambda num_classes, axis_name: MLP(num_classes, widths=(256, 256)),
+    "mlp": MLP,
+    "mlp1d": functools.partial(MLP, widths=(256, 256)),
     "cnn": CNN,
     "cnn1d": CNN1D,
     "cnn1d_norm": functools.partial(CNN1D, norms=True),
@@ -63,7 +65,13 @@ MODELS = {
 }
 
 
-def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.Module:
+def create(
+    name: str,
+    num_classes: int,
+    *,
+    axis_name: str | None = None,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> nn.Module:
     """Makes the model called `name`.
 
     Args:
@@ -78,6 +86,8 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
             batch normalisation averages its statistics. `None` under `jax.jit`, where
             the statistics of a sharded batch are those of the whole batch already.
             Networks without batch normalisation do not use it.
+        dtype: Type in which layers compute, such as `bfloat16`. Parameters, statistics
+            and logits are float32, and so are the means and variances of norms.
 
     Returns:
         The module, whose call takes `(x, *, train)` and returns logits.
@@ -92,7 +102,9 @@ def create(name: str, num_classes: int, *, axis_name: str | None = None) -> nn.M
             f"`create(name, ...)` requires one of {', '.join(MODELS)}; "
             f"got {name!r}.{hint}"
         )
-    return MODELS[name](num_classes=num_classes, axis_name=axis_name)
+    return MODELS[name](
+        num_classes=num_classes, axis_name=axis_name, dtype=jnp.dtype(dtype)
+    )
 
 
 def last_layer(layers: Iterable[str]) -> str:

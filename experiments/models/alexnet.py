@@ -12,6 +12,8 @@ References:
     arXiv:1404.5997, Sec. 5 (one column, 64 filters at first, no response norms).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,10 +38,12 @@ class AlexNet(nn.Module):
     Attributes:
         num_classes: Number of logits.
         axis_name: Not used: no statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -61,7 +65,7 @@ class AlexNet(nn.Module):
                 strides=stride,
                 padding=padding,
                 kernel_init=FAN_IN,
-                dtype=jnp.float32,
+                dtype=self.dtype,
                 name=f"conv{index}",
             )(x)
             x = nn.relu(x)
@@ -71,7 +75,7 @@ class AlexNet(nn.Module):
         for index in (1, 2):
             x = nn.Dropout(_DROPPED, deterministic=not train)(x)
             x = nn.Dense(
-                _WIDTH, kernel_init=FAN_IN, dtype=jnp.float32, name=f"dense{index}"
+                _WIDTH, kernel_init=FAN_IN, dtype=self.dtype, name=f"dense{index}"
             )(x)
             x = nn.relu(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense3")(x)

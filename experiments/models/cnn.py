@@ -4,6 +4,7 @@
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,10 +19,12 @@ class CNN(nn.Module):
     Attributes:
         num_classes: Number of logits.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -39,7 +42,7 @@ class CNN(nn.Module):
             nn.Conv,
             kernel_size=(3, 3),
             use_bias=False,
-            dtype=jnp.float32,
+            dtype=self.dtype,
         )
         norm = functools.partial(
             nn.BatchNorm,
@@ -47,12 +50,12 @@ class CNN(nn.Module):
             momentum=0.9,
             epsilon=1e-5,
             axis_name=self.axis_name,
-            dtype=jnp.float32,
+            dtype=self.dtype,
         )
         x = nn.relu(norm(name="bn1")(conv(32, name="conv1")(x)))
         x = nn.relu(norm(name="bn2")(conv(64, name="conv2")(x)))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape((x.shape[0], -1))
-        x = nn.Dense(128, dtype=jnp.float32, name="dense1")(x)
+        x = nn.Dense(128, dtype=self.dtype, name="dense1")(x)
         x = nn.relu(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense2")(x)

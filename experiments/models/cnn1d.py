@@ -5,11 +5,14 @@ References:
     arXiv:2011.14439 (the sizes of its convolutional network).
 """
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import norm
+from experiments.models.layers import layers_of
 
 
 class _Convolution(nn.Module):
@@ -23,11 +26,13 @@ class _Convolution(nn.Module):
         features: Output channels.
         size: Length of the kernel.
         use_bias: Whether a bias is added.
+        dtype: Type of the computation; parameters are float32.
     """
 
     features: int
     size: int
     use_bias: bool
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -41,11 +46,12 @@ class _Convolution(nn.Module):
         length = (x.shape[1] + 2 - self.size) // 2 + 1
         x = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         taps = [x[:, i : i + 2 * length - 1 : 2] for i in range(self.size)]
-        x = jnp.einsum("blkc,kcf->blf", jnp.stack(taps, axis=2), kernel)
+        taps = jnp.stack(taps, axis=2).astype(self.dtype)
+        x = jnp.einsum("blkc,kcf->blf", taps, kernel.astype(self.dtype))
         if self.use_bias:
             zeros = nn.initializers.zeros
             bias = self.param("bias", zeros, (self.features,), jnp.float32)
-            x = x + bias.reshape((1, 1, -1))
+            x = x + bias.astype(self.dtype).reshape((1, 1, -1))
         return x
 
 
@@ -57,11 +63,13 @@ class CNN1D(nn.Module):
         norms: Whether batch normalisation follows each convolution, in place of its
             bias.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     norms: bool = False
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -76,10 +84,12 @@ class CNN1D(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
+        _, bn = layers_of(self, train=train)
+        conv = functools.partial(_Convolution, dtype=self.dtype)
         for index, size in enumerate((5, 3, 3), start=1):
-            x = _Convolution(25, size, not self.norms, name=f"conv{index}")(x)
+            x = conv(25, size, not self.norms, name=f"conv{index}")(x)
             if self.norms:
-                x = norm(train=train, axis_name=self.axis_name, name=f"bn{index}")(x)
+                x = bn(name=f"bn{index}")(x)
             x = nn.relu(x)
         x = x.reshape((x.shape[0], -1))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)

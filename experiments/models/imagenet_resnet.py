@@ -16,7 +16,6 @@ References:
     arXiv:1512.03385, Table 1.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, halving_pool, norm
+from experiments.models.layers import halving_pool, layers_of
 
 
 class Basic(nn.Module):
@@ -34,20 +33,22 @@ class Basic(nn.Module):
         filters: Output channels.
         stride: Stride of the first convolution and of the shortcut.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        y = convolution(self.filters, 3, stride=self.stride, name="conv1")(x)
+        conv, bn = layers_of(self, train=train)
+        y = conv(self.filters, 3, stride=self.stride, name="conv1")(x)
         y = nn.relu(bn(name="bn1")(y))
-        y = bn(name="bn2")(convolution(self.filters, 3, name="conv2")(y))
-        return nn.relu(y + _shortcut(x, self.filters, self.stride, bn))
+        y = bn(name="bn2")(conv(self.filters, 3, name="conv2")(y))
+        return nn.relu(y + _shortcut(x, self.filters, self.stride, conv, bn))
 
 
 class Bottleneck(nn.Module):
@@ -57,22 +58,24 @@ class Bottleneck(nn.Module):
         filters: Channels of the first two convolutions; a quarter of the output's.
         stride: Stride of the 3x3 convolution and of the shortcut.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, 4 filters), float32."""
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
+        conv, bn = layers_of(self, train=train)
         wide = 4 * self.filters
-        y = nn.relu(bn(name="bn1")(convolution(self.filters, 1, name="conv1")(x)))
-        y = convolution(self.filters, 3, stride=self.stride, name="conv2")(y)
+        y = nn.relu(bn(name="bn1")(conv(self.filters, 1, name="conv1")(x)))
+        y = conv(self.filters, 3, stride=self.stride, name="conv2")(y)
         y = nn.relu(bn(name="bn2")(y))
-        y = bn(name="bn3")(convolution(wide, 1, name="conv3")(y))
-        return nn.relu(y + _shortcut(x, wide, self.stride, bn))
+        y = bn(name="bn3")(conv(wide, 1, name="conv3")(y))
+        return nn.relu(y + _shortcut(x, wide, self.stride, conv, bn))
 
 
 class ImageNetResNet(nn.Module):
@@ -86,6 +89,7 @@ class ImageNetResNet(nn.Module):
         axis_name: Mapped axis over which batch statistics are averaged.
         small_images: Whether to begin with a 3x3 convolution of stride 1 and no
             pooling, as is usual for images of 32x32 pixels.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
@@ -93,6 +97,7 @@ class ImageNetResNet(nn.Module):
     blocks: Sequence[int]
     axis_name: str | None = None
     small_images: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -106,9 +111,10 @@ class ImageNetResNet(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
+        conv, bn = layers_of(self, train=train)
         size, stride = (3, 1) if self.small_images else (7, 2)
-        x = convolution(64, size, stride=stride, name="conv0")(x)
-        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
+        x = conv(64, size, stride=stride, name="conv0")(x)
+        x = nn.relu(bn(name="bn0")(x))
         if not self.small_images:
             x = halving_pool(x)
         for stage, count in enumerate(self.blocks, start=1):
@@ -117,15 +123,16 @@ class ImageNetResNet(nn.Module):
                     32 * 2**stage,
                     stride=2 if stage > 1 and block == 1 else 1,
                     axis_name=self.axis_name,
+                    dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)
 
 
-def _shortcut(x: jax.Array, filters: int, stride: int, bn: Any) -> jax.Array:
+def _shortcut(x: jax.Array, filters: int, stride: int, conv, bn) -> jax.Array:
     """The input of a block, brought to the shape of its output (option B)."""
     if x.shape[-1] == filters and stride == 1:
         return x
-    x = convolution(filters, 1, stride=stride, name="shortcut_conv")(x)
+    x = conv(filters, 1, stride=stride, name="shortcut_conv")(x)
     return bn(name="shortcut_bn")(x)

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, norm
+from experiments.models.layers import convolution, layers_of
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -21,12 +22,14 @@ class Mixed(nn.Module):
         sizes: A kernel size for each share; equal ones make a convolution in groups.
         stride: Stride of all.
         depthwise: Whether every channel is convolved by itself.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     sizes: Sequence[int]
     stride: int = 1
     depthwise: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -41,6 +44,7 @@ class Mixed(nn.Module):
                 size,
                 stride=self.stride,
                 groups=channels if self.depthwise else 1,
+                dtype=self.dtype,
                 name=f"conv{i}" if len(self.sizes) > 1 else "conv",
             )
             done.append(conv(x[..., start : start + channels]))
@@ -60,17 +64,19 @@ class SqueezeExcite(nn.Module):
     Attributes:
         hidden: Channels between the two.
         activation: Behind the first.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     hidden: int
     activation: Activation
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, C) to the same shape, float32."""
         y = jnp.mean(x, axis=(1, 2))
-        y = self.activation(nn.Dense(self.hidden, dtype=jnp.float32, name="reduce")(y))
-        y = nn.Dense(x.shape[-1], dtype=jnp.float32, name="expand")(y)
+        y = self.activation(nn.Dense(self.hidden, dtype=self.dtype, name="reduce")(y))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(y)
         return x * nn.sigmoid(y)[:, None, None]
 
 
@@ -110,27 +116,33 @@ class InvertedResidual(nn.Module):
         stage: What the block is.
         stride: Stride of the middle convolution.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     stage: Stage
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
+        _, bn = layers_of(self, train=train)
+        mixed = functools.partial(Mixed, dtype=self.dtype)
         stage = self.stage
         wide, y = stage.expansion * x.shape[-1], x
         if stage.expansion > 1:
-            y = Mixed(wide, (1,) * stage.expand_shares, name="expand")(y)
+            y = mixed(wide, (1,) * stage.expand_shares, name="expand")(y)
             y = stage.activation(bn(name="expand_bn")(y))
-        y = Mixed(wide, stage.sizes, self.stride, depthwise=True, name="depthwise")(y)
+        y = mixed(wide, stage.sizes, self.stride, depthwise=True, name="depthwise")(y)
         y = stage.activation(bn(name="depthwise_bn")(y))
         if stage.squeeze:
             hidden = round(stage.squeeze * x.shape[-1])
-            y = SqueezeExcite(hidden, stage.activation, name="squeeze")(y)
-        y = Mixed(stage.filters, (1,) * stage.project_shares, name="project")(y)
+            squeeze = SqueezeExcite(
+                hidden, stage.activation, self.dtype, name="squeeze"
+            )
+            y = squeeze(y)
+        y = mixed(stage.filters, (1,) * stage.project_shares, name="project")(y)
         y = bn(name="project_bn")(y)
         return x + y if y.shape == x.shape else y
 
@@ -145,6 +157,7 @@ class InvertedResiduals(nn.Module):
         stages: The stages, in order.
         head: Filters of the last convolution.
         activation: Behind the first and the last convolution.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
@@ -153,6 +166,7 @@ class InvertedResiduals(nn.Module):
     stages: Sequence[Stage] = ()
     head: int = 1280
     activation: Activation = nn.relu
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -166,16 +180,16 @@ class InvertedResiduals(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
-        x = convolution(self.stem, 3, stride=2, name="conv0")(x)
+        conv, bn = layers_of(self, train=train)
+        x = conv(self.stem, 3, stride=2, name="conv0")(x)
         x = self.activation(bn(name="bn0")(x))
         blocks = [(s, i) for s in self.stages for i in range(s.blocks)]
         for index, (stage, place) in enumerate(blocks, start=1):
             stride = stage.stride if place == 0 else 1
             block = InvertedResidual(
-                stage, stride, self.axis_name, name=f"block{index}"
+                stage, stride, self.axis_name, self.dtype, name=f"block{index}"
             )
             x = block(x, train=train)
-        x = self.activation(bn(name="bn1")(convolution(self.head, 1, name="conv1")(x)))
+        x = self.activation(bn(name="bn1")(conv(self.head, 1, name="conv1")(x)))
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)

@@ -1,5 +1,6 @@
 """Layers that several models share: convolution without bias, norm, pooling."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ def convolution(
     groups: int = 1,
     init: Callable[..., Any] = FAN_IN,
     padding: str | int | None = None,
+    dtype: Any = jnp.float32,
     name: str,
 ) -> nn.Conv:
     """Makes a square convolution without bias: a normalisation behind it has one.
@@ -30,6 +32,7 @@ def convolution(
         init: Initialiser of the kernel; by default normal, variance 2 / fan-in.
         padding: As `nn.Conv` has it; by default symmetric, `size // 2` on each side,
             so that weights trained elsewhere fit where the stride is 2.
+        dtype: Type of the computation; the kernel is float32.
         name: Name of the layer.
 
     Returns:
@@ -43,7 +46,7 @@ def convolution(
         feature_group_count=groups,
         use_bias=False,
         kernel_init=init,
-        dtype=jnp.float32,
+        dtype=dtype,
         name=name,
     )
 
@@ -55,12 +58,15 @@ def halving_pool(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (3, 3), (2, 2), around)  # pyright: ignore[reportArgumentType]
 
 
-def norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:
+def norm(
+    *, train: bool, axis_name: str | None, dtype: Any = jnp.float32, name: str
+) -> nn.BatchNorm:
     """Makes a batch normalisation; running statistics move by a tenth each step.
 
     Args:
         train: Whether to normalise with the statistics of the batch.
         axis_name: Mapped axis over which they are averaged.
+        dtype: Type of the result; statistics and parameters are float32.
         name: Name of the layer.
 
     Returns:
@@ -71,8 +77,23 @@ def norm(*, train: bool, axis_name: str | None, name: str) -> nn.BatchNorm:
         momentum=0.9,
         epsilon=1e-5,
         axis_name=axis_name,
-        dtype=jnp.float32,
+        dtype=dtype,
         name=name,
+    )
+
+
+def layers_of(module: Any, *, train: bool, **fields: Any) -> tuple[Any, Any]:
+    """Returns `convolution` and `norm` with `dtype` and `axis_name` of a module.
+
+    Args:
+        module: The module that the layers are for.
+        train: As `norm` has it.
+        fields: Further arguments of `convolution`, the same for all.
+    """
+    dtype, axis_name = module.dtype, module.axis_name
+    return (
+        functools.partial(convolution, dtype=dtype, **fields),
+        functools.partial(norm, train=train, axis_name=axis_name, dtype=dtype),
     )
 
 

@@ -7,6 +7,8 @@ References:
     (the 300-100 network, there with other units).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,11 +22,15 @@ class MLP(nn.Module):
 
     Attributes:
         num_classes: Number of logits.
+        axis_name: Not used: no statistics are averaged.
         widths: Units of the hidden layers.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
+    axis_name: str | None = None
     widths: tuple[int, ...] = (300, 100)
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -42,7 +48,7 @@ class MLP(nn.Module):
         for index, width in enumerate(self.widths, start=1):
             x = nn.Dense(
                 width,
-                dtype=jnp.float32,
+                dtype=self.dtype,
                 name=f"dense{index}",
             )(x)
             x = nn.relu(x)

@@ -12,12 +12,13 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, norm
+from experiments.models.layers import layers_of
 
 # Filters and stride of every block.
 _BLOCKS = (
@@ -34,24 +35,25 @@ class Separable(nn.Module):
         filters: Output channels.
         stride: Stride of the 3x3 convolution.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        conv, bn = layers_of(self, train=train)
         channels = x.shape[-1]
-        x = convolution(
+        x = conv(
             channels, 3, stride=self.stride, groups=channels, name="depthwise_conv"
         )(x)
-        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="depthwise_bn")(x))
-        x = convolution(self.filters, 1, name="pointwise_conv")(x)
-        return nn.relu(
-            norm(train=train, axis_name=self.axis_name, name="pointwise_bn")(x)
-        )
+        x = nn.relu(bn(name="depthwise_bn")(x))
+        x = conv(self.filters, 1, name="pointwise_conv")(x)
+        return nn.relu(bn(name="pointwise_bn")(x))
 
 
 class MobileNetV1(nn.Module):
@@ -61,11 +63,13 @@ class MobileNetV1(nn.Module):
         num_classes: Number of logits.
         axis_name: Mapped axis over which batch statistics are averaged.
         blocks: Filters and stride of every block.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     axis_name: str | None = None
     blocks: Sequence[tuple[int, int]] = _BLOCKS
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -79,11 +83,13 @@ class MobileNetV1(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        x = convolution(32, 3, stride=2, name="conv0")(x)
-        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
+        conv, bn = layers_of(self, train=train)
+        x = conv(32, 3, stride=2, name="conv0")(x)
+        x = nn.relu(bn(name="bn0")(x))
         for index, (filters, stride) in enumerate(self.blocks, start=1):
-            x = Separable(filters, stride, self.axis_name, name=f"block{index}")(
-                x, train=train
+            block = Separable(
+                filters, stride, self.axis_name, self.dtype, name=f"block{index}"
             )
+            x = block(x, train=train)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)

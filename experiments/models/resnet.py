@@ -13,18 +13,18 @@ References:
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, norm
+from experiments.models.layers import layers_of
 
-_convolution = functools.partial(
-    convolution,
-    init=nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal"),
-    padding="SAME",
-)
+_CONVOLUTION = {
+    "init": nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal"),
+    "padding": "SAME",
+}
 
 
 class Block(nn.Module):
@@ -34,17 +34,19 @@ class Block(nn.Module):
         filters: Output channels.
         stride: Stride of the first convolution and of the shortcut.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
-        conv = functools.partial(_convolution, self.filters)
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
+        conv, bn = layers_of(self, train=train, **_CONVOLUTION)
+        conv = functools.partial(conv, self.filters)
         shortcut = x
         if x.shape[-1] != self.filters or self.stride != 1:
             shortcut = conv(1, stride=self.stride, name="shortcut_conv")(x)
@@ -61,11 +63,13 @@ class ResNet(nn.Module):
         num_classes: Number of logits.
         blocks_per_stage: The paper's n: 3, 5 and 9 give ResNet-20, 32 and 56.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     blocks_per_stage: int
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -79,14 +83,16 @@ class ResNet(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
-        x = _convolution(16, 3, name="conv0")(x)
-        x = nn.relu(norm(train=train, axis_name=self.axis_name, name="bn0")(x))
+        conv, bn = layers_of(self, train=train, **_CONVOLUTION)
+        x = conv(16, 3, name="conv0")(x)
+        x = nn.relu(bn(name="bn0")(x))
         for stage, filters in enumerate((16, 32, 64), start=1):
             for block in range(1, self.blocks_per_stage + 1):
                 x = Block(
                     filters,
                     stride=2 if stage > 1 and block == 1 else 1,
                     axis_name=self.axis_name,
+                    dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
         x = jnp.mean(x, axis=(1, 2))

@@ -15,15 +15,14 @@ References:
     arXiv:2102.04159, Eq. 8 and Table 1 (ADD), Fig. 1.
 """
 
-import functools
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import convolution, halving_pool, norm
+from experiments.models.layers import halving_pool, layers_of
 from experiments.models.spiking import at_every_step, neurons
 
 
@@ -34,21 +33,23 @@ class SpikingBlock(nn.Module):
         filters: Output channels.
         stride: Stride of the first convolution and of the shortcut.
         axis_name: Mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     filters: int
     stride: int
     axis_name: str | None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps (T, B, H, W, C) to (T, B, H / stride, W / stride, filters), float32."""
-        bn = functools.partial(norm, train=train, axis_name=self.axis_name)
+        conv, bn = layers_of(self, train=train)
 
         def layer(x, size, stride, names):
-            conv = convolution(self.filters, size, stride=stride, name=names[0])
-            normalise = bn(name=names[1])
-            return neurons(at_every_step(lambda x: normalise(conv(x)), x))
+            convolve = conv(self.filters, size, stride=stride, name=names[0])
+            normalise = bn(name=names[1], dtype=jnp.float32)  # potentials are sums
+            return neurons(at_every_step(lambda x: normalise(convolve(x)), x))
 
         y = layer(x, 3, self.stride, ("conv1", "bn1"))
         y = layer(y, 3, 1, ("conv2", "bn2"))
@@ -69,6 +70,7 @@ class SEWResNet(nn.Module):
             pooling, for images of 8x8 to 32x32 pixels.
         steps: Steps of time, T.
         reads_numbers: Names of the layers that read numbers; all others read spikes.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
@@ -78,6 +80,7 @@ class SEWResNet(nn.Module):
     small_images: bool = False
     steps: int = 4
     reads_numbers: ClassVar[frozenset[str]] = frozenset({"conv0", "dense"})
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -91,9 +94,10 @@ class SEWResNet(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
+        conv, bn = layers_of(self, train=train)
         size, stride = (3, 1) if self.small_images else (7, 2)
-        x = convolution(self.width, size, stride=stride, name="conv0")(x)
-        x = norm(train=train, axis_name=self.axis_name, name="bn0")(x)
+        x = conv(self.width, size, stride=stride, name="conv0")(x)
+        x = bn(name="bn0", dtype=jnp.float32)(x)
         x = neurons(jnp.broadcast_to(x, (self.steps, *x.shape)))
         if not self.small_images:
             x = at_every_step(halving_pool, x)
@@ -103,6 +107,7 @@ class SEWResNet(nn.Module):
                     self.width * 2**stage,
                     stride=2 if stage > 0 and block == 1 else 1,
                     axis_name=self.axis_name,
+                    dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block}",
                 )(x, train=train)
         x = jnp.mean(x, axis=(0, 2, 3))

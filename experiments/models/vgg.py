@@ -20,12 +20,13 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import FAN_IN, average_to, convolution, norm
+from experiments.models.layers import FAN_IN, average_to, layers_of
 
 _STAGES = (64, 2), (128, 2), (256, 3), (512, 3), (512, 3)
 
@@ -37,11 +38,13 @@ class VGG16(nn.Module):
         num_classes: Number of logits.
         axis_name: Mapped axis over which batch statistics are averaged.
         stages: Filters and number of convolutions of every stage.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     axis_name: str | None = None
     stages: Sequence[tuple[int, int]] = _STAGES
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -55,6 +58,7 @@ class VGG16(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
+        conv, bn = layers_of(self, train=train)
         for stage, (filters, depth) in enumerate(self.stages, start=1):
             for layer in range(1, depth + 1):
                 name = f"{stage}_{layer}"
@@ -66,8 +70,8 @@ class VGG16(nn.Module):
                     around = ((0, 0), (1, 1), (1, 1), (0, 0))
                     x = jax.lax.optimization_barrier(jnp.pad(x, around))
                 padding = 0 if by_hand else None
-                x = convolution(filters, 3, padding=padding, name=f"conv{name}")(x)
-                x = norm(train=train, axis_name=self.axis_name, name=f"bn{name}")(x)
+                x = conv(filters, 3, padding=padding, name=f"conv{name}")(x)
+                x = bn(name=f"bn{name}")(x)
                 x = nn.relu(x)
             window = min(2, x.shape[1]), min(2, x.shape[2])
             x = nn.max_pool(x, window, window)
@@ -84,14 +88,16 @@ class VGG16BN(nn.Module):
         stages: Filters and number of convolutions of every stage.
         width: Outputs of the first and of the second dense layer.
         dropout: Share of these that is zero in training, drawn from the generator
-            `dropout` of `apply(..., rngs=...)`; torchvision has 0.5.
+            `dropout` of `apply(..., rngs=...)`.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
     axis_name: str | None = None
     stages: Sequence[tuple[int, int]] = _STAGES
     width: int = 4096
-    dropout: float = 0.0
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -105,6 +111,7 @@ class VGG16BN(nn.Module):
         Returns:
             Logits, shape (B, num_classes), float32.
         """
+        _, bn = layers_of(self, train=train)
         for stage, (filters, depth) in enumerate(self.stages, start=1):
             for layer in range(1, depth + 1):
                 name = f"{stage}_{layer}"
@@ -113,14 +120,13 @@ class VGG16BN(nn.Module):
                     (3, 3),
                     padding=1,
                     kernel_init=FAN_IN,
-                    dtype=jnp.float32,
+                    dtype=self.dtype,
                     name=f"conv{name}",
                 )
-                bn = norm(train=train, axis_name=self.axis_name, name=f"bn{name}")
-                x = nn.relu(bn(conv(x)))
+                x = nn.relu(bn(name=f"bn{name}")(conv(x)))
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = average_to(x, 7).reshape(x.shape[0], -1)
         for index in (1, 2):
-            x = nn.Dense(self.width, dtype=jnp.float32, name=f"dense{index}")(x)
+            x = nn.Dense(self.width, dtype=self.dtype, name=f"dense{index}")(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense3")(x)

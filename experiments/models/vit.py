@@ -12,6 +12,7 @@ References:
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,24 +27,28 @@ class Layer(nn.Module):
     Attributes:
         heads: Heads of the attention.
         causal: Whether a token attends to those before it alone.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     heads: int
     causal: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps tokens (B, T, width) to tokens of the same shape, float32."""
-        norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=jnp.float32)
+        norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=jnp.float32, name="attention"
+            self.heads,
+            dtype=self.dtype,
+            name="attention",
         )
         mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
         x = x + attention(norm(name="norm1")(x), mask=mask)
         width = x.shape[-1]
-        y = nn.Dense(4 * width, dtype=jnp.float32, name="dense1")(norm(name="norm2")(x))
+        y = nn.Dense(4 * width, dtype=self.dtype, name="dense1")(norm(name="norm2")(x))
         y = nn.gelu(y, approximate=False)
-        return x + nn.Dense(width, dtype=jnp.float32, name="dense2")(y)
+        return x + nn.Dense(width, dtype=self.dtype, name="dense2")(y)
 
 
 class ViT(nn.Module):
@@ -55,6 +60,7 @@ class ViT(nn.Module):
         width: Numbers in a token.
         layers: Number of layers.
         heads: Heads of each.
+        dtype: Type of the computation; parameters and statistics are float32.
     """
 
     num_classes: int
@@ -62,6 +68,7 @@ class ViT(nn.Module):
     width: int = 384
     layers: int = 12
     heads: int = 6
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -80,7 +87,7 @@ class ViT(nn.Module):
             (_PATCH, _PATCH),
             strides=_PATCH,
             padding="VALID",
-            dtype=jnp.float32,
+            dtype=self.dtype,
             name="patches",
         )
         x = embed(x)
@@ -90,6 +97,6 @@ class ViT(nn.Module):
         shape = (1, x.shape[1], self.width)
         x = x + self.param("positions", nn.initializers.normal(0.02), shape)
         for index in range(1, self.layers + 1):
-            x = Layer(self.heads, name=f"layer{index}")(x)
-        x = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name="norm")(x[:, 0])
+            x = Layer(self.heads, dtype=self.dtype, name=f"layer{index}")(x)
+        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x[:, 0])
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense")(x)

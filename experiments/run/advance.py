@@ -40,6 +40,7 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
         first_step=phase.begin,
         seed=setting.config.seed,
         label_smoothing=setting.config.optimizer.label_smoothing,
+        parts=setting.config.data.batch_parts,
         axis_name=ways.axis_name,
     )
     train_step = ways.compile(make_train_step(shared))

@@ -61,7 +61,9 @@ def prepare(
     dataset = dataset or data.load(config.data.name, data_dir=config.data.dir)
     dataset = _evaluated_on(config.data.eval_split, dataset)
     test = _test_batches(config, dataset)
-    model = functools.partial(models.create, config.model, dataset.spec.num_classes)
+    model = functools.partial(
+        models.create, config.model, dataset.spec.num_classes, dtype=config.dtype
+    )
     # Initialisation and evaluation take global arrays, whatever the step takes.
     unmapped = model()
     image_shape = next(iter(test))["image"].shape[1:]
@@ -128,6 +130,13 @@ def _check_batches(config: Config) -> None:
                 f"`config.data.{field}={size}` must be a multiple of the number of "
                 f"devices, {jax.device_count()}."
             )
+    size, parts = config.data.batch_size, config.data.batch_parts
+    if size % (jax.device_count() * parts):
+        raise ValueError(
+            f"`config.data.batch_parts={parts}` must divide `config.data.batch_size="
+            f"{size}` into parts that are multiples of the number of devices, "
+            f"{jax.device_count()}. Change either."
+        )
 
 
 def _evaluated_on(split: str, dataset: data.Dataset) -> data.Dataset:

@@ -65,11 +65,12 @@ class Step(NamedTuple):
     first_step: int = 0  # the step at which the phase began; the pruner counts from it
     seed: int = 0  # what the pruner's random numbers come from, together with the step
     label_smoothing: float = 0.0  # in [0, 1)
+    parts: int = 1  # of a batch, one after the other, whose gradients are averaged
     # The mapped axis under `pmap`, over which gradients are averaged. Under `jit` over
     # a sharded batch the mean over the batch is global by itself.
     axis_name: str | None = None
 
-    def objective(self, trainable, state: TrainState, batch: Batch):
+    def objective(self, trainable, state: TrainState, batch: Batch, part=0):
         """Returns the loss with the penalty, and what the step reports."""
         # The same on every replica, another one at every step.
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
@@ -84,7 +85,7 @@ class Step(NamedTuple):
             batch["image"],
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": self._dropout_key(key)},
+            rngs={"dropout": self._dropout_key(key, part)},
         )
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing
@@ -95,9 +96,36 @@ class Step(NamedTuple):
         batch_stats = updated.get("batch_stats", {})
         return loss + penalty, (loss, accuracy, batch_stats, pruned.keep_ratios)
 
-    def _dropout_key(self, key: jax.Array) -> jax.Array:
-        """What drops units: another key on every replica, which sees other images."""
-        key = jax.random.fold_in(key, _DROPOUT)
+    def gradient(self, trainable, state: TrainState, batch: Batch):
+        """Returns the gradient over a batch, and what the step reports."""
+        grad = jax.grad(self.objective, has_aux=True)
+        if self.parts == 1:
+            return grad(trainable, state, batch)
+        # Every part has examples of all devices, which a sharded batch has in turn.
+        batch = jax.tree.map(
+            lambda x: x.reshape(-1, self.parts, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+
+        def add(carry, part):
+            sums, batch_stats = carry
+            now = state._replace(batch_stats=batch_stats)
+            grads, (loss, accuracy, batch_stats, ratios) = grad(trainable, now, *part)
+            sums = jax.tree.map(jnp.add, sums, (grads, loss, accuracy))
+            return (sums, batch_stats), ratios
+
+        zeros = jax.tree.map(
+            jnp.zeros_like, (trainable, jnp.float32(0), jnp.float32(0))
+        )
+        (sums, batch_stats), ratios = jax.lax.scan(
+            add, (zeros, state.batch_stats), (batch, jnp.arange(self.parts))
+        )
+        grads, loss, accuracy = jax.tree.map(lambda x: x / self.parts, sums)
+        last = jax.tree.map(lambda x: x[-1], ratios)
+        return grads, (loss, accuracy, batch_stats, last)
+
+    def _dropout_key(self, key: jax.Array, part: Any) -> jax.Array:
+        """What drops units: another key for each part and replica, of other images."""
+        key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), part)
         if self.axis_name is None:
             return key
         return jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
@@ -118,7 +146,7 @@ def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
 
     def train_step(state, batch):
         trainable = {"params": state.params, "variables": state.variables}
-        grads, aux = jax.grad(step.objective, has_aux=True)(trainable, state, batch)
+        grads, aux = step.gradient(trainable, state, batch)
         loss, accuracy, batch_stats, keep_ratios = aux
         grads, loss, accuracy = step.averaged((grads, loss, accuracy))
         updates, opt_state = plan.optimizer.update(grads, state.opt_state, trainable)

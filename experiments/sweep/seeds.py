@@ -344,6 +344,7 @@ def _make_body(part: _Part, phase: Phase, plan: Plan, seed, images, labels):
     """Return the body of the loop: a step, and one of the search where it is due."""
     setting = part.settings[0]
     step = Step(
+        parts=setting.config.data.batch_parts,
         model=part.network.model,
         plan=plan,
         size_cost=advance.size_cost(setting, part.network, plan),

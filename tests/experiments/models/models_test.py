@@ -430,6 +430,30 @@ def test_logits_are_float32_and_statistics_move_only_in_training(name):
         assert set(jax.tree.leaves(moved)) <= {train}
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_layers_compute_in_the_type_asked_for_and_weights_stay(name):
+    model = models.create(name, 10, dtype="bfloat16")
+    shape = (2, 40, 1) if "1d" in name else (2, 64, 64, 3)
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    init = functools.partial(model.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), x)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+    traced = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, x)
+    products = list(products_in(traced.jaxpr))
+    # All but the logits.
+    assert {dtype.name for dtype in products[:-1]} == {"bfloat16"}
+    assert products[-1].name == traced.out_avals[0].dtype.name == "float32"
+
+
+def products_in(jaxpr):
+    """Types of the results of convolutions and matrix products, in order."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            yield equation.outvars[0].aval.dtype
+        for inner in jaxprs_in(equation):
+            yield from products_in(inner)
+
+
 def test_layers_have_explicit_names():
     x = jnp.zeros((1, 8, 8, 1))
     trees = {}

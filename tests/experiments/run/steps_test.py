@@ -1,10 +1,15 @@
-"""Evaluation: what counts as correct."""
+"""Gradients of batches in parts, and what evaluation counts as correct."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from experiments.run.steps import make_count_correct
+import jaxprune
+from experiments import models
+from experiments.plans.method import Plan
+from experiments.run.steps import Step, init_state, make_count_correct
 
 
 class _Given:
@@ -47,3 +52,52 @@ def test_the_correct_are_those_of_a_sort():
 )
 def test_ties_and_logits_that_are_no_numbers(logits, want):
     assert _counted([np.float32(logits)], [5], [1.0]) == want
+
+
+def _step(model, parts):
+    plan = Plan(jaxprune.identity(), jaxprune.unlimited(), optax.sgd(0.1))
+    return Step(models.create(model, 3), plan, size_cost=None, parts=parts)  # pyright: ignore
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_gradients_of_parts_are_those_of_the_whole_batch(parts):
+    whole, split = _step("mlp", 1), _step("mlp", parts)
+    rng = np.random.default_rng(1)
+    batch = {
+        "image": jnp.asarray(rng.normal(size=(8, 4, 4, 1)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 3, 8)),
+    }
+    init = whole.model.init(jax.random.key(0), batch["image"], train=False)
+    state = init_state(whole.plan, init["params"], {}, 0)
+    trainable = {"params": init["params"], "variables": {}}
+    (want, one), (got, other) = (
+        jax.jit(step.gradient)(trainable, state, batch) for step in (whole, split)
+    )
+    assert jax.tree.reduce(max, jax.tree.map(lambda x: abs(x).max(), want)) > 0.01
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want
+    )
+    np.testing.assert_allclose(other[0], one[0], rtol=1e-5)
+    assert other[1] == one[1]
+
+
+def test_every_part_moves_running_statistics_and_drops_other_units():
+    step = _step("cnn", 2)
+    image = jax.random.normal(jax.random.key(2), (4, 8, 8, 1))
+    batch = {"image": image, "label": jnp.array([0, 1, 2, 0])}
+    first = step.model.init(jax.random.key(0), image, train=False)
+    state = init_state(step.plan, first["params"], first["batch_stats"], 0)
+    trainable = {"params": first["params"], "variables": {}}
+    _, (_, _, stats, _) = jax.jit(step.gradient)(trainable, state, batch)
+    want = first["batch_stats"]
+    for part in (image[0::2], image[1::2]):  # of every device some examples
+        variables = {**first, "batch_stats": want}
+        _, updated = step.model.apply(
+            variables, part, train=True, mutable=["batch_stats"]
+        )
+        want = updated["batch_stats"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, want
+    )
+    keys = [step._dropout_key(jax.random.key(0), part) for part in (0, 1)]
+    assert keys[0] != keys[1]
