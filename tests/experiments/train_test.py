@@ -939,6 +939,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         ({"sparsity": -0.5}, r"sparsity=-0\.5"),
         ({"sparsity": 0.999, "min_keep_ratio": 0.5}, "at least"),
         ({"batch_size": 63}, "batch_size=63.*multiple"),
+        ({"batch_parts": 3}, "batch_parts=3.*must divide"),
+        ({"dtype": "float16"}, "dtype='float16'.*must be one of"),
         ({"parallel": "threads"}, r"parallel='threads'.*one of 'jit', 'fsdp', 'pmap'"),
         ({"dense": -1.0}, "phases.dense=-1"),
         ({"dense": 0.0, "prune": 0.0, "finetune": 0.0}, "long enough for a step"),
