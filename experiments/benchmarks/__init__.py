@@ -7,6 +7,7 @@ COMMANDS = {
         "training_step": "a training step with each method against the dense step",
         "growth": "bytes that a method's update moves, by the number of parameters",
         "operations": "seconds of tracing, ranking, removing and writing",
+        "input_pipeline": "pictures a second that the input of ImageNet gives",
         "weak_scaling": "a step with each method on 1, 2, 4 and 8 CPU devices",
         "compaction": "compact networks against dense ones",
         "latency": "how well the latency cost predicts",

@@ -4,9 +4,12 @@ import io
 import math
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 _BILINEAR = Image.Resampling.BILINEAR
+
+_Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels."""
 
 
 def upsample(image: np.ndarray, size: int) -> np.ndarray:
@@ -40,21 +43,8 @@ def random_resized_crop(
     The part has 8 to 100 % of the area and an aspect ratio between 3/4 and 4/3
     (log-uniform); if ten draws do not fit, the largest centred square is taken.
     """
-    picture = _decoded(encoded)
-    width, height = picture.size
-    for _ in range(10):
-        area = width * height * rng.uniform(0.08, 1.0)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if wide <= width and high <= height:
-            left = rng.uniform(0, width - wide)
-            top = rng.uniform(0, height - high)
-            box = (left, top, left + wide, top + high)
-            view = picture.resize((size, size), _BILINEAR, box=box)
-            break
-    else:
-        view = ImageOps.fit(picture, (size, size), _BILINEAR)
-    pixels = np.asarray(view)
+    with Image.open(io.BytesIO(encoded)) as picture:
+        pixels = _resized(picture, _random_box(*picture.size, rng), size)
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
 
@@ -63,11 +53,36 @@ def centre_crop(encoded: bytes, size: int) -> np.ndarray:
 
     For size 224 this is the usual "shorter side to 256, central 224", in one step.
     """
-    # A sixteenth goes at each end of the shorter side.
-    view = ImageOps.fit(_decoded(encoded), (size, size), _BILINEAR, bleed=1 / 16)
-    return np.asarray(view)
-
-
-def _decoded(encoded: bytes) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as picture:
-        return picture.convert("RGB")
+        return _resized(picture, _centred(*picture.size, 7 / 8), size)
+
+
+def _random_box(width: int, height: int, rng: np.random.Generator) -> _Box:
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left = rng.uniform(0, width - wide)
+            top = rng.uniform(0, height - high)
+            return left, top, left + wide, top + high
+    return _centred(width, height, 1.0)
+
+
+def _centred(width: int, height: int, share: float) -> _Box:
+    """The centred square whose side is a share of the shorter side."""
+    half = share * min(width, height) / 2
+    return width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half
+
+
+def _resized(picture: Image.Image, box: _Box, size: int) -> np.ndarray:
+    """Decodes a picture that was opened, and resizes a box of it."""
+    width, height = picture.size
+    left, top, right, bottom = box
+    # A JPEG is decoded at a half, a quarter or an eighth of its size where the box then
+    # still has `size` pixels on each side; other pictures are decoded whole.
+    needed = width * size / (right - left), height * size / (bottom - top)
+    picture.draft("RGB", (math.ceil(needed[0]), math.ceil(needed[1])))
+    across, down = picture.size[0] / width, picture.size[1] / height
+    box = left * across, top * down, right * across, bottom * down
+    return np.asarray(picture.convert("RGB").resize((size, size), _BILINEAR, box=box))
