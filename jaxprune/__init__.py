@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 from jaxprune import base as base
 from jaxprune import budgets as budgets
+from jaxprune import calibration as calibration
 from jaxprune import channels as channels
 from jaxprune import costs as costs
 from jaxprune import io as io
@@ -33,6 +34,7 @@ from jaxprune.budgets import at_most as at_most
 from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
+from jaxprune.calibration import calibrate as calibrate
 from jaxprune.channels import ChannelGraph as ChannelGraph
 from jaxprune.channels import fold_constants as fold_constants
 from jaxprune.channels import live_channels as live_channels
@@ -94,6 +96,8 @@ __all__ = [
     "base",
     "budgets",
     "by_name",
+    "calibrate",
+    "calibration",
     "channel_garrote",
     "channels",
     "check",

@@ -28,6 +28,7 @@ ORDER = (
     "prox",
     "transforms",
     "channels",
+    "calibration",
     "costs",
     "budgets",
     "methods",
