@@ -61,8 +61,11 @@ from jaxprune.methods import (
     soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
 )
 from jaxprune.methods import soft_thresholding as soft_thresholding
+from jaxprune.methods import sparse_gpt as sparse_gpt
+from jaxprune.methods import wanda as wanda
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
+from jaxprune.training import distill as distill
 from jaxprune.training import nnx_module as nnx_module
 from jaxprune.training import pruning as pruning
 from jaxprune.transforms import check as check
@@ -103,6 +106,7 @@ __all__ = [
     "check",
     "costs",
     "density",
+    "distill",
     "dsa",
     "dual_ascent",
     "finalize",
@@ -137,6 +141,7 @@ __all__ = [
     "soft_threshold_reparameterization",
     "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
+    "sparse_gpt",
     "summarize",
     "top_k_masks",
     "trace_channels",
@@ -144,5 +149,6 @@ __all__ = [
     "transforms",
     "tree",
     "unlimited",
+    "wanda",
     "weighted",
 ]

@@ -29,12 +29,15 @@ from jaxprune.methods._soft_thresholding import soft_thresholding as soft_thresh
 from jaxprune.methods._soft_thresholding import (
     straight_through_soft_threshold as straight_through_soft_threshold,
 )
+from jaxprune.methods._sparse_gpt import sparse_gpt as sparse_gpt
 from jaxprune.methods._str import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )
 from jaxprune.methods._str import (
     soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
 )
+from jaxprune.methods._wanda import wanda as wanda
+from jaxprune.methods._wanda import wanda_scores as wanda_scores
 
 __all__ = [
     "LossFn",
@@ -61,5 +64,8 @@ __all__ = [
     "soft_threshold_reparameterization",
     "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
+    "sparse_gpt",
     "straight_through_soft_threshold",
+    "wanda",
+    "wanda_scores",
 ]
