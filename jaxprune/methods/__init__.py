@@ -17,6 +17,7 @@ from jaxprune.methods._keep_probabilities import (
 from jaxprune.methods._keep_probabilities import (
     keep_probabilities as keep_probabilities,
 )
+from jaxprune.methods._layer_by_layer import layer_by_layer as layer_by_layer
 from jaxprune.methods._ltp import ltp as ltp
 from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
 from jaxprune.methods._magnitude import global_magnitude as global_magnitude
@@ -53,6 +54,7 @@ __all__ = [
     "grasp_scores",
     "identity",
     "keep_probabilities",
+    "layer_by_layer",
     "ltp",
     "ltp_as_published",
     "magnitude",
