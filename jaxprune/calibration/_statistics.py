@@ -97,7 +97,7 @@ def calibrator(
     apply_fn: Callable[..., Any],
     *,
     gram: bool = False,
-    where: tree.Where = "*",
+    where: tree.Where = True,
     axis_name: Hashable | None = None,
 ) -> Calibrator:
     """Return functions that collect what the weights of a network see.
@@ -191,7 +191,7 @@ def calibrate(
     batches: Iterable[Any],
     *,
     gram: bool = False,
-    where: tree.Where = "*",
+    where: tree.Where = True,
 ) -> Statistics:
     """Return what the weights of a network see over batches of data.
 

@@ -37,6 +37,7 @@ _MOVES = {
     *("transpose", "reshape", "squeeze", "expand_dims", "rev", "slice", "split", "pad"),
     *("dynamic_slice", "gather", "concatenate", "broadcast_in_dim"),
 }
+_CUTS = ("gather", "dynamic_slice")
 # What keeps shapes but mixes entries.
 _MIXES = {
     *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft"),
@@ -151,7 +152,8 @@ class Walk:
             moved = [{k: v for views in kept for k, v in views.items()}]
         moved = nothing if moved is None else moved
         gone = {k: v for k, v in every.items() if not any(k in m for m in moved)}
-        self.lose(gone, f"changed by `{name}` before it meets a product")
+        how = "cut where the program says" if name in _CUTS else "changed"
+        self.lose(gone, f"{how}, by `{name}`, before it meets a product")
         return moved
 
 
@@ -192,7 +194,7 @@ def _moved(equation: Any, operands: list[Value]) -> Sequence[Mapping[str, View]]
     others = [value.array for value in operands[1:]]
     if name == "concatenate":
         return [_side_by_side(equation, operands)]
-    if name in ("gather", "dynamic_slice"):
+    if name in _CUTS:
         if any(isinstance(x, jax.core.Tracer) for x in others):
             return None
         others = [np.asarray(x) for x in others]

@@ -293,6 +293,17 @@ def test_statistics_cost_less_than_a_third_of_a_forward_pass(compiles_as_users_d
     assert flops[1] < 1.3 * flops[0]
 
 
+def test_what_is_not_followed_is_named_with_the_reason():
+    def network(p, x):
+        x = jax.lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["layers"][i]), x)
+        return x + p["table"][jnp.argmax(x, axis=1)]
+
+    missing = calibrate(network, DEEP, [_draw(8, 4)], where=("layers", "table")).missing
+    assert "cut where the program says, by `dynamic_slice`" in missing["layers"]
+    assert "looked up by values that depend on the inputs" in missing["table"]
+    assert not calibrate(lambda p, x: x, {}, [_draw(2)]).inputs
+
+
 def test_misuse_is_refused():
     x = _draw(2, 4)
     calibration = calibrator(lambda p, x: x @ p["loop"], where="loop")
