@@ -112,7 +112,7 @@ def _trained(model: Decoder, loss, batches, options: argparse.Namespace) -> Any:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what this benchmark can be asked."""
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--width", type=int, default=128)
