@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 from jaxprune import base as base
 from jaxprune import budgets as budgets
+from jaxprune import calibration as calibration
 from jaxprune import channels as channels
 from jaxprune import costs as costs
 from jaxprune import io as io
@@ -33,6 +34,7 @@ from jaxprune.budgets import at_most as at_most
 from jaxprune.budgets import dual_ascent as dual_ascent
 from jaxprune.budgets import unlimited as unlimited
 from jaxprune.budgets import weighted as weighted
+from jaxprune.calibration import calibrate as calibrate
 from jaxprune.channels import ChannelGraph as ChannelGraph
 from jaxprune.channels import fold_constants as fold_constants
 from jaxprune.channels import live_channels as live_channels
@@ -59,8 +61,11 @@ from jaxprune.methods import (
     soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
 )
 from jaxprune.methods import soft_thresholding as soft_thresholding
+from jaxprune.methods import sparse_gpt as sparse_gpt
+from jaxprune.methods import wanda as wanda
 from jaxprune.report import Report as Report
 from jaxprune.report import summarize as summarize
+from jaxprune.training import distill as distill
 from jaxprune.training import nnx_module as nnx_module
 from jaxprune.training import pruning as pruning
 from jaxprune.transforms import check as check
@@ -94,11 +99,14 @@ __all__ = [
     "base",
     "budgets",
     "by_name",
+    "calibrate",
+    "calibration",
     "channel_garrote",
     "channels",
     "check",
     "costs",
     "density",
+    "distill",
     "dsa",
     "dual_ascent",
     "finalize",
@@ -133,6 +141,7 @@ __all__ = [
     "soft_threshold_reparameterization",
     "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
+    "sparse_gpt",
     "summarize",
     "top_k_masks",
     "trace_channels",
@@ -140,5 +149,6 @@ __all__ = [
     "transforms",
     "tree",
     "unlimited",
+    "wanda",
     "weighted",
 ]

@@ -14,6 +14,7 @@ COMMANDS = {
         "trace_channels": "seconds that tracing and grouping take",
         "keep_ratio_solver": "the solver of keep probabilities against SciPy's",
         "admm_limits": "how near ADMM comes to the optimum",
+        "one_shot": "the loss of a decoder that is pruned without training",
     }.items()
 }
 """The module of each benchmark in `experiments`, and what it measures."""

@@ -53,8 +53,12 @@ def check_concrete(call: str, *values: Any) -> None:
 
 
 def varying_axes(x: Any) -> frozenset[Any]:
-    """Return the mapped axes over which `jax.shard_map` knows an array to vary."""
-    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) else None
+    """Return the mapped axes over which `jax.shard_map` knows an array to vary.
+
+    Args:
+      x: an array or what is known of one, a `ShapedArray`.
+    """
+    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) else x
     if not isinstance(kind, jax.core.ShapedArray):
         return frozenset()
     return frozenset(kind.manual_axis_type.varying)

@@ -27,6 +27,22 @@ def replicated(x: jax.Array, axes: Iterable[int] | None = None) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
 
 
+def replicated_sharding(x: jax.Array, rank: int) -> NamedSharding | None:
+    """Return the sharding of a result that no explicit axis of a mesh shards.
+
+    Args:
+      x: an operand, traced or not.
+      rank: the number of axes of the result.
+
+    Returns:
+      What `out_sharding` takes; None where no axis of the mesh is explicit.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if AxisType.Explicit not in mesh.axis_types:
+        return None
+    return NamedSharding(mesh, PartitionSpec(*(None,) * rank))
+
+
 def fitting(sharding: Any, shape: tuple[int, ...]) -> Any:
     """Return a sharding for a smaller array: its axes that divide evenly stay sharded.
 

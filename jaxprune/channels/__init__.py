@@ -26,6 +26,7 @@ from jaxprune.channels._importance import (
     filter_norms_and_scales as filter_norms_and_scales,
 )
 from jaxprune.channels._importance import norm_scales as norm_scales
+from jaxprune.channels._importance import squared_taylor as squared_taylor
 from jaxprune.channels._importance import taylor as taylor
 from jaxprune.channels._liveness import live_channels as live_channels
 from jaxprune.channels._masks import channel_masks as channel_masks
@@ -59,6 +60,7 @@ __all__ = [
     "random_channel_masks",
     "renew_statistics",
     "round_to_limits",
+    "squared_taylor",
     "taylor",
     "trace_channels",
     "uniform_ratio",

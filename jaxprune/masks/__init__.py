@@ -16,6 +16,7 @@ from jaxprune.masks._distributions import uniform as uniform
 from jaxprune.masks._from_scores import floor_masks as floor_masks
 from jaxprune.masks._from_scores import scored_masks as scored_masks
 from jaxprune.masks._from_scores import top_k_masks as top_k_masks
+from jaxprune.masks._n_m import n_m_masks as n_m_masks
 
 __all__ = [
     "Distribution",
@@ -29,6 +30,7 @@ __all__ = [
     "kept_counts",
     "layer_counts",
     "layer_floor",
+    "n_m_masks",
     "nonzero_masks",
     "scored_masks",
     "top_k_masks",

@@ -17,6 +17,7 @@ from jaxprune.methods._keep_probabilities import (
 from jaxprune.methods._keep_probabilities import (
     keep_probabilities as keep_probabilities,
 )
+from jaxprune.methods._layer_by_layer import layer_by_layer as layer_by_layer
 from jaxprune.methods._ltp import ltp as ltp
 from jaxprune.methods._ltp import ltp_as_published as ltp_as_published
 from jaxprune.methods._magnitude import global_magnitude as global_magnitude
@@ -29,12 +30,15 @@ from jaxprune.methods._soft_thresholding import soft_thresholding as soft_thresh
 from jaxprune.methods._soft_thresholding import (
     straight_through_soft_threshold as straight_through_soft_threshold,
 )
+from jaxprune.methods._sparse_gpt import sparse_gpt as sparse_gpt
 from jaxprune.methods._str import (
     soft_threshold_reparameterization as soft_threshold_reparameterization,
 )
 from jaxprune.methods._str import (
     soft_threshold_reparameterization_as_published as soft_threshold_reparameterization_as_published,  # noqa: E501
 )
+from jaxprune.methods._wanda import wanda as wanda
+from jaxprune.methods._wanda import wanda_scores as wanda_scores
 
 __all__ = [
     "LossFn",
@@ -50,6 +54,7 @@ __all__ = [
     "grasp_scores",
     "identity",
     "keep_probabilities",
+    "layer_by_layer",
     "ltp",
     "ltp_as_published",
     "magnitude",
@@ -61,5 +66,8 @@ __all__ = [
     "soft_threshold_reparameterization",
     "soft_threshold_reparameterization_as_published",
     "soft_thresholding",
+    "sparse_gpt",
     "straight_through_soft_threshold",
+    "wanda",
+    "wanda_scores",
 ]

@@ -19,10 +19,10 @@ import jaxprune
 MINIMUM = 0.95
 
 _FOLDERS = ("masks", "schedules", "prox", "transforms", "channels", "costs", "budgets")
-_FOLDERS += ("methods", "training", "io", "tree", "report", "base")
+_FOLDERS += ("calibration", "methods", "training", "io", "tree", "report", "base")
 # Where a function computes something, rather than read, write or list.
 _COMPUTE = {"masks", "schedules", "prox", "transforms", "channels", "costs", "budgets"}
-_COMPUTE |= {"methods"}
+_COMPUTE |= {"methods", "calibration"}
 # There, what checks, collects or times rather than computes.
 _NO_RULE = {
     *("validate", "fill", "channel_masks", "trace_channels", "plan_gates"),

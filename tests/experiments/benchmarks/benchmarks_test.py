@@ -92,3 +92,21 @@ def test_a_benchmark_prints_a_table_and_writes_its_numbers(tmp_path, capsys):
 def test_times_are_written_with_quartiles():
     table = common.as_table([{"x": 1, "time": timing.Quartiles(0.001, 0.002, 0.0035)}])
     assert table.split("\n")[1].split() == ["1", "2", "ms", "(1-3.5)"]
+
+
+@pytest.mark.slow
+def test_a_decoder_is_pruned_in_one_shot_by_each_method():
+    options = ("--steps=3", "--batch=2", "--length=8", "--width=16", "--layers=1")
+    options += (
+        "--heads=2",
+        "--calibration=2",
+        "--test=2",
+        "--sparsities=0.5",
+        "--anew",
+    )
+    rows = common.rows_of("one-shot", *options)
+    assert [row["method"] for row in rows] == [
+        *("dense", "magnitude", "wanda", "sparse_gpt"),
+        *("wanda, layer by layer", "sparse_gpt, layer by layer"),
+    ]
+    assert all(5 < row["loss"] < 6 for row in rows)  # log 256, hardly trained
