@@ -30,6 +30,8 @@ from jaxprune.channels._importance import taylor as taylor
 from jaxprune.channels._liveness import live_channels as live_channels
 from jaxprune.channels._masks import channel_masks as channel_masks
 from jaxprune.channels._masks import consumer_masks as consumer_masks
+from jaxprune.channels._standard import StandardForm as StandardForm
+from jaxprune.channels._standard import standard_form as standard_form
 from jaxprune.channels._statistics import renew_statistics as renew_statistics
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Member",
     "Pinned",
     "Reason",
+    "StandardForm",
     "apply_gates",
     "channel_counts",
     "channel_masks",
@@ -59,6 +62,7 @@ __all__ = [
     "random_channel_masks",
     "renew_statistics",
     "round_to_limits",
+    "standard_form",
     "taylor",
     "trace_channels",
     "uniform_ratio",

@@ -192,6 +192,7 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
             main=name,
             axis_sizes={},
             updated=traced.updated,
+            norms=traced.norms,
         )
         held = [*kept.values(), *((None,) * x.ndim for x in new.inputs)]
         removed = new.program.remover(

@@ -10,8 +10,8 @@ sides of a residual sum, the rows of a dense layer behind a flattened image.
 
 Nothing depends on how the network was written: Linen, NNX, plain JAX; convolutions with
 groups, attention, recurrence, scans. What cannot be removed is *pinned*, with the
-reason: inputs and outputs, axes that are summed or normalised over (layer norm), and
-whatever meets a primitive that has no rule.
+reason: inputs and outputs, axes that are summed or normalised over (layer norm; unless
+`norms` says otherwise), and whatever meets a primitive that has no rule.
 
     graph = trace_channels(apply_fn, params, images)
     print(graph)
@@ -35,6 +35,7 @@ from jaxprune.base._sharding import replicated
 from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
+from jaxprune.channels._flow.flow import DENSE_COUNT, NORMS, PINNED
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._show import drawing, printing
 from jaxprune.channels._trace import Traced, abstract, trace
@@ -186,6 +187,8 @@ class ChannelGraph:
         that was traced alone is called `apply_fn`.
       main: the name of the function whose operations the costs count: `eval` if there
         is one of that name, else the first.
+      norms: what becomes of channels that are summed over, as given to
+        `trace_channels`.
     """
 
     groups: Mapping[str, Group]
@@ -194,6 +197,7 @@ class ChannelGraph:
     leaves: Mapping[str, jax.ShapeDtypeStruct]
     functions: Mapping[str, Function]
     main: str
+    norms: str
     _traced: Traced = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
@@ -306,6 +310,7 @@ def trace_channels(
     *inputs: Any,
     axis_sizes: Mapping[Any, int] | None = None,
     updated: Mapping[str, str] | None = None,
+    norms: str = PINNED,
 ) -> ChannelGraph:
     """Find the groups of channels of a network that can be removed together.
 
@@ -334,6 +339,21 @@ def trace_channels(
         output does. None stands for what Flax returns, `logits, {"batch_stats": ...}`:
         an item of a tuple, or a collection in it, of which every array has the name and
         the shape of a leaf of `params`.
+      norms: what becomes of channels that a sum reads, as those behind a layer norm or
+        an RMS norm, and so of the width of a transformer:
+
+        - `pinned`: they stay.
+        - `dense-count`: they can go. A sum is a product with ones, so a removed channel
+          contributes zero, to every sum of a norm, and the divisor is what the program
+          says, the number of channels of the dense network. Compact and masked networks
+          are equal.
+        - `renormalise`: they can go, and a sum that is divided by the number of its
+          terms (less one, for a variance of samples) is divided by the number of those
+          that are left, as by a network that was written at the smaller width. Compact
+          networks equal `graph.masked`, but no masks of parameters: removing channels
+          changes what the norms of the others compute. A sum whose division is not seen
+          (past a loop or a branch) keeps the dense number. In functions with their own
+          derivative these channels stay.
 
     Returns:
       The graph. What no output depends on is dropped first: dead code, debugging
@@ -342,7 +362,8 @@ def trace_channels(
 
     Raises:
       TypeError: if an input or a parameter is no array, a Python integer for instance.
-      ValueError: if `params` is empty, a size is symbolic, or no function is given.
+      ValueError: if `params` is empty, a size is symbolic, no function is given, or
+        `norms` is none of the three.
       NameError: if a function names an axis that is not in `axis_sizes`.
 
     Examples:
@@ -364,6 +385,7 @@ def trace_channels(
       >>> sorted(graph.compact({}, params).functions)
       ['eval', 'loss']
     """
+    _check_norms(norms)
     functions = _functions(apply_fn, inputs)
     for function in functions.values():
         check_arrays(params, function.inputs)
@@ -375,6 +397,7 @@ def trace_channels(
             main=main,
             axis_sizes=axis_sizes or {},
             updated=updated,
+            norms=norms,
         )
     except NameError as error:
         error.add_note(
@@ -383,6 +406,14 @@ def trace_channels(
         )
         raise
     return _graph_of(functions, traced)
+
+
+def _check_norms(norms: Any) -> None:
+    if norms not in NORMS:
+        raise ValueError(
+            f"`trace_channels(norms={norms!r})`: must be one of {list(NORMS)}. "
+            f"Pass {DENSE_COUNT!r} to let channels behind norms go exactly."
+        )
 
 
 def check_graph(call: str, graph: Any) -> None:
@@ -444,6 +475,7 @@ def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph
             for name, one in functions.items()
         },
         main=traced.main,
+        norms=traced.norms,
         _traced=traced,
     )
 

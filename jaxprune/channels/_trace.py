@@ -29,6 +29,7 @@ class Traced:
       out_trees: the structures of what the functions return.
       axes: the names of the mapped axes that the functions may use.
       updated: which outputs are updated leaves, as `states.replaced` reads it.
+      norms: what becomes of channels that are summed over, one of `NORMS`.
     """
 
     programs: Mapping[str, Program]
@@ -39,6 +40,7 @@ class Traced:
     out_trees: Mapping[str, Any]
     axes: tuple[Any, ...]
     updated: Mapping[str, str] | None
+    norms: str
 
     @property
     def program(self) -> Program:
@@ -69,6 +71,7 @@ def trace(
     main: str,
     axis_sizes: Mapping[Any, int],
     updated: Mapping[str, str] | None,
+    norms: str,
 ) -> Traced:
     """Trace functions of the same parameters, and push identities through them.
 
@@ -78,8 +81,9 @@ def trace(
       main: the function that is traced first, and whose work counts.
       axis_sizes: sizes of mapped axes that the functions name.
       updated: which outputs are updated leaves, as `states.replaced` reads it.
+      norms: what becomes of channels that are summed over, one of `NORMS`.
     """
-    flow = Flow()
+    flow = Flow(norms)
     avals = jax.tree.map(abstract, params)
     named = tree.named_leaves(avals)
     args = [
@@ -106,6 +110,7 @@ def trace(
         out_trees,
         tuple(axis_sizes),
         updated,
+        norms,
     )
 
 
