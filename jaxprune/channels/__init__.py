@@ -1,7 +1,9 @@
 """Channels of any traced function: groups, masks, gates, allocation, compaction."""
 
+from jaxprune.channels._allocation import important_layers as important_layers
 from jaxprune.channels._allocation import round_to_limits as round_to_limits
 from jaxprune.channels._allocation import uniform_ratio as uniform_ratio
+from jaxprune.channels._blocks import Block as Block
 from jaxprune.channels._compaction import Compacted as Compacted
 from jaxprune.channels._counts import channel_counts as channel_counts
 from jaxprune.channels._counts import important_channels as important_channels
@@ -35,6 +37,7 @@ from jaxprune.channels._standard import standard_form as standard_form
 from jaxprune.channels._statistics import renew_statistics as renew_statistics
 
 __all__ = [
+    "Block",
     "ChannelGraph",
     "Compacted",
     "Function",
@@ -55,6 +58,7 @@ __all__ = [
     "fold_constants",
     "gate_masks",
     "important_channels",
+    "important_layers",
     "largest_channels",
     "live_channels",
     "norm_scales",

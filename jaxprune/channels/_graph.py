@@ -23,6 +23,7 @@ evaluation mode) are traced together; their groups are those that all of them al
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,7 @@ import numpy as np
 
 from jaxprune.base._checks import check_callable
 from jaxprune.base._sharding import replicated
+from jaxprune.channels._blocks import Block, blocks_of, gated
 from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
@@ -203,6 +205,65 @@ class ChannelGraph:
     def __str__(self) -> str:
         return printing.table(self)
 
+    @functools.cached_property
+    def blocks(self) -> Mapping[str, Block]:
+        """The residual branches that can go, by name, in the order of the program.
+
+        A branch is the summand f(x) of an addition x + f(x), if it multiplies with
+        parameters that it alone reads. Found are those outside of branches, loops other
+        than scans, and functions with their own derivative.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> def network(params, x):
+          ...     x = x + jnp.tanh(x @ params["up"]) @ params["down"]
+          ...     return x @ params["out"]
+          >>> shapes = {"up": (3, 4), "down": (4, 3), "out": (3, 2)}
+          >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+          >>> graph = trace_channels(network, params, jnp.ones((1, 3)))
+          >>> (block,) = graph.blocks.values()
+          >>> block.name, block.layers, block.leaves
+          ('down:block', 1, ('down', 'up'))
+          >>> small = graph.compact({"down:block": np.array([False])}, params)
+          >>> jax.tree.map(jnp.shape, small.trees[0])
+          {'down': None, 'out': (3, 2), 'up': None}
+          >>> small.apply_fn(small.trees[0], jnp.ones((1, 3))).tolist()
+          [[3.0, 3.0]]
+        """
+        return blocks_of(self._traced)
+
+    def gated(self, *, function: str | None = None) -> Callable[..., Any]:
+        """Return a function of parameters, gates and inputs: x + m f(x) at each block.
+
+        With gates of 0 and 1 it computes what the network without the blocks of gate 0
+        does; it is differentiable in the gates, so that
+
+            |dL / dm| at m = 1
+
+        is the first-order change of the loss without a layer, to rank layers by.
+
+        Args:
+          function: the name of one of `functions`; `main` if not given.
+
+        Returns:
+          `apply_fn(params, gates, *inputs)`; `gates` are numbers of shape (layers,) by
+          the name of a block, those of other blocks are 1.
+
+        Raises:
+          ValueError: if no function has that name; when called, if a name is that of no
+            block or gates have another shape.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> network = lambda params, x: x + x @ params["w"]
+          >>> params = {"w": jnp.ones((2, 2))}
+          >>> graph = trace_channels(network, params, jnp.ones((1, 2)))
+          >>> gates = {"w:block": jnp.array([0.25])}
+          >>> graph.gated()(params, gates, jnp.ones((1, 2))).tolist()
+          [[1.5, 1.5]]
+        """
+        return gated(self, function)
+
     def compact(
         self, masks: Mapping[str, Any], *trees: Any, unread: bool = False
     ) -> "Compacted":
@@ -214,7 +275,8 @@ class ChannelGraph:
 
         Args:
           masks: what stays: bool arrays of shape (channels,) by group name, groups that
-            are not named keep all channels; or masks of weights, a tree in the
+            are not named keep all channels, and of shape (layers,) by the name of a
+            block, of which all layers may go; or masks of weights, a tree in the
             structure of the parameters as `channel_masks` reads it.
           *trees: what shrinks with it: the parameters, parts of them, batch statistics,
             optimizer states, averages: anything whose leaves are called like leaves of
@@ -227,7 +289,9 @@ class ChannelGraph:
             such constant.
 
         Returns:
-          The smaller functions and the smaller trees.
+          The smaller functions and the smaller trees. A leaf that only blocks read that
+          are gone is None in the trees; stacked layers that are gone are cut from their
+          first axis.
 
         Raises:
           ValueError: if the masks do not fit the graph, remove a whole group or split

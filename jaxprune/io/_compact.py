@@ -137,6 +137,9 @@ def _masks(entry: Entry, graph: ChannelGraph) -> dict[str, np.ndarray]:
         )
     sizes = {name: group.size for name, group in graph.groups.items()}
     kept = {name: size for name, (size, _) in stored.items()}
+    if not kept.keys() <= sizes.keys():  # Those of blocks are there if layers went.
+        blocks = {name: block.layers for name, block in graph.blocks.items()}
+        sizes |= {name: layers for name, layers in blocks.items() if name in kept}
     if sizes != kept:
         differing = [n for n in [*sizes, *kept] if sizes.get(n) != kept.get(n)]
         name = differing[0]

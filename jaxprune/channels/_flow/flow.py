@@ -169,6 +169,7 @@ class Work(NamedTuple):
       name: where in the program.
       macs: multiply-accumulate operations when nothing is removed.
       trips: how often it runs, more than once in a scan.
+      path: its place, the numbers of the equations from the outermost jaxpr on.
       leaves: the leaves that are multiplied with.
       axes: the axes over whose product they run, with their sizes.
       arrays: of both operands and the result, axes, sizes and bytes per entry.
@@ -177,6 +178,7 @@ class Work(NamedTuple):
     name: str
     macs: int
     trips: int
+    path: tuple[int, ...]
     leaves: frozenset[int]
     axes: tuple[tuple[Axis, int], ...]
     arrays: tuple[tuple[tuple[Axis, ...], tuple[int, ...], int], ...]
@@ -200,6 +202,7 @@ class Flow:
       unknown: primitives without rules, and where they are.
       work: convolutions and matrix products.
       trips: how often the current jaxpr runs.
+      path: the numbers of the equations that are visited, from the outermost jaxpr on.
     """
 
     def __init__(self, norms: str = PINNED):
@@ -215,6 +218,7 @@ class Flow:
         self.unknown: dict[str, str] = {}
         self.work: list[Work] = []
         self.trips = 1
+        self.path: list[int] = []
         self._stack: list[str] = []
         self._site: Any = None  # The equation that is visited.
         self._clock = 0
@@ -276,11 +280,14 @@ class Flow:
         frame.values.update(zip(variables, (*held, *args), strict=True))
         outer = self._site
         self._stack.append(name)
+        self.path.append(0)
         for index, equation in enumerate(jaxpr.eqns):
+            self.path[-1] = index
             self._site = Site(frame, index)
             outs = self._step(self._site)
             frame.values.update(zip(equation.outvars, outs, strict=True))
         self._stack.pop()
+        self.path.pop()
         self._site = outer
         outs = [
             self._read(frame, len(jaxpr.eqns), i, out)

@@ -80,6 +80,7 @@ def _record(flow: Flow, site: Site, axes, values) -> None:
             name=flow.where,
             macs=flow.trips * int(np.prod(sizes, dtype=object)),
             trips=flow.trips,
+            path=tuple(flow.path),
             leaves=frozenset(v.source.leaf for v in values if v.source is not None),
             axes=tuple(axes),
             arrays=_arrays(site, values),
