@@ -329,6 +329,8 @@ class ChannelGraph:
         the same at a smaller size, and gradients with respect to what both hold are
         equal too.
 
+        Removed blocks are left out of the function: x takes the place of x + f(x).
+
         Args:
           masks: as for `compact`.
           function: the name of one of `functions`; `main` if not given.

@@ -93,8 +93,8 @@ def load_compact(
 
     Args:
       checkpoint: an `Entry`, or the path of one.
-      graph: of the dense network, traced as for `graph.compact`; abstract parameters
-        do.
+      graph: of the dense network, traced as for `graph.compact`, with the same `norms`;
+        abstract parameters do.
       *trees: the trees that were saved, at the shapes of the dense network, possibly
         abstract: `jax.eval_shape(init)`, `jax.eval_shape(optimizer.init, params)`.
 

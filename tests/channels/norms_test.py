@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxprune import costs
 from jaxprune.channels import (
@@ -258,6 +259,28 @@ def test_with_an_own_derivative_means_of_what_is_left_are_none():
     masks = {"w:1": np.arange(8) < 5}
     check(architecture, graph, masks, jnp.float32, 1e-5)
     check_gradients(architecture, graph, masks, 1e-5)
+
+
+@pytest.mark.parametrize("norms", ["dense-count", "renormalise"])
+def test_norms_of_batches_on_several_devices(norms):
+    def network(params, x):
+        y = transformers.two_passes(x @ params["w"], params["scale"])
+        return y @ params["v"]
+
+    params = transformers.drawn({"w": (3, 8), "scale": (8,), "v": (8, 2)})
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    graph = trace_channels(network, params, x, norms=norms)
+    masks = {"w:1": np.arange(8) % 3 > 0}
+    small = graph.compact(masks, params)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(
+        small.apply_fn,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("batch")),
+        out_specs=PartitionSpec("batch"),
+    )
+    got = jax.jit(mapped)(small.trees[0], x)
+    assert relative_difference(got, graph.masked(masks)(params, x)) < 1e-5
 
 
 # Masks of parameters.

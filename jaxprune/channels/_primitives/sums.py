@@ -88,10 +88,11 @@ def _scaled(flow: Flow, site: Site, *values: Value, power: int, zero) -> list[Va
 def _mean(site: Site, values, power: int) -> Mean | None:
     """Return the mean that an equation makes of a sum, if it makes one."""
     for number in (1,) if power == 1 else (0, 1):
-        total, amount = values[1 - number].total, _number(site, number, values)
-        if total is None or amount is None or not amount > 0:
+        total = values[1 - number].total
+        if not all(isinstance(size, (int, np.integer)) for _, size in total or ()):
             continue
-        if not all(isinstance(size, (int, np.integer)) for _, size in total):
+        amount = _number(site, number, values) if total else None
+        if total is None or amount is None or not amount > 0:
             continue
         divisor = amount**power
         terms = int(np.prod([size for _, size in total], dtype=object))
