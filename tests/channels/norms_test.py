@@ -134,6 +134,41 @@ def test_weight_standardisation_lets_inputs_go():
     assert relative_difference(got, want) < 1e-5
 
 
+def experts(params, x):
+    """A sum over all experts, with weights of sum below 1."""
+    w = jax.nn.sigmoid(x @ params["router"])
+    w = w / (w.sum(-1, keepdims=True) + 1)
+    h = jnp.tanh(jnp.einsum("bi,eih->beh", x, params["up"]))
+    return jnp.einsum("be,beh,eho->bo", w, h, params["down"])
+
+
+def test_experts_of_a_sum_go_with_their_weights():
+    params = transformers.drawn({"router": (3, 4), "up": (4, 3, 5), "down": (4, 5, 2)})
+    x = jnp.linspace(-1, 1, 6).reshape(2, 3)
+    graph = trace_channels(experts, params, x, norms="dense-count")
+    masks = {"router:1": np.array([True, False, True, True])}
+    small = graph.compact(masks, params)
+    assert small.trees[0]["up"].shape == (3, 3, 5)
+    want = experts(small.trees[0], x)  # The sum of the weights has no count.
+    assert relative_difference(graph.masked(masks)(params, x), want) < 1e-6
+    assert relative_difference(small.apply_fn(small.trees[0], x), want) < 1e-6
+
+
+@pytest.mark.parametrize("norms", ["dense-count", "renormalise"])
+def test_compacting_twice_is_compacting_with_both_masks(norms):
+    architecture = transformers.decoder("two_passes")
+    graph = graph_of(architecture, norms)
+    once = graph.compact({"embed:1": np.arange(8) < 6}, architecture.variables)
+    again = trace_channels(
+        once.apply_fn, once.trees[0], *architecture.inputs, norms=norms
+    )
+    twice = again.compact({"embed:1": np.arange(6) < 4}, once.trees[0])
+    got = quick_jit(twice.apply_fn)(twice.trees[0], *architecture.inputs)
+    both = graph.masked({"embed:1": np.arange(8) < 4})
+    want = quick_jit(both)(architecture.variables, *architecture.inputs)
+    assert relative_difference(got, want) < 1e-5
+
+
 # What can go.
 
 
