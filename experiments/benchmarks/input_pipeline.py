@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yields a row for each part: pictures a second and core, and the share of decode."""
+    """Yields a row for each part: its rate, and that as a share of decoding."""
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
         source = _Pictures(list(pool.map(picture, range(options.pictures))))

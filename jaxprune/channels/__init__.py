@@ -1,7 +1,9 @@
 """Channels of any traced function: groups, masks, gates, allocation, compaction."""
 
+from jaxprune.channels._allocation import important_layers as important_layers
 from jaxprune.channels._allocation import round_to_limits as round_to_limits
 from jaxprune.channels._allocation import uniform_ratio as uniform_ratio
+from jaxprune.channels._blocks import Block as Block
 from jaxprune.channels._compaction import Compacted as Compacted
 from jaxprune.channels._counts import channel_counts as channel_counts
 from jaxprune.channels._counts import important_channels as important_channels
@@ -31,9 +33,12 @@ from jaxprune.channels._importance import taylor as taylor
 from jaxprune.channels._liveness import live_channels as live_channels
 from jaxprune.channels._masks import channel_masks as channel_masks
 from jaxprune.channels._masks import consumer_masks as consumer_masks
+from jaxprune.channels._standard import StandardForm as StandardForm
+from jaxprune.channels._standard import standard_form as standard_form
 from jaxprune.channels._statistics import renew_statistics as renew_statistics
 
 __all__ = [
+    "Block",
     "ChannelGraph",
     "Compacted",
     "Function",
@@ -43,6 +48,7 @@ __all__ = [
     "Member",
     "Pinned",
     "Reason",
+    "StandardForm",
     "apply_gates",
     "channel_counts",
     "channel_masks",
@@ -53,6 +59,7 @@ __all__ = [
     "fold_constants",
     "gate_masks",
     "important_channels",
+    "important_layers",
     "largest_channels",
     "live_channels",
     "norm_scales",
@@ -61,6 +68,7 @@ __all__ = [
     "renew_statistics",
     "round_to_limits",
     "squared_taylor",
+    "standard_form",
     "taylor",
     "trace_channels",
     "uniform_ratio",

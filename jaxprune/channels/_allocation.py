@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune.base._checks import check_concrete, round_up
 from jaxprune.base._protocols import Cost, Limit
@@ -69,6 +70,7 @@ def round_to_limits(
 
     Examples:
       >>> import jax.numpy as jnp
+    import numpy as np
       >>> from jaxprune import costs
       >>> from jaxprune.base import Limit
       >>> from jaxprune.channels import trace_channels
@@ -140,6 +142,7 @@ def uniform_ratio(
 
     Examples:
       >>> import jax.numpy as jnp
+    import numpy as np
       >>> from jaxprune import costs
       >>> from jaxprune.base import Limit
       >>> from jaxprune.channels import trace_channels
@@ -158,6 +161,94 @@ def uniform_ratio(
         return within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
 
     return largest(fits, 0.0, 1.0)
+
+
+def important_layers(
+    graph: ChannelGraph,
+    scores: Mapping[str, Any],
+    limits: Limits,
+    *,
+    keep_ratios: Mapping[str, float] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return block masks without the least important layers, as many as limits ask for.
+
+        mask_l = False for the layers l of smallest score, over all blocks together,
+        as few as meet cost(keep ratios, fractions of layers left) <= at_most
+
+    Args:
+      graph: the channel graph.
+      scores: by the name of a block its importances, shape (layers,), any real dtype;
+        the magnitudes of the gradients of a loss in the gates of `graph.gated`, for
+        instance. Blocks that are not named keep all layers.
+      limits: one `Limit`, or a sequence of them, on costs that count blocks, as
+        `costs.macs(graph, blocks=True)`; `at_most` a number in (0, 1].
+      keep_ratios: the fractions of channels at which the costs are taken; all channels
+        if not given.
+
+    Returns:
+      The name of each block in `scores` to bool, shape (layers,), for `graph.compact`.
+
+    Raises:
+      ValueError: if a name is that of no block, scores have another shape or are not
+        finite, or the limits are not met without all of these layers.
+
+    Examples:
+      >>> import jax.numpy as jnp
+    import numpy as np
+      >>> from jaxprune import costs
+      >>> from jaxprune.base import Limit
+      >>> from jaxprune.channels import trace_channels
+      >>> def network(params, x):
+      ...     x = x + x @ params["a"]
+      ...     return (x + x @ params["b"]) @ params["c"]
+      >>> params = dict.fromkeys("abc", jnp.ones((2, 2)))
+      >>> graph = trace_channels(network, params, jnp.ones((1, 2)))
+      >>> scores = {"a:block": jnp.array([1.0]), "b:block": jnp.array([3.0])}
+      >>> limit = Limit(costs.macs(graph, blocks=True), 0.7)
+      >>> important_layers(graph, scores, limit)
+      {'a:block': array([False]), 'b:block': array([ True])}
+    """
+    call = "important_layers"
+    check_graph(call, graph)
+    ranked = _ranked_layers(call, graph, scores)
+    masks = {name: np.ones(graph.blocks[name].layers, bool) for name in scores}
+    several = isinstance(limits, Iterable) and not isinstance(limits, Limit)
+    given: Any = limits if several else [limits]
+    bounds = [(limit.cost, final_bound(limit)) for limit in given]
+    ratios = dict(keep_ratios or {})
+    for name, layer in [*ranked, (None, 0)]:
+        left = {n: float(mask.mean()) for n, mask in masks.items()}
+        if within({**ratios, **left}, bounds):
+            return masks
+        if name is not None:
+            masks[name][layer] = False
+    costs = [float(cost({**ratios, **left})) for cost, _ in bounds]
+    raise ValueError(
+        f"`{call}(graph, scores, limits)`: the limits {[most for _, most in bounds]} "
+        f"must be at least the costs without any of these layers, {costs}. Raise them, "
+        "name more blocks, or remove channels first and pass their `keep_ratios`."
+    )
+
+
+def _ranked_layers(call: str, graph, scores) -> list[tuple[str, int]]:
+    """Return blocks and layers, the least important ones first."""
+    ranked = []
+    for place, (name, score) in enumerate(scores.items()):
+        if name not in graph.blocks:
+            raise ValueError(
+                f"`{call}(graph, scores, limits)`: {name!r} must be the name of a "
+                f"block. Pass scores of some of {list(graph.blocks)}."
+            )
+        values = np.asarray(score).astype(np.float64)
+        shape = (graph.blocks[name].layers,)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"`{call}(graph, scores, limits)`: the scores of block {name!r} must "
+                f"be finite, of shape {shape}, got {values.tolist()}. Pass one number "
+                "for each layer."
+            )
+        ranked += [(value, place, i, name) for i, value in enumerate(values.tolist())]
+    return [(name, layer) for _, _, layer, name in sorted(ranked)]
 
 
 def largest(fits: Callable[[float], bool], low: float, high: float) -> float:

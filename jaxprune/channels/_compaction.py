@@ -36,11 +36,13 @@ import numpy as np
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks
 from jaxprune.channels._counts import check_groups
+from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.evaluate import Evaluation, Kept
+from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._graph import ChannelGraph
 from jaxprune.channels._liveness import live_channels
 from jaxprune.channels._masks import is_by_name, read_masks, removed_atoms
-from jaxprune.channels._trace import abstract, trace
+from jaxprune.channels._trace import Traced, abstract, trace, without_blocks
 from jaxprune.channels._trees import shrink
 
 
@@ -51,7 +53,8 @@ class Compacted(NamedTuple):
       functions: the smaller functions by name, of the smaller parameters and the same
         inputs.
       trees: the trees given to `compact`, smaller.
-      masks: for every group which channels are left, bool, shape (channels,).
+      masks: for every group which channels are left, bool, shape (channels,), and for
+        every block that lost layers which are left, bool, shape (layers,).
       kept: for every leaf, for every axis, the original indices of what is left.
       main: the name of the main function of the graph.
     """
@@ -69,7 +72,7 @@ class Compacted(NamedTuple):
 
     @property
     def widths(self) -> dict[str, int]:
-        """For every group the number of channels left."""
+        """For everything in `masks` the number of channels, or of layers, left."""
         return {name: int(np.sum(mask)) for name, mask in self.masks.items()}
 
 
@@ -84,18 +87,16 @@ def compact(
     read = read_masks("graph.compact", graph, masks)
     if not unread and not is_by_name(graph, masks):
         _check_silent(graph, masks, read)
-    kept = _kept_leaves(graph, read)
-    _check_nothing_empty(graph, kept)
+    left = _left(graph, read)
+    _check_nothing_empty(graph, left.kept)
+    whole = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
     return Compacted(
         functions={
-            name: _runner(graph, name, kept, small=True) for name in graph.functions
+            name: _runner(graph, name, left, small=True) for name in graph.functions
         },
-        trees=tuple(shrink(graph, kept, one) for one in trees),
-        masks={
-            name: read.get(name, np.ones(group.size, bool))
-            for name, group in graph.groups.items()
-        },
-        kept={name: _indices(graph, name, k) for name, k in kept.items()},
+        trees=tuple(shrink(graph, left.kept, one, left.gone) for one in trees),
+        masks={**whole, **{n: m for n, m in read.items() if n in whole}, **left.blocks},
+        kept={name: _indices(graph, name, left) for name in left.kept},
         main=graph.main,
     )
 
@@ -111,8 +112,8 @@ def masked(
             f"that was traced. Pass one of {list(graph.functions)}."
         )
     _check_removable("masked", graph, masks)
-    kept = _kept_leaves(graph, read_masks("graph.masked", graph, masks))
-    return _runner(graph, name, kept, small=False)
+    left = _left(graph, read_masks("graph.masked", graph, masks))
+    return _runner(graph, name, left, small=False)
 
 
 def _check_removable(call: str, graph, masks) -> None:
@@ -143,15 +144,64 @@ def _check_silent(graph, masks, read) -> None:
             )
 
 
-def _kept_leaves(graph, masks) -> dict[str, Kept]:
-    """For every leaf and axis the indices that stay, None for all."""
-    program = graph._traced.program
-    run = Evaluation(program, removed_atoms(graph, masks), small=True)
-    values = program.args[: len(graph._traced.names)]
-    return {
+class _Left(NamedTuple):
+    """What is left of the leaves.
+
+    Attributes:
+      kept: for every leaf and axis the indices that stay, None for all.
+      gone: the names of leaves that nothing reads any more.
+      blocks: which layers stay of blocks that lost some.
+    """
+
+    kept: dict[str, Kept]
+    gone: frozenset[str]
+    blocks: dict[str, np.ndarray]
+
+
+def _left(graph, masks) -> _Left:
+    """Return what masks by name leave of the leaves."""
+    traced = graph._traced
+    run = Evaluation(traced.program, removed_atoms(graph, masks), small=True)
+    values = traced.program.args[: len(traced.names)]
+    kept = {
         name: run.kept_of(value)
-        for name, value in zip(graph._traced.names, values, strict=True)
+        for name, value in zip(traced.names, values, strict=True)
     }
+    blocks = {n: m for n, m in masks.items() if n not in graph.groups and not m.all()}
+    if not blocks:
+        return _Left(kept, frozenset(), {})
+    rest = without_blocks(traced, graph.functions, blocks)
+    gone = _read_leaves(traced) - _read_leaves(rest)
+    for i, name in enumerate(traced.names):
+        rows = _layers_left(traced, rest, i)
+        if rows is not None and name not in gone:
+            kept[name] = (rows, *kept[name][1:])
+    return _Left(kept, frozenset(gone), blocks)
+
+
+def _read_leaves(traced: Traced) -> set[str]:
+    """Return the names of the leaves that some program reads, or returns."""
+    found = set()
+    for program in traced.programs.values():
+        jaxpr = program.frame.jaxpr
+        ends = [*(equation.invars for equation in jaxpr.eqns), jaxpr.outvars]
+        read = {id(atom) for atoms in ends for atom in atoms}
+        arguments = zip(traced.names, jaxpr.invars, strict=False)
+        found |= {name for name, variable in arguments if id(variable) in read}
+    return found
+
+
+def _layers_left(traced: Traced, rest: Traced, leaf: int) -> np.ndarray | None:
+    """Return the layers of a stacked leaf over which loops still run, None for all."""
+    before, after = (t.program.args[leaf].axes for t in (traced, rest))
+    if not before or isinstance(before[0], Fixed):
+        return None
+    old, new = traced.program.flow.atoms, rest.program.flow.atoms
+    reasons = old.why(before[0])
+    if any(r < 0 or old.reasons[r].reason is not Reason.LAYERS for r in reasons):
+        return None
+    stays = new.why(after[0]) >= 0
+    return None if stays.all() else np.flatnonzero(stays)
 
 
 def _check_nothing_empty(graph, kept):
@@ -164,27 +214,26 @@ def _check_nothing_empty(graph, kept):
                 )
 
 
-def _indices(graph, name, kept: Kept):
+def _indices(graph, name, left: _Left):
     shape = graph.leaves[name].shape
+    if name in left.gone:
+        return tuple(np.arange(0) for _ in shape)
     return tuple(
-        np.arange(size) if left is None else left
-        for size, left in zip(shape, kept, strict=True)
+        np.arange(size) if indices is None else indices
+        for size, indices in zip(shape, left.kept[name], strict=True)
     )
 
 
-def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
+def _runner(graph, name: str, left: _Left, *, small: bool):
     """Return the function that evaluates one of the graph, for any shapes of inputs."""
     cache: dict[Any, tuple[Any, Any]] = {}
     traced, apply_fn = graph._traced, graph.functions[name].apply_fn
+    gone = left.gone if small else frozenset()
 
     def prepare(params, inputs, key):
         if key in cache:
             return cache[key]
-        full = [
-            abstract(given, leaf.shape)
-            for leaf, given in zip(traced.leaves, jax.tree.leaves(params), strict=True)
-        ]
-        dense = jax.tree.unflatten(jax.tree.structure(params), full)
+        dense = _dense(traced, params, gone)
         # Mapped axes are those of the caller, who may have other sizes.
         new = trace(
             {name: (apply_fn, inputs)},
@@ -192,10 +241,17 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
             main=name,
             axis_sizes={},
             updated=traced.updated,
+            norms=traced.norms,
+            stay=left.blocks,
         )
-        held = [*kept.values(), *((None,) * x.ndim for x in new.inputs)]
+        held = [
+            (None,) * len(indices) if leaf in left.gone else indices
+            for leaf, indices in left.kept.items()
+        ]
+        count = len(held)
+        held += [(None,) * x.ndim for x in new.inputs]
         removed = new.program.remover(
-            held, lambda i: f"leaf {traced.names[i]!r}" if i < len(kept) else "an input"
+            held, lambda i: f"leaf {traced.names[i]!r}" if i < count else "an input"
         )
         evaluation = Evaluation(new.program, removed, small=small)
         made = evaluation, new.out_trees[name]
@@ -205,16 +261,30 @@ def _runner(graph, name: str, kept: Mapping[str, Kept], *, small: bool):
 
     @functools.wraps(apply_fn)
     def run(params, *inputs):
-        _check_shapes(graph, kept if small else {}, params)
+        _check_shapes(graph, left.kept if small else {}, gone, params)
         flat, structure = jax.tree.flatten((params, *inputs))
         flat = [x if hasattr(x, "shape") else jnp.asarray(x) for x in flat]
         params, *inputs = jax.tree.unflatten(structure, flat)
         sizes = tuple(_size_here(axis) for axis in traced.axes)
         key = structure, tuple(abstract(x) for x in flat), sizes
         program, out_tree = prepare(params, inputs, key)
-        return jax.tree.unflatten(out_tree, program(*flat))
+        named = jtree.named_leaves(params)
+        leaves = [named.get(leaf) for leaf in traced.names]  # None for those gone.
+        args = [*leaves, *flat[len(named) :]]
+        return jax.tree.unflatten(out_tree, program(*args))
 
     return run
+
+
+def _dense(traced: Traced, params, gone) -> Any:
+    """Return parameters of full size, abstract, in the structure that was given."""
+    named = jtree.named_leaves(params)
+    full = [
+        abstract(named.get(name, leaf), leaf.shape)
+        for name, leaf in zip(traced.names, traced.leaves, strict=True)
+    ]
+    structure = traced.structure if gone else jax.tree.structure(params)
+    return jax.tree.unflatten(structure, full)
 
 
 def _size_here(axis) -> int | None:
@@ -225,15 +295,17 @@ def _size_here(axis) -> int | None:
         return None
 
 
-def _check_shapes(graph, kept, params):
+def _check_shapes(graph, kept, gone, params):
     given = jtree.named_leaves(params)
-    if list(given) != list(graph.leaves):
+    wanted = [name for name in graph.leaves if name not in gone]
+    if list(given) != wanted:
         raise ValueError(
             "`apply_fn(params, ...)`: the parameters of a compact or masked network "
-            f"must have the leaves that were traced, {list(graph.leaves)}, got "
+            f"must have the leaves that were traced, {wanted}, got "
             f"{list(given)}. Pass the `trees` of the same call of `compact`."
         )
-    for name, leaf in graph.leaves.items():
+    for name in wanted:
+        leaf = graph.leaves[name]
         left = kept.get(name, (None,) * len(leaf.shape))
         shape = tuple(
             size if k is None else len(k)

@@ -86,17 +86,27 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
 
 
 def _check_maskable(flow, number: np.ndarray, open_gate: int) -> None:
-    """Refuse gates on channels over which two activations are multiplied."""
-    for where, axis in flow.unmaskable.items():
-        if (
-            isinstance(axis, np.ndarray)
-            and (number[flow.atoms.resolve(axis)] != open_gate).any()
-        ):
+    """Refuse gates on channels for which no mask of parameters is exact."""
+
+    def gated(axis) -> bool:
+        rows = isinstance(axis, np.ndarray)
+        return rows and bool((number[flow.atoms.resolve(axis)] != open_gate).any())
+
+    for where, axis in flow.unmaskable:
+        if gated(axis):
             raise ValueError(
-                f"`plan_gates(graph)`: {where} multiplies two activations over "
-                "channels that may go, and neither is zero when its parameters are, so "
-                "no mask of parameters is exact. Mask the program, with "
+                f"`plan_gates(graph)`: {where} multiplies two activations, or sums "
+                "one, over channels that may go, and none is zero when its parameters "
+                "are, so no mask of parameters is exact. Mask the program, with "
                 "`graph.masked`, or remove the channels, with `graph.compact`."
+            )
+    for where, axis in flow.renormalised:
+        if gated(axis):
+            raise ValueError(
+                f"`plan_gates(graph)`: {where} takes the mean of the channels that are "
+                "left, so no mask of parameters is exact. Mask the program, with "
+                "`graph.masked`; or plan the gates of a graph that was traced with "
+                "`norms='dense-count'`, whose groups are the same."
             )
 
 

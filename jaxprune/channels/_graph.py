@@ -10,8 +10,8 @@ sides of a residual sum, the rows of a dense layer behind a flattened image.
 
 Nothing depends on how the network was written: Linen, NNX, plain JAX; convolutions with
 groups, attention, recurrence, scans. What cannot be removed is *pinned*, with the
-reason: inputs and outputs, axes that are summed or normalised over (layer norm), and
-whatever meets a primitive that has no rule.
+reason: inputs and outputs, axes that are summed or normalised over (layer norm; unless
+`norms` says otherwise), and whatever meets a primitive that has no rule.
 
     graph = trace_channels(apply_fn, params, images)
     print(graph)
@@ -23,6 +23,7 @@ evaluation mode) are traced together; their groups are those that all of them al
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,9 +33,11 @@ import numpy as np
 
 from jaxprune.base._checks import check_callable
 from jaxprune.base._sharding import replicated
+from jaxprune.channels._blocks import Block, blocks_of, gated
 from jaxprune.channels._flow import grouping, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
+from jaxprune.channels._flow.flow import DENSE_COUNT, NORMS, PINNED
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._show import drawing, printing
 from jaxprune.channels._trace import Traced, abstract, trace
@@ -186,6 +189,8 @@ class ChannelGraph:
         that was traced alone is called `apply_fn`.
       main: the name of the function whose operations the costs count: `eval` if there
         is one of that name, else the first.
+      norms: what becomes of channels that are summed over, as given to
+        `trace_channels`.
     """
 
     groups: Mapping[str, Group]
@@ -194,10 +199,70 @@ class ChannelGraph:
     leaves: Mapping[str, jax.ShapeDtypeStruct]
     functions: Mapping[str, Function]
     main: str
+    norms: str
     _traced: Traced = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
         return printing.table(self)
+
+    @functools.cached_property
+    def blocks(self) -> Mapping[str, Block]:
+        """The residual branches that can go, by name, in the order of the program.
+
+        A branch is the summand f(x) of an addition x + f(x), if it multiplies with
+        parameters that it alone reads. Found are those outside of branches, loops other
+        than scans, and functions with their own derivative.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> def network(params, x):
+          ...     x = x + jnp.tanh(x @ params["up"]) @ params["down"]
+          ...     return x @ params["out"]
+          >>> shapes = {"up": (3, 4), "down": (4, 3), "out": (3, 2)}
+          >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+          >>> graph = trace_channels(network, params, jnp.ones((1, 3)))
+          >>> (block,) = graph.blocks.values()
+          >>> block.name, block.layers, block.leaves
+          ('down:block', 1, ('down', 'up'))
+          >>> small = graph.compact({"down:block": np.array([False])}, params)
+          >>> jax.tree.map(jnp.shape, small.trees[0])
+          {'down': None, 'out': (3, 2), 'up': None}
+          >>> small.apply_fn(small.trees[0], jnp.ones((1, 3))).tolist()
+          [[3.0, 3.0]]
+        """
+        return blocks_of(self._traced)
+
+    def gated(self, *, function: str | None = None) -> Callable[..., Any]:
+        """Return a function of parameters, gates and inputs: x + m f(x) at each block.
+
+        With gates of 0 and 1 it computes what the network without the blocks of gate 0
+        does; it is differentiable in the gates, so that
+
+            |dL / dm| at m = 1
+
+        is the first-order change of the loss without a layer, to rank layers by.
+
+        Args:
+          function: the name of one of `functions`; `main` if not given.
+
+        Returns:
+          `apply_fn(params, gates, *inputs)`; `gates` are numbers of shape (layers,) by
+          the name of a block, those of other blocks are 1.
+
+        Raises:
+          ValueError: if no function has that name; when called, if a name is that of no
+            block or gates have another shape.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> network = lambda params, x: x + x @ params["w"]
+          >>> params = {"w": jnp.ones((2, 2))}
+          >>> graph = trace_channels(network, params, jnp.ones((1, 2)))
+          >>> gates = {"w:block": jnp.array([0.25])}
+          >>> graph.gated()(params, gates, jnp.ones((1, 2))).tolist()
+          [[1.5, 1.5]]
+        """
+        return gated(self, function)
 
     def compact(
         self, masks: Mapping[str, Any], *trees: Any, unread: bool = False
@@ -210,7 +275,8 @@ class ChannelGraph:
 
         Args:
           masks: what stays: bool arrays of shape (channels,) by group name, groups that
-            are not named keep all channels; or masks of weights, a tree in the
+            are not named keep all channels, and of shape (layers,) by the name of a
+            block, of which all layers may go; or masks of weights, a tree in the
             structure of the parameters as `channel_masks` reads it.
           *trees: what shrinks with it: the parameters, parts of them, batch statistics,
             optimizer states, averages: anything whose leaves are called like leaves of
@@ -223,7 +289,9 @@ class ChannelGraph:
             such constant.
 
         Returns:
-          The smaller functions and the smaller trees.
+          The smaller functions and the smaller trees. A leaf that only blocks read that
+          are gone is None in the trees; stacked layers that are gone are cut from their
+          first axis.
 
         Raises:
           ValueError: if the masks do not fit the graph, remove a whole group or split
@@ -260,6 +328,8 @@ class ChannelGraph:
         over removed channels, it sums zeros; all else is left alone. `compact` computes
         the same at a smaller size, and gradients with respect to what both hold are
         equal too.
+
+        Removed blocks are left out of the function: x takes the place of x + f(x).
 
         Args:
           masks: as for `compact`.
@@ -306,6 +376,7 @@ def trace_channels(
     *inputs: Any,
     axis_sizes: Mapping[Any, int] | None = None,
     updated: Mapping[str, str] | None = None,
+    norms: str = PINNED,
 ) -> ChannelGraph:
     """Find the groups of channels of a network that can be removed together.
 
@@ -334,6 +405,21 @@ def trace_channels(
         output does. None stands for what Flax returns, `logits, {"batch_stats": ...}`:
         an item of a tuple, or a collection in it, of which every array has the name and
         the shape of a leaf of `params`.
+      norms: what becomes of channels that a sum reads, as those behind a layer norm or
+        an RMS norm, and so of the width of a transformer:
+
+        - `pinned`: they stay.
+        - `dense-count`: they can go. A sum is a product with ones, so a removed channel
+          contributes zero, to every sum of a norm, and the divisor is what the program
+          says, the number of channels of the dense network. Compact and masked networks
+          are equal.
+        - `renormalise`: they can go, and a sum that is divided by the number of its
+          terms (less one, for a variance of samples) is divided by the number of those
+          that are left, as by a network that was written at the smaller width. Compact
+          networks equal `graph.masked`, but no masks of parameters: removing channels
+          changes what the norms of the others compute. A sum whose division is not seen
+          (past a loop or a branch) keeps the dense number. In functions with their own
+          derivative these channels stay.
 
     Returns:
       The graph. What no output depends on is dropped first: dead code, debugging
@@ -342,7 +428,8 @@ def trace_channels(
 
     Raises:
       TypeError: if an input or a parameter is no array, a Python integer for instance.
-      ValueError: if `params` is empty, a size is symbolic, or no function is given.
+      ValueError: if `params` is empty, a size is symbolic, no function is given, or
+        `norms` is none of the three.
       NameError: if a function names an axis that is not in `axis_sizes`.
 
     Examples:
@@ -364,6 +451,7 @@ def trace_channels(
       >>> sorted(graph.compact({}, params).functions)
       ['eval', 'loss']
     """
+    _check_norms(norms)
     functions = _functions(apply_fn, inputs)
     for function in functions.values():
         check_arrays(params, function.inputs)
@@ -375,6 +463,7 @@ def trace_channels(
             main=main,
             axis_sizes=axis_sizes or {},
             updated=updated,
+            norms=norms,
         )
     except NameError as error:
         error.add_note(
@@ -383,6 +472,14 @@ def trace_channels(
         )
         raise
     return _graph_of(functions, traced)
+
+
+def _check_norms(norms: Any) -> None:
+    if norms not in NORMS:
+        raise ValueError(
+            f"`trace_channels(norms={norms!r})`: must be one of {list(NORMS)}. "
+            f"Pass {DENSE_COUNT!r} to let channels behind norms go exactly."
+        )
 
 
 def check_graph(call: str, graph: Any) -> None:
@@ -444,6 +541,7 @@ def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph
             for name, one in functions.items()
         },
         main=traced.main,
+        norms=traced.norms,
         _traced=traced,
     )
 

@@ -7,10 +7,12 @@ good if its weights are all zero on the side of its consumers, or of its produce
     small = graph.compact(masks, pruned_params)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxprune.channels._flow.atoms import Axis
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._graph import ChannelGraph, Group, check_graph
 
@@ -24,7 +26,10 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     zero. Removing it may leave others without a consumer, so this is repeated until
     nothing changes. A channel that only its own zeros feed is dead too, if no bias or
     norm of it is left and what lies between maps zero to zero; one that still carries
-    a constant stays, until `fold_constants` has moved the constant on.
+    a constant stays, until `fold_constants` has moved the constant on. Where
+    activations are multiplied or summed over a channel (queries and keys; norms, where
+    the graph lets channels behind them go), it is dead if all weights on both sides are
+    zero.
 
     Args:
       graph: the channel graph.
@@ -43,13 +48,18 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     flow = graph._traced.program.flow
     masks = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
     met = {name: meets_activations(graph, g) for name, g in graph.groups.items()}
+    inexact = [axis for _, axis in (*flow.unmaskable, *flow.renormalised)]
+    kept = {name for name, g in graph.groups.items() if _lies_on(graph, g, inexact)}
     changed = True
     while changed:
         changed = False
         for name, group in graph.groups.items():
-            if met[name]:
+            if name in kept:
                 continue
-            live = _read(group, weights) & _fed(flow, graph, group, weights)
+            if met[name]:
+                live = _read(group, weights) | _made(group, weights)
+            else:
+                live = _read(group, weights) & _fed(flow, graph, group, weights)
             live[0] |= not live.any()
             if (live < masks[name]).any():
                 masks[name] &= live
@@ -59,11 +69,17 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
 
 
 def meets_activations(graph: ChannelGraph, group: Group) -> bool:
-    """Whether two activations are multiplied over the channels of a group."""
-    flow = graph._traced.program.flow
+    """Whether activations are multiplied, or summed, over the channels of a group."""
+    products = graph._traced.program.flow.activation_products
+    return _lies_on(graph, group, products)
+
+
+def _lies_on(graph: ChannelGraph, group: Group, axes: Sequence[Axis]) -> bool:
+    """Whether channels of a group lie on one of the axes."""
+    atoms = graph._traced.program.flow.atoms
     return any(
-        np.isin(flow.atoms.resolve(axis), group._atoms).any()
-        for axis in flow.activation_products
+        np.isin(atoms.resolve(axis), group._atoms).any()
+        for axis in axes
         if isinstance(axis, np.ndarray)
     )
 
@@ -89,6 +105,10 @@ def _fed(flow, graph, group, weights) -> np.ndarray:
     nonzero = {(names[leaf], axis) for leaf, axis in flow.nonzero_reads}
     if any((m.leaf, m.axis) in nonzero for m in group.members):
         return np.ones(group.size, bool)
+    return _made(group, weights)
+
+
+def _made(group, weights) -> np.ndarray:
     return _used(group, weights, ("producer", "both", "member"))
 
 

@@ -13,6 +13,7 @@ from jaxprune import tree as jtree
 from jaxprune.base._checks import check_concrete
 from jaxprune.base._final import Final
 from jaxprune.base._protocols import Masks
+from jaxprune.channels._blocks import Block
 from jaxprune.channels._flow.checks import leaves_of
 from jaxprune.channels._gates import gate_masks, plan_gates
 from jaxprune.channels._graph import ChannelGraph, Group, check_graph
@@ -68,17 +69,36 @@ def read_masks(
         unknown = sorted(set(map(str, masks)) - set(graph.groups))
         raise ValueError(
             f"`{call}(masks)`: must be channel masks by group name, or the tree of "
-            f"parameters; {unknown} is neither. Groups: {list(graph.groups)}."
+            f"parameters; {unknown} is neither. Groups: {list(graph.groups)}; blocks: "
+            f"{list(graph.blocks)}."
         )
     read = dict(masks) if by_name else _from_tree(call, graph, masks)
     return {
-        name: _checked(call, graph.groups[name], mask) for name, mask in read.items()
+        name: _checked(call, graph.groups[name], mask)
+        if name in graph.groups
+        else _checked_block(call, graph.blocks[name], mask)
+        for name, mask in read.items()
     }
 
 
 def is_by_name(graph: ChannelGraph, masks: Any) -> bool:
-    """Return whether masks are channel masks by group name, and not a mask tree."""
-    return isinstance(masks, Mapping) and masks.keys() <= graph.groups.keys()
+    """Return whether masks are by the names of groups and blocks, and no mask tree."""
+    if not isinstance(masks, Mapping):
+        return False
+    others = masks.keys() - graph.groups.keys()
+    named = all(isinstance(name, str) and ":block" in name for name in others)
+    return named and (not others or others <= graph.blocks.keys())
+
+
+def _checked_block(call: str, block: Block, mask) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.shape != (block.layers,):
+        raise ValueError(
+            f"`{call}(masks)`: the mask of block {block.name!r} must be boolean, of "
+            f"shape {(block.layers,)}, True for layers that stay, got {mask.dtype} of "
+            f"shape {mask.shape}. Compare with zero, as in `gates != 0`."
+        )
+    return mask
 
 
 def _is_tree(graph, masks) -> bool:
@@ -212,7 +232,8 @@ def removed_atoms(graph: ChannelGraph, masks: Mapping[str, np.ndarray]) -> np.nd
     """Return which identities the channel masks remove, as booleans."""
     removed = np.zeros(graph._traced.program.flow.atoms.count, bool)
     for name, mask in masks.items():
-        removed[graph.groups[name]._atoms[~mask]] = True
+        if name in graph.groups:
+            removed[graph.groups[name]._atoms[~mask]] = True
     return removed
 
 
@@ -257,4 +278,11 @@ def consumer_masks(
     leaves_of(graph, params, "consumer_masks(graph, params, masks)")
     read = read_masks("consumer_masks", graph, masks)
     gates = {name: mask for name, mask in read.items() if not mask.all()}
+    blocks = sorted(gates.keys() - graph.groups.keys())
+    if blocks:
+        raise ValueError(
+            f"`consumer_masks(masks)`: must be masks of channels, {blocks} are blocks, "
+            "which no masks of parameters leave out. Use `graph.masked`, or "
+            "`graph.compact`."
+        )
     return gate_masks(plan_gates(graph, gates), params, gates)

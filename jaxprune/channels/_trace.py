@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.core
+import numpy as np
 
 import jaxprune.channels._primitives  # noqa: F401, registers the rules
 from jaxprune import tree
-from jaxprune.channels._flow import equations, states
+from jaxprune.channels._flow import blocks, equations, states
 from jaxprune.channels._flow.evaluate import Program
 from jaxprune.channels._flow.flow import Flow, Source, Value
 from jaxprune.channels._flow.reasons import Reason
@@ -25,20 +26,24 @@ class Traced:
       main: the name of the program whose work counts as that of the network.
       names: the names of the leaves.
       leaves: their shapes and dtypes.
+      structure: that of the parameters.
       inputs: shapes and dtypes of the other arguments of the main program.
       out_trees: the structures of what the functions return.
-      axes: the names of the mapped axes that the functions may use.
+      axes: the sizes of the mapped axes that the functions may use, by name.
       updated: which outputs are updated leaves, as `states.replaced` reads it.
+      norms: what becomes of channels that are summed over, one of `NORMS`.
     """
 
     programs: Mapping[str, Program]
     main: str
     names: tuple[str, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
+    structure: Any
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     out_trees: Mapping[str, Any]
-    axes: tuple[Any, ...]
+    axes: Mapping[Any, int]
     updated: Mapping[str, str] | None
+    norms: str
 
     @property
     def program(self) -> Program:
@@ -69,6 +74,8 @@ def trace(
     main: str,
     axis_sizes: Mapping[Any, int],
     updated: Mapping[str, str] | None,
+    norms: str,
+    stay: Mapping[str, np.ndarray] | None = None,
 ) -> Traced:
     """Trace functions of the same parameters, and push identities through them.
 
@@ -78,8 +85,10 @@ def trace(
       main: the function that is traced first, and whose work counts.
       axis_sizes: sizes of mapped axes that the functions name.
       updated: which outputs are updated leaves, as `states.replaced` reads it.
+      norms: what becomes of channels that are summed over, one of `NORMS`.
+      stay: which layers of blocks stay, bool, by name; of others all.
     """
-    flow = Flow()
+    flow = Flow(norms)
     avals = jax.tree.map(abstract, params)
     named = tree.named_leaves(avals)
     args = [
@@ -94,7 +103,7 @@ def trace(
     for name in sorted(functions, key=lambda name: name != main):
         flow.work = works[name] = []
         programs[name], out_trees[name] = _program(
-            flow, *functions[name], avals, args, axis_sizes, updated
+            flow, *functions[name], avals, args, axis_sizes, updated, stay or {}
         )
     flow.work = works[main]
     return Traced(
@@ -102,27 +111,94 @@ def trace(
         main,
         tuple(named),
         tuple(named.values()),
+        jax.tree.structure(params),
         tuple(jax.tree.leaves(jax.tree.map(abstract, functions[main][1]))),
         out_trees,
-        tuple(axis_sizes),
+        dict(axis_sizes),
         updated,
+        norms,
     )
 
 
-def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes, updated):
+def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes, updated, stay):
     """Run one function; returns its program and the structure of its result."""
     inputs = jax.tree.map(abstract, tuple(inputs))
     axes = tuple(axis_sizes.items()) or None
     make = jax.make_jaxpr(apply_fn, axis_env=axes, return_shape=True)
     closed, out = make(params, *inputs)
-    called = equations.called(closed)
+    called = live_program(closed)
+    gone = {name: ~mask for name, mask in stay.items() if not mask.all()}
+    if gone:
+        called = _without(called, list(tree.named_leaves(params)), gone, axes)
     fixed = flow.fixed(Reason.INPUT, "an input of the function")
     others = [Value((fixed,) * len(x.shape)) for x in jax.tree.leaves(inputs)]
     args = [*args, *others]
-    outs, frame = flow.run(called._replace(jaxpr=equations.live(called.jaxpr)), args)
+    outs, frame = flow.run(called, args)
     found = states.outputs(out, outs)
     states.settle_outputs(flow, tree.named_leaves(params), args, found, updated)
     return Program(flow, frame, args, outs), jax.tree.structure(out)
+
+
+def live_program(closed: Any) -> equations.Called:
+    """Return a closed jaxpr without what no result depends on."""
+    called = equations.called(closed)
+    return called._replace(jaxpr=equations.live(called.jaxpr))
+
+
+def _without(called: equations.Called, names, gone: Mapping[str, Any], axes):
+    """Return a program without some layers of some blocks."""
+    edits = edits_of(called, names, gone)
+    avals = [abstract(variable.aval) for variable in called.jaxpr.invars]
+
+    def run(*args):
+        return blocks.run(called, args, edits)
+
+    return live_program(jax.make_jaxpr(run, axis_env=axes)(*avals))
+
+
+def edits_of(
+    called: equations.Called, names: Sequence[str], gates: Mapping[str, Any]
+) -> blocks.Edits:
+    """Return what gates make of the additions of a program.
+
+    Args:
+      called: the program, whose first arguments are the leaves.
+      names: the names of the leaves.
+      gates: by the names of blocks, of shape (layers,): NumPy booleans, True where the
+        branch goes, or what multiplies it. Blocks that the program lacks are left out.
+    """
+    found = blocks.named(blocks.find(called.jaxpr, len(names)), called.jaxpr, names)
+    edits = {}
+    for name, gate in gates.items():
+        if name not in found:
+            continue
+        block = found[name]
+        if block.layers > 1:
+            edits[block.path] = blocks.Edit(block.identity, gate, True)
+        elif not isinstance(gate, np.ndarray):
+            edits[block.path] = blocks.Edit(block.identity, gate[0], False)
+        elif gate[0]:
+            edits[block.path] = blocks.Edit(block.identity, None, False)
+    return edits
+
+
+def without_blocks(traced: Traced, functions: Any, stay: Mapping[str, np.ndarray]):
+    """Return the same functions without some layers of some blocks.
+
+    Args:
+      traced: the functions with all blocks.
+      functions: by name, each with its inputs.
+      stay: which layers of blocks stay, bool, by name.
+    """
+    return trace(
+        {name: tuple(one) for name, one in functions.items()},
+        jax.tree.unflatten(traced.structure, traced.leaves),
+        main=traced.main,
+        axis_sizes=traced.axes,
+        updated=traced.updated,
+        norms=traced.norms,
+        stay=stay,
+    )
 
 
 def updated_leaves(

@@ -3,19 +3,22 @@
 Leaves may be abstract (`jax.ShapeDtypeStruct`): what is cut is then their shape.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import tree as jtree
 from jaxprune.base._sharding import fitting
 from jaxprune.channels._flow.evaluate import Kept, take
 
 
-def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
+def shrink(
+    graph: Any, kept: Mapping[str, Kept], tree: Any, gone: Collection[str] = ()
+) -> Any:
     """Return a tree whose leaves have lost the removed channels.
 
     A leaf belongs to the leaf of the graph whose name its key path ends with; the first
@@ -25,6 +28,7 @@ def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
       graph: the graph.
       kept: for every leaf of the graph, for every axis, indices or None.
       tree: parameters, a part of them, an optimizer state, anything shaped alike.
+      gone: names of leaves that are None in the result.
 
     Raises:
       ValueError: if a leaf with axes belongs to no leaf, or has another shape.
@@ -49,8 +53,20 @@ def shrink(graph: Any, kept: Mapping[str, Kept], tree: Any) -> Any:
             return None
         raise ValueError(_other_shape(path, leaf, name, full))
 
+    def is_gone(path, leaf) -> bool:
+        name = _owner(graph, short, path) if gone else None
+        return name in gone and np.shape(leaf) == graph.leaves[name].shape
+
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return jax.tree.unflatten(structure, _cut([(x, kept_of(p, x)) for p, x in paths]))
+    lost = [is_gone(path, leaf) for path, leaf in paths]
+    cut = _cut(
+        [
+            (leaf, None if out else kept_of(path, leaf))
+            for (path, leaf), out in zip(paths, lost, strict=True)
+        ]
+    )
+    left = [None if out else leaf for leaf, out in zip(cut, lost, strict=True)]
+    return jax.tree.unflatten(structure, left)
 
 
 def _cut(leaves: list[tuple[Any, Kept | None]]) -> list[Any]:

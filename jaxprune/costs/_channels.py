@@ -18,6 +18,10 @@ matrix product the product over the axes that it runs over:
     macs:        sum over products  of macs * prod_a f_a
     bytes:       sum over products  of bytes of both operands and of the result
 
+With `blocks=True` the residual blocks of the graph are sites too: with k_b the fraction
+kept of the layers of block b, 0 or 1 where it has one, all that only b needs counts
+times k_b.
+
 For a plain network that is the bilinear form k' F k + f' k of DSA. At the ratios of
 hard channel masks the costs are exact counts, since every channel of a group has
 equally many indices on every axis. (Except where shuffles tie several groups to parts
@@ -33,12 +37,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from jaxprune.channels._blocks import Block
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._graph import ChannelGraph, check_graph
 from jaxprune.costs._polynomial import Fraction, PolynomialCost, polynomial
 
 
-def parameters(graph: ChannelGraph) -> PolynomialCost:
+def parameters(graph: ChannelGraph, *, blocks: bool = False) -> PolynomialCost:
     """Return the number of parameters, of all leaves of the graph.
 
         cost(k) = sum over leaves of size * prod_a f_a(k) / sum over leaves of size
@@ -47,6 +52,7 @@ def parameters(graph: ChannelGraph) -> PolynomialCost:
 
     Args:
       graph: the channel graph.
+      blocks: whether the blocks of the graph are sites of the cost.
 
     Returns:
       A cost whose `dense` is the number of parameters of the dense network.
@@ -66,14 +72,26 @@ def parameters(graph: ChannelGraph) -> PolynomialCost:
     """
     check_graph("parameters", graph)
     traced = graph._traced
+    owners: dict[str, tuple[str, ...]] = {}
+    for block_name, block in _blocks(graph, blocks):
+        for leaf in block.leaves:
+            owners[leaf] = (*owners.get(leaf, ()), block_name)
     pieces = (
-        (math.prod(leaf.shape), tuple(zip(value.axes, leaf.shape, strict=True)))
-        for leaf, value in zip(traced.leaves, traced.program.args, strict=False)
+        (
+            math.prod(leaf.shape),
+            tuple(zip(value.axes, leaf.shape, strict=True)),
+            owners.get(name, ()),
+        )
+        for name, leaf, value in zip(
+            traced.names, traced.leaves, traced.program.args, strict=False
+        )
     )
-    return _cost(graph, pieces, "parameters")
+    return _cost(graph, pieces, "parameters", blocks)
 
 
-def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
+def macs(
+    graph: ChannelGraph, *, without: Sequence[str] = (), blocks: bool = False
+) -> PolynomialCost:
     """Multiply-accumulate operations of convolutions and matrix products.
 
     One operation is a multiplication and an addition; floating-point operations are
@@ -86,6 +104,7 @@ def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
       graph: the channel graph.
       without: names of leaves whose products are left out; DSA leaves the classifier
         out.
+      blocks: whether the blocks of the graph are sites of the cost.
 
     Raises:
       ValueError: if `without` names no leaf.
@@ -100,10 +119,12 @@ def macs(graph: ChannelGraph, *, without: Sequence[str] = ()) -> PolynomialCost:
         )
     left_out = {i for i, name in enumerate(traced.names) if name in without}
     works = [w for w in traced.program.flow.work if not w.leaves & left_out]
-    return _cost(graph, ((work.macs, work.axes) for work in works), "macs")
+    owners = _owners(graph, blocks)
+    pieces = ((work.macs, work.axes, owners(work.path)) for work in works)
+    return _cost(graph, pieces, "macs", blocks)
 
 
-def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
+def bytes_moved(graph: ChannelGraph, *, blocks: bool = False) -> PolynomialCost:
     """Return the bytes that convolutions and matrix products read and write.
 
         cost(k) = sum over products, over both operands and the result, of
@@ -114,6 +135,7 @@ def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
 
     Args:
       graph: the channel graph.
+      blocks: whether the blocks of the graph are sites of the cost.
 
     Returns:
       A cost whose `dense` is in bytes.
@@ -130,27 +152,56 @@ def bytes_moved(graph: ChannelGraph) -> PolynomialCost:
       244
     """
     check_graph("bytes_moved", graph)
+    owners = _owners(graph, blocks)
     pieces = (
         (
             work.trips * width * math.prod(sizes),
             tuple(zip(axes, sizes, strict=True)),
+            owners(work.path),
         )
         for work in graph._traced.program.flow.work
         for axes, sizes, width in work.arrays
     )
-    return _cost(graph, pieces, "bytes_moved")
+    return _cost(graph, pieces, "bytes_moved", blocks)
 
 
-Piece = tuple[int, tuple[tuple[Axis, int], ...]]
-"""An amount, and the axes with their lengths whose fractions it is multiplied with."""
+Piece = tuple[int, tuple[tuple[Axis, int], ...], tuple[str, ...]]
+"""An amount, the axes with their lengths whose fractions it is multiplied with, and the
+names of the blocks that it belongs to.
+"""
 
 
-def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> PolynomialCost:
+def _blocks(graph: ChannelGraph, wanted: bool) -> Iterable[tuple[str, Block]]:
+    return graph.blocks.items() if wanted else ()
+
+
+def _owners(
+    graph: ChannelGraph, wanted: bool
+) -> Callable[[tuple[int, ...]], tuple[str, ...]]:
+    """Return the function from places in the program to the blocks around them."""
+    places: dict[tuple[int, ...], tuple[str, ...]] = {}
+    for name, block in _blocks(graph, wanted):
+        for place in block.places:
+            places[place] = (*places.get(place, ()), name)
+
+    def owners(path: tuple[int, ...]) -> tuple[str, ...]:
+        heads = (path[:end] for end in range(1, len(path) + 1))
+        return tuple(dict.fromkeys(n for head in heads for n in places.get(head, ())))
+
+    return owners
+
+
+def _cost(
+    graph: ChannelGraph, pieces: Iterable[Piece], name: str, blocks: bool
+) -> PolynomialCost:
     """Add up pieces with equal fractions."""
     fraction_of = _fractions(graph)
+    sites = (*graph.groups, *(name for name, _ in _blocks(graph, blocks)))
+    whole: dict[str, Fraction] = {n: ((1, (i,)),) for i, n in enumerate(sites)}
     amounts: dict[tuple[Fraction, ...], int] = {}
-    for amount, axes in pieces:
-        fractions = tuple(sorted(filter(None, (fraction_of(axis) for axis, _ in axes))))
+    for amount, axes, owners in pieces:
+        shares = [fraction_of(axis) for axis, _ in axes] + [whole[n] for n in owners]
+        fractions = tuple(sorted(filter(None, shares)))
         amounts[fractions] = amounts.get(fractions, 0) + amount
     dense = sum(amounts.values())
     if not dense:
@@ -162,8 +213,8 @@ def _cost(graph: ChannelGraph, pieces: Iterable[Piece], name: str) -> Polynomial
     return PolynomialCost(
         name=name,
         dense=dense,
-        sites=tuple(graph.groups),
-        polynomial=polynomial(amounts, len(graph.groups)),
+        sites=sites,
+        polynomial=polynomial(amounts, len(sites)),
     )
 
 

@@ -93,8 +93,8 @@ def load_compact(
 
     Args:
       checkpoint: an `Entry`, or the path of one.
-      graph: of the dense network, traced as for `graph.compact`; abstract parameters
-        do.
+      graph: of the dense network, traced as for `graph.compact`, with the same `norms`;
+        abstract parameters do.
       *trees: the trees that were saved, at the shapes of the dense network, possibly
         abstract: `jax.eval_shape(init)`, `jax.eval_shape(optimizer.init, params)`.
 
@@ -137,6 +137,9 @@ def _masks(entry: Entry, graph: ChannelGraph) -> dict[str, np.ndarray]:
         )
     sizes = {name: group.size for name, group in graph.groups.items()}
     kept = {name: size for name, (size, _) in stored.items()}
+    if not kept.keys() <= sizes.keys():  # Those of blocks are there if layers went.
+        blocks = {name: block.layers for name, block in graph.blocks.items()}
+        sizes |= {name: layers for name, layers in blocks.items() if name in kept}
     if sizes != kept:
         differing = [n for n in [*sizes, *kept] if sizes.get(n) != kept.get(n)]
         name = differing[0]

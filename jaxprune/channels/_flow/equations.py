@@ -13,6 +13,8 @@ import jax.core
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+# They say over which mapped axes an array varies, and exist inside of `shard_map` only.
+_VARYING = frozenset({"pvary", "pcast", "pbroadcast"})
 DEBUGGING = frozenset({"debug_callback", "debug_print"})
 
 
@@ -177,6 +179,8 @@ class Constant:
             isinstance(size, int) for shape in sizes for size in shape
         ):
             return None
+        if self._equation.primitive.name in _VARYING:
+            return arrays[self._number]
         try:
             with jax.ensure_compile_time_eval():
                 return bind(self._equation, arrays)[self._number]

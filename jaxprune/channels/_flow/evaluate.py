@@ -140,6 +140,15 @@ class Evaluation:
         """Return what is left of an array of full size."""
         return take(array, self.kept_of(value)) if self.small else array
 
+    def without(self, array, axis: Axis, d: int):
+        """Return an array with zeros at the removed indices of its axis number d."""
+        kept = self.kept(axis)
+        if kept is None:
+            return array
+        stays = np.isin(np.arange(array.shape[d]), kept)
+        stays = stays.reshape([-1 if e == d else 1 for e in range(array.ndim)])
+        return jnp.where(stays, array, jnp.zeros((), array.dtype))
+
     def _cut_use(self, array, use: Value):
         """Cuts an operand that an equation knows for itself."""
         if use.constant is not None or not self.small:
@@ -224,9 +233,9 @@ def take(array, kept: Kept):
     return array
 
 
-def derive(closed_jaxpr) -> Program:
+def derive(closed_jaxpr, norms: str) -> Program:
     """Pushes identities through a closed jaxpr of which nothing else is known."""
-    flow = Flow()
+    flow = Flow(norms)
     args = [flow.fresh_value(aval.shape) for aval in closed_jaxpr.in_avals]
     outs, frame = flow.run(equations.called(closed_jaxpr), args)
     return Program(flow, frame, args, outs)

@@ -26,6 +26,10 @@ from jaxprune.channels._flow.equations import Called, Constant, UnknownLayout
 from jaxprune.channels._flow.reasons import Reason, Why
 from jaxprune.channels._flow.registry import PRIMITIVES
 
+PINNED, DENSE_COUNT, RENORMALISE = "pinned", "dense-count", "renormalise"
+NORMS = (PINNED, DENSE_COUNT, RENORMALISE)
+"""What becomes of channels that are summed over, as `trace_channels` says."""
+
 
 class Source(NamedTuple):
     """The leaf that an array is a view of.
@@ -39,6 +43,10 @@ class Source(NamedTuple):
     axes: tuple[frozenset[int], ...]
 
 
+Total = tuple[tuple[Axis, Any], ...]
+"""Axes that were summed over, with their sizes."""
+
+
 class Value(NamedTuple):
     """What is known of one array in the program.
 
@@ -49,6 +57,7 @@ class Value(NamedTuple):
         of the removed channels are zero.
       constant: the array, if it depends on no argument.
       repeated: the axes along which it repeats one entry.
+      total: the axes over which it is a sum, with their sizes, if it is a view of one.
     """
 
     axes: tuple[Axis, ...]
@@ -56,6 +65,7 @@ class Value(NamedTuple):
     zero_axes: frozenset[int] = frozenset()
     constant: Constant | None = None
     repeated: frozenset[int] = frozenset()
+    total: Total | None = None
 
     def own(self) -> "Value":
         """Return it with its axes for all readers, for where it is cut before."""
@@ -159,6 +169,7 @@ class Work(NamedTuple):
       name: where in the program.
       macs: multiply-accumulate operations when nothing is removed.
       trips: how often it runs, more than once in a scan.
+      path: its place, the numbers of the equations from the outermost jaxpr on.
       leaves: the leaves that are multiplied with.
       axes: the axes over whose product they run, with their sizes.
       arrays: of both operands and the result, axes, sizes and bytes per entry.
@@ -167,6 +178,7 @@ class Work(NamedTuple):
     name: str
     macs: int
     trips: int
+    path: tuple[int, ...]
     leaves: frozenset[int]
     axes: tuple[tuple[Axis, int], ...]
     arrays: tuple[tuple[tuple[Axis, ...], tuple[int, ...], int], ...]
@@ -180,26 +192,33 @@ class Flow:
       producers: (leaf, axis) of channels that a product or look-up makes.
       consumers: (leaf, axis) over which a product contracts.
       nonzero_reads: consumers of channels that need not be zero where they are removed.
-      activation_products: axes over which two activations are contracted.
-      unmaskable: those of them, by place, that are zero on neither side where they are
+      norms: what a sum over channels is, one of `NORMS`.
+      activation_products: axes over which two activations are contracted, or one is
+        summed.
+      unmaskable: those of them, with their place, that are not zero where they are
         removed.
+      renormalised: axes, with their place, over which a mean is taken of what is left.
       first_use: when each leaf is first read.
       unknown: primitives without rules, and where they are.
       work: convolutions and matrix products.
       trips: how often the current jaxpr runs.
+      path: the numbers of the equations that are visited, from the outermost jaxpr on.
     """
 
-    def __init__(self):
+    def __init__(self, norms: str = PINNED):
         self.atoms = Atoms()
+        self.norms = norms
         self.producers: set[tuple[int, int]] = set()
         self.consumers: set[tuple[int, int]] = set()
         self.nonzero_reads: set[tuple[int, int]] = set()
         self.activation_products: list[Axis] = []
-        self.unmaskable: dict[str, Axis] = {}
+        self.unmaskable: list[tuple[str, Axis]] = []
+        self.renormalised: list[tuple[str, Axis]] = []
         self.first_use: dict[int, int] = {}
         self.unknown: dict[str, str] = {}
         self.work: list[Work] = []
         self.trips = 1
+        self.path: list[int] = []
         self._stack: list[str] = []
         self._site: Any = None  # The equation that is visited.
         self._clock = 0
@@ -261,11 +280,14 @@ class Flow:
         frame.values.update(zip(variables, (*held, *args), strict=True))
         outer = self._site
         self._stack.append(name)
+        self.path.append(0)
         for index, equation in enumerate(jaxpr.eqns):
+            self.path[-1] = index
             self._site = Site(frame, index)
             outs = self._step(self._site)
             frame.values.update(zip(equation.outvars, outs, strict=True))
         self._stack.pop()
+        self.path.pop()
         self._site = outer
         outs = [
             self._read(frame, len(jaxpr.eqns), i, out)

@@ -12,3 +12,4 @@ from jaxprune.channels._primitives import lookup as lookup
 from jaxprune.channels._primitives import products as products
 from jaxprune.channels._primitives import reductions as reductions
 from jaxprune.channels._primitives import shape as shape
+from jaxprune.channels._primitives import sums as sums

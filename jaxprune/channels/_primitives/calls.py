@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.channels._flow import equations
+from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.evaluate import Evaluation
-from jaxprune.channels._flow.flow import Flow, Site, Source, Value
+from jaxprune.channels._flow.flow import PINNED, Flow, Site, Source, Value
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import Primitive, register
 
@@ -112,8 +113,12 @@ def scan(flow: Flow, site: Site, *values: Value) -> list[Value]:
     params = site.params
     parts = equations.scan_parts(params)
     consts, rest = values[: parts.consts], values[parts.consts :]
-    carry = [Value(value.axes) for value in rest[: parts.carry]]
     slices = [_slice_of(flow, value) for value in rest[parts.carry :]]
+    zero = _zero_carry(flow, params, consts, rest[: parts.carry], slices)
+    carry = [
+        Value(value.axes, None, z)
+        for value, z in zip(rest[: parts.carry], zero, strict=True)
+    ]
     trips = flow.trips
     flow.trips *= params["length"]
     body = equations.called(params["jaxpr"])
@@ -121,7 +126,42 @@ def scan(flow: Flow, site: Site, *values: Value) -> list[Value]:
     flow.trips = trips
     steps = flow.fixed(Reason.LAYERS, "the steps of a scan")
     stacked = [Value((steps, *value.axes)) for value in outs[len(carry) :]]
-    return [*join(flow, carry, outs[: len(carry)]), *stacked]
+    joined = join(flow, carry, outs[: len(carry)])
+    joined = [out._replace(zero_axes=z) for out, z in zip(joined, zero, strict=True)]
+    return [*joined, *stacked]
+
+
+def _zero_carry(flow: Flow, params, consts, carry, slices) -> list[frozenset[int]]:
+    """Return the axes along which what a scan carries is zero at every step.
+
+    It is what it starts with and every step keeps. Only sums over channels ask for it.
+    """
+    if flow.norms == PINNED:
+        return [frozenset()] * len(carry)
+    zero = [value.zero_axes for value in carry]
+    while True:
+        trial = Flow(flow.norms)
+        known = [value.zero_axes for value in consts] + zero
+        known += [value.zero_axes for value in slices]
+        args = [
+            _like(trial, value, z)
+            for value, z in zip((*consts, *carry, *slices), known, strict=True)
+        ]
+        outs, _ = trial.run(equations.called(params["jaxpr"]), args)
+        kept = [z & out.zero_axes for z, out in zip(zero, outs, strict=False)]
+        if kept == zero:
+            return zero
+        zero = kept
+
+
+def _like(trial: Flow, value: Value, zero_axes: frozenset[int]) -> Value:
+    """Return a value of another flow that is fixed along the same axes."""
+    fixed = trial.fixed(Reason.RESULT, "an axis that stays")
+    axes = tuple(
+        fixed if isinstance(axis, Fixed) else trial.fresh(len(axis))
+        for axis in value.axes
+    )
+    return Value(axes, None, zero_axes)
 
 
 def _slice_of(flow: Flow, value: Value) -> Value:

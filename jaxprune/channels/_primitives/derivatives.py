@@ -13,18 +13,28 @@ import jax.numpy as jnp
 
 from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.evaluate import Evaluation, derive, take
-from jaxprune.channels._flow.flow import Flow, Site, Value
+from jaxprune.channels._flow.flow import RENORMALISE, Flow, Site, Value
+from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import Primitive, register
+from jaxprune.channels._primitives import sums
 from jaxprune.channels._primitives.calls import walk_call
 
 
 def call(flow: Flow, site: Site, *values: Value) -> list[Value]:
     """Follow the called jaxpr.
 
-    Constants are cut before the call, since the derivative is a program of its own.
+    Constants are cut before the call, since the derivative is a program of its own. For
+    the same reason a mean of what is left is none here: the divisor that the derivative
+    holds cannot be told from other constants.
     """
     values = tuple(value.own() for value in values)
-    return flow.call(equations.body(site.params), values)
+    outs = flow.call(equations.body(site.params), values)
+    if flow.norms == RENORMALISE:
+        for _, mean in sums.means(site.children[-1]):
+            for axis, _ in mean.total:
+                text = "takes a mean over it, and has a derivative of its own"
+                flow.pin(axis, Reason.READ_WHOLE, text)
+    return outs
 
 
 class _Floats(NamedTuple):
@@ -109,7 +119,8 @@ class _Derivative:
         ev, equation = self.ev, self.site.equation
         operands = [self.site.operand(i) for i in range(len(equation.invars))]
         avals = [_aval(atom) for atom in equation.invars]
-        program = derive(jax.make_jaxpr(dense)(avals, list(given.avals)))
+        closed = jax.make_jaxpr(dense)(avals, list(given.avals))
+        program = derive(closed, ev.program.flow.norms)
         kept = [ev.kept_of(value) for value in (*operands, *given.values)]
         name = f"the derivative of `{self.site.name}`"
         removed = program.remover(kept, lambda i: f"argument {i} of {name}")

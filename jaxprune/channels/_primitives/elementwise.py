@@ -13,12 +13,23 @@ import numpy as np
 from jax.extend import core as jex
 
 from jaxprune.channels._flow import dependence
-from jaxprune.channels._flow.flow import Flow, Site, Source, Value, pin_all
+from jaxprune.channels._flow.flow import (
+    Flow,
+    Site,
+    Source,
+    Total,
+    Value,
+    pin_all,
+)
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import Primitive, register
 
 Zero = Callable[[Site, Sequence[frozenset[int]]], frozenset[int]]
 """From the zero axes of the operands to those of the result."""
+
+
+_SAME = ("convert_element_type", "copy", "copy_p", "name", "reduce_precision")
+"""Primitives whose result is their operand, in another type at most."""
 
 
 def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Value]:
@@ -38,7 +49,13 @@ def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Valu
                 joined = flow.unify(joined, value.axes[d])
         axes.append(flow.fresh(size) if joined is None else joined)
     zero_axes = zero(site, _zero_axes(site, values, shapes, shape))
-    return [Value(tuple(axes), _source(values, shapes, shape), zero_axes)]
+    source, total = _source(values, shapes, shape), _total(site, values)
+    return [Value(tuple(axes), source, zero_axes, total=total)]
+
+
+def _total(site: Site, values) -> Total | None:
+    """Return what the result is a sum over, if it is its only operand."""
+    return values[0].total if site.name in _SAME else None
 
 
 def _zero_axes(site: Site, values, shapes, shape) -> list[frozenset[int]]:
@@ -72,12 +89,12 @@ def _if_all(site: Site, zero) -> frozenset[int]:
     return frozenset.intersection(*zero)
 
 
-def _if_any(site: Site, zero) -> frozenset[int]:
+def if_any(site: Site, zero) -> frozenset[int]:
     """Return where one operand is zero: a product."""
     return frozenset.union(*zero)
 
 
-def _as_first(site: Site, zero) -> frozenset[int]:
+def as_first(site: Site, zero) -> frozenset[int]:
     """Return where the first operand is zero: a quotient."""
     return zero[0]
 
@@ -92,20 +109,20 @@ def _if_all_cases(site: Site, zero) -> frozenset[int]:
 
 
 @dependence.rule
-def _any_operand(site: Site, operands, values):
+def any_operand(site: Site, operands, values):
     start = jnp.zeros(np.shape(values[0]), bool)
     return [functools.reduce(jnp.logical_or, [k.varies for k in operands], start)]
 
 
 @dependence.rule
-def _of_product(site: Site, operands, values):
+def of_product(site: Site, operands, values):
     """Stop what varies at factors that are zero, whatever the input."""
     (x, a, _), (y, b, _) = operands
     varies = (a & (b | (y != 0))) | (b & (a | (x != 0)))
     return [jnp.broadcast_to(varies, np.shape(values[0]))]
 
 
-def _rules(zero: Zero, varies=_any_operand) -> Primitive:
+def _rules(zero: Zero, varies=any_operand) -> Primitive:
     return Primitive(functools.partial(elementwise, zero=zero), varies=varies)
 
 
@@ -116,8 +133,7 @@ register(
     _rules(_if_all),
 )
 register("copy copy_p", _rules(_if_all, dependence.view))
-register("mul and", _rules(_if_any, _of_product))
-register("div", _rules(_as_first))
+register("and", _rules(if_any, of_product))
 register("integer_pow", _rules(_as_power))
 register("select_n", _rules(_if_all_cases))
 register(
@@ -137,7 +153,7 @@ def bitcast_convert_type(flow: Flow, site: Site, value: Value) -> Sequence[Value
     return elementwise(flow, site, value, zero=_never)
 
 
-register("bitcast_convert_type", Primitive(bitcast_convert_type, varies=_any_operand))
+register("bitcast_convert_type", Primitive(bitcast_convert_type, varies=any_operand))
 
 
 def each_alike(flow: Flow, site: Site, *values: Value) -> list[Value]:

@@ -31,7 +31,7 @@ def _contract(flow: Flow, lhs: Value, i: int, rhs: Value, j: int) -> None:
     if not guarded and not isinstance(lhs.axes[i], Fixed):
         flow.activation_products.append(lhs.axes[i])
         if i not in lhs.zero_axes and j not in rhs.zero_axes:
-            flow.unmaskable[flow.where] = lhs.axes[i]
+            flow.unmaskable.append((flow.where, lhs.axes[i]))
 
 
 def _consumes(flow: Flow, source: Source, d: int, reads_zeros: bool) -> None:
@@ -39,6 +39,21 @@ def _consumes(flow: Flow, source: Source, d: int, reads_zeros: bool) -> None:
     flow.consumers |= places
     if not reads_zeros:
         flow.nonzero_reads |= places
+
+
+def read(flow: Flow, value: Value, d: int) -> None:
+    """Note that a sum reads an axis, as a product with ones.
+
+    Zero weights of a leaf that is summed itself make its terms zero; an activation may
+    be zero with all the weights that make it, or never.
+    """
+    axis = value.axes[d]
+    if value.source is not None and d in value.zero_axes:
+        _consumes(flow, value.source, d, reads_zeros=False)
+    elif not isinstance(axis, Fixed):
+        flow.activation_products.append(axis)
+        if d not in value.zero_axes:
+            flow.unmaskable.append((flow.where, axis))
 
 
 def _produces(flow: Flow, value: Value, d: int) -> None:
@@ -65,21 +80,12 @@ def _record(flow: Flow, site: Site, axes, values) -> None:
             name=flow.where,
             macs=flow.trips * int(np.prod(sizes, dtype=object)),
             trips=flow.trips,
+            path=tuple(flow.path),
             leaves=frozenset(v.source.leaf for v in values if v.source is not None),
             axes=tuple(axes),
             arrays=_arrays(site, values),
         )
     )
-
-
-def _without(ev: Evaluation, array, axis, d):
-    """Return an array with zeros at the removed indices of an axis."""
-    kept = ev.kept(axis)
-    if kept is None:
-        return array
-    stays = np.isin(np.arange(array.shape[d]), kept)
-    stays = stays.reshape([-1 if e == d else 1 for e in range(array.ndim)])
-    return jnp.where(stays, array, jnp.zeros((), array.dtype))
 
 
 # Matrix products.
@@ -121,7 +127,7 @@ def masked_dot(ev: Evaluation, site: Site, *operands):
     operands = list(operands)
     for i, axes in enumerate(contracts):
         for d in axes:
-            operands[i] = _without(ev, operands[i], site.operand(i).axes[d], d)
+            operands[i] = ev.without(operands[i], site.operand(i).axes[d], d)
     return site.bind(*operands)
 
 
@@ -257,7 +263,7 @@ def masked_ragged_dot(ev: Evaluation, site: Site, lhs, rhs, sizes):
     operands = [lhs, rhs]
     for i, axes in enumerate(contracts):
         for d in axes:
-            operands[i] = _without(ev, operands[i], site.operand(i).axes[d], d)
+            operands[i] = ev.without(operands[i], site.operand(i).axes[d], d)
     return site.bind(*operands, sizes)
 
 
@@ -321,7 +327,7 @@ def _contract_groups(flow: Flow, site: Site, lhs: Value, rhs: Value) -> None:
             _consumes(flow, rhs.source, i, c in lhs.zero_axes)
         elif not isinstance(rhs.axes[i], Fixed):
             flow.activation_products.append(rhs.axes[i])
-            flow.unmaskable[flow.where] = rhs.axes[i]
+            flow.unmaskable.append((flow.where, rhs.axes[i]))
     per_group = [groups, flow.fresh(outputs)]
     merged = atoms_lib.product(per_group, [count, outputs]) if outputs > 1 else groups
     flow.unify(rhs.axes[o], merged)
@@ -339,8 +345,8 @@ def masked_convolution(ev: Evaluation, site: Site, lhs, rhs):
     """Both operands are zero where a removed channel would be summed."""
     numbers = site.params["dimension_numbers"]
     c, i = numbers.lhs_spec[1], numbers.rhs_spec[1]
-    lhs = _without(ev, lhs, site.operand(0).axes[c], c)
-    rhs = _without(ev, rhs, site.operand(1).axes[i], i)
+    lhs = ev.without(lhs, site.operand(0).axes[c], c)
+    rhs = ev.without(rhs, site.operand(1).axes[i], i)
     return site.bind(lhs, rhs)
 
 

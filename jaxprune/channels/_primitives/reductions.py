@@ -1,7 +1,7 @@
 """Primitives that work on some axes and treat the others apart.
 
-A sum, a maximum, a sort or a Fourier transform along an axis reads all its channels, so
-they stay; along other axes channels pass. `passing` and `leading` say so for primitives
+A maximum, a sort or a Fourier transform along an axis reads all its channels, so they
+stay; along other axes channels pass. `passing` and `leading` say so for primitives
 that declare the axes on which they work.
 """
 
@@ -87,14 +87,12 @@ def reduce_zeros(flow: Flow, site: Site, value: Value) -> list[Value]:
 
 
 @dependence.rule
-def _any_reduced(site: Site, operands, values):
+def any_reduced(site: Site, operands, values):
     return [operands[0].varies.any(axis=site.params["axes"])]
 
 
-register(
-    "reduce_sum reduce_max reduce_min", Primitive(reduce_zeros, varies=_any_reduced)
-)
-register("reduce_prod", Primitive(reduce, varies=_any_reduced))
+register("reduce_max reduce_min", Primitive(reduce_zeros, varies=any_reduced))
+register("reduce_prod", Primitive(reduce, varies=any_reduced))
 register("reduce_and reduce_or reduce_xor argmax argmin", Primitive(reduce))
 
 

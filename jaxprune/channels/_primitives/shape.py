@@ -1,6 +1,7 @@
 """Primitives that move, join, cut and repeat axes."""
 
 import numpy as np
+from jax.extend import core as jex
 
 from jaxprune.channels._flow import atoms as atoms_lib
 from jaxprune.channels._flow import dependence
@@ -73,7 +74,7 @@ def squeeze(flow: Flow, site: Site, value: Value) -> list[Value]:
         _pin_only(flow, value.axes[d])
     kept = [d for d in range(len(value.axes)) if d not in gone]
     axes = tuple(value.axes[d] for d in kept)
-    return [Value(axes, _view(value, kept), _moved(value, kept))]
+    return [Value(axes, _view(value, kept), _moved(value, kept), total=value.total)]
 
 
 def _pin_only(flow: Flow, axis: Axis) -> None:
@@ -102,6 +103,7 @@ def broadcast_in_dim(flow: Flow, site: Site, value: Value, *_sizes) -> list[Valu
             _view(value, origin),
             zero_axes,
             repeated=frozenset(repeated),
+            total=value.total,
         )
     ]
 
@@ -289,8 +291,9 @@ register(
 
 def pad(flow: Flow, site: Site, value: Value, filling: Value) -> list[Value]:
     """Leave new channels at the ends free; negative amounts cut; no gaps inside."""
+    atom, axes = site.equation.invars[1], list(value.axes)
+    zeros = isinstance(atom, jex.Literal) and atom.val == 0
     del filling
-    axes = list(value.axes)
     for d, (low, high, inside) in enumerate(site.params["padding_config"]):
         if isinstance(axes[d], Fixed) or low == high == inside == 0:
             continue
@@ -302,7 +305,7 @@ def pad(flow: Flow, site: Site, value: Value, filling: Value) -> list[Value]:
         ends = [flow.atoms.fresh(max(amount, 0)) for amount in (low, high)]
         parts = [ends[0], axis, ends[1]]
         axes[d] = atoms_lib.concatenate(parts, [len(part) for part in parts])
-    return [Value(tuple(axes))]
+    return [Value(tuple(axes), None, value.zero_axes if zeros else _NO_AXES)]
 
 
 def run_pad(ev: Evaluation, site: Site, array, filling):
@@ -335,7 +338,7 @@ def tile(flow: Flow, site: Site, value: Value) -> list[Value]:
         axis if isinstance(axis, Fixed) else np.tile(axis, (times, 1))
         for axis, times in zip(value.axes, site.params["reps"], strict=True)
     )
-    return [Value(axes)]
+    return [Value(axes, None, value.zero_axes)]
 
 
 register("tile", Primitive(tile, varies=dependence.moved, moves=True))
@@ -373,7 +376,7 @@ def reshape(flow: Flow, site: Site, value: Value, *_sizes) -> list[Value]:
     source = None
     if value.source is not None:
         source = Source(value.source.leaf, tuple(names))
-    return [Value(tuple(axes), source, frozenset(zero_axes))]
+    return [Value(tuple(axes), source, frozenset(zero_axes), total=value.total)]
 
 
 def _reshape_block(flow: Flow, value: Value, old, new, ins, outs) -> list[Axis]:

@@ -318,6 +318,33 @@ def test_channels_go_exactly_while_units_are_dropped():
     assert not np.allclose(got, other)
 
 
+def test_the_width_of_a_vision_transformer_goes_exactly():
+    network = models.ViT(10, width=16, layers=2, heads=4)
+    function = functools.partial(network.apply, train=False)
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables = init(jax.random.key(1), x)
+    graph = jaxprune.trace_channels(function, variables, x, norms="dense-count")
+    (width,) = (n for n, g in graph.groups.items() if g.size == 16)
+    masks = {n: np.arange(g.size) % 3 != 1 for n, g in graph.groups.items()}
+    small = graph.compact(masks, variables)
+    assert small.trees[0]["params"]["class_token"].shape == (1, 1, small.widths[width])
+    want = jax.jit(graph.masked(masks))(variables, x)
+    got = jax.jit(small.apply_fn)(small.trees[0], x)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * abs(want).max())
+
+
+def test_nearly_all_operations_of_a_vision_transformer_can_go():
+    network = models.ViT(10, width=192, layers=2, heads=3)
+    function = functools.partial(network.apply, train=False)
+    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    init = functools.partial(network.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), x)
+    graph = jaxprune.trace_channels(function, shapes, x, norms="dense-count")
+    least = {name: 1 / group.size for name, group in graph.groups.items()}
+    assert jaxprune.costs.macs(graph)(least) < 0.05
+
+
 @pytest.mark.parametrize("blocks", [3, 5, 9])
 def test_resnet_counts_follow_the_arithmetic(blocks):
     name = f"resnet{6 * blocks + 2}"
