@@ -70,7 +70,6 @@ def round_to_limits(
 
     Examples:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> from jaxprune import costs
       >>> from jaxprune.base import Limit
       >>> from jaxprune.channels import trace_channels
@@ -142,7 +141,6 @@ def uniform_ratio(
 
     Examples:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> from jaxprune import costs
       >>> from jaxprune.base import Limit
       >>> from jaxprune.channels import trace_channels
@@ -194,7 +192,6 @@ def important_layers(
 
     Examples:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> from jaxprune import costs
       >>> from jaxprune.base import Limit
       >>> from jaxprune.channels import trace_channels

@@ -205,7 +205,7 @@ class ChannelGraph:
     def __str__(self) -> str:
         return printing.table(self)
 
-    @functools.cached_property
+    @property
     def blocks(self) -> Mapping[str, Block]:
         """The residual branches that can go, by name, in the order of the program.
 
@@ -230,6 +230,10 @@ class ChannelGraph:
           >>> small.apply_fn(small.trees[0], jnp.ones((1, 3))).tolist()
           [[3.0, 3.0]]
         """
+        return self._blocks
+
+    @functools.cached_property
+    def _blocks(self) -> Mapping[str, Block]:
         return blocks_of(self._traced)
 
     def gated(self, *, function: str | None = None) -> Callable[..., Any]:
