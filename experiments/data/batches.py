@@ -189,8 +189,12 @@ def _batched(
     scale, offset = np.float32(1 / (spec.unit * std)), np.float32(mean / std)
 
     def normalise(batch: Any) -> Batch:
-        image = np.multiply(batch["image"], scale, dtype=np.float32)
-        image -= offset
-        return {**batch, "image": image}
+        image = batch["image"]
+        # Whole rows at a time: NumPy's loop over three channels takes thrice as long.
+        rows = image.reshape(*image.shape[:-2], -1)
+        repeats = image.shape[-2]
+        rows = np.multiply(rows, np.tile(scale, repeats), dtype=np.float32)
+        rows -= np.tile(offset, repeats)
+        return {**batch, "image": rows.reshape(image.shape)}
 
     return batches.map(normalise)

@@ -85,4 +85,6 @@ def _resized(picture: Image.Image, box: _Box, size: int) -> np.ndarray:
     picture.draft("RGB", (math.ceil(needed[0]), math.ceil(needed[1])))
     across, down = picture.size[0] / width, picture.size[1] / height
     box = left * across, top * down, right * across, bottom * down
-    return np.asarray(picture.convert("RGB").resize((size, size), _BILINEAR, box=box))
+    if picture.mode != "RGB":  # it would be copied
+        picture = picture.convert("RGB")
+    return np.asarray(picture.resize((size, size), _BILINEAR, box=box))

@@ -29,7 +29,8 @@ def ltp(config: Config, task: Task) -> Plan:
         init_threshold=config.method.init_threshold,
         min_keep_ratio=config.method.min_keep_ratio,
     )
-    return learned_thresholds(pruner, config, task)
+    plan = learned_thresholds(pruner, config, task)
+    return plan._replace(masks_are_soft=True)
 
 
 def learned_thresholds(pruner: jaxprune.Pruner, config: Config, task: Task) -> Plan:

@@ -67,6 +67,8 @@ class Plan(NamedTuple):
       allocate: of a method that prunes channels, `state -> {group: bool mask}`, called
         when the pruning phase ends; the state has `params`, `variables` and
         `batch_stats`.
+      masks_are_soft: whether weights are multiplied with soft masks, in whose band
+        thresholds are learned.
     """
 
     pruner: jaxprune.Pruner | jaxprune.ChannelPruner
@@ -74,6 +76,7 @@ class Plan(NamedTuple):
     optimizer: optax.GradientTransformation
     search: Search | None = None
     allocate: Callable[[Any], dict[str, Any]] | None = None
+    masks_are_soft: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 import jaxprune
 from experiments.plans.method import Plan
-from experiments.run import regrowth
+from experiments.run import regrowth, transition
 from experiments.run.network import Network
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting
@@ -46,6 +46,7 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
     train_step = ways.compile(make_train_step(shared))
     search_step = ways.compile(make_search_step(shared)) if plan.search else None
     zeros = regrowth.make_zeros(plan.pruner, first_step=phase.begin)
+    share = transition.make_share(plan.pruner, first_step=phase.begin)
 
     def look(state):
         return zeros(*ways.peek((state.params, state.variables, state.step)))
@@ -63,6 +64,9 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
         # In other phases nothing is pruned, or the masks are fixed.
         before = look(state) if logged and phase.finds_points else None
         state, metrics = train_step(state, batch())
+        if logged and plan.masks_are_soft:
+            now = ways.peek((state.params, state.variables, state.step))
+            metrics = {**metrics, transition.METRIC: share(*now)}
         if logged:
             metrics = {**metrics, INPUT_SECONDS: np.mean(waits)}
             waits.clear()

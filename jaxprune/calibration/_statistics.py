@@ -317,9 +317,10 @@ def require(call: str, statistics: Any, names: Iterable[str]) -> None:
         )
     for name in names:
         if name not in statistics.inputs:
-            why = statistics.missing.get(name) or near(name, statistics.inputs)
+            why = statistics.missing.get(name)
+            known = f"It has none: {why}." if why else near(name, statistics.inputs)
             raise ValueError(
-                f"`{call}(statistics)`: must know the inputs of leaf {name!r}, which "
-                f"has none: {why}. Leave it out of `where`; `jaxprune.operands` selects"
-                " what is multiplied with data."
+                f"`{call}(statistics)`: must know the inputs of leaf {name!r}. {known} "
+                "Leave it out of `where`; `jaxprune.operands` selects what is "
+                "multiplied with data."
             )

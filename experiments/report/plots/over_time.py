@@ -295,6 +295,17 @@ def regrowth(records: Sequence[Record]) -> Figure:
     return over_time(title, records, [panel], height=3.7)
 
 
+def transition(records: Sequence[Record]) -> Figure:
+    """Draw the share of the weights in the band of the soft masks."""
+
+    def scale(axes, steps, values):
+        axes.set_ylim(0, 1.1 * max(values.max(), 0.01))
+        scales.percents(axes.yaxis)
+
+    panel = Panel("of all weights", [Line("in_transition", drawing.BLUE)], scale)
+    return over_time("Weights between kept and pruned", records, [panel], height=3.7)
+
+
 def thresholds(records: Sequence[Record]) -> Figure:
     """Draw the threshold of every layer."""
     names = recorded(records, "threshold/")

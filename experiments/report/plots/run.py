@@ -51,6 +51,8 @@ def figures(
         drawn["layers"] = bars.layer_keep_ratios(layers)
     if over_time.recorded(records, "threshold/"):
         drawn["thresholds"] = over_time.thresholds(records)
+    if has("in_transition", test=is_positive):
+        drawn["transition"] = over_time.transition(records)
     if has("newly_pruned", "regrown", test=is_positive):
         drawn["regrowth"] = over_time.regrowth(records)
     return drawn
