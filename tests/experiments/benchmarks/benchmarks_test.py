@@ -109,4 +109,5 @@ def test_a_decoder_is_pruned_in_one_shot_by_each_method():
         *("dense", "magnitude", "wanda", "sparse_gpt"),
         *("wanda, layer by layer", "sparse_gpt, layer by layer"),
     ]
-    assert all(5 < row["loss"] < 6 for row in rows)  # log 256, hardly trained
+    assert 5 < rows[0]["loss"] < 6  # log 256, hardly trained
+    assert all(abs(row["loss"] - rows[0]["loss"]) < 0.5 for row in rows)
