@@ -43,7 +43,7 @@ class Basic(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters)."""
         conv, bn = layers_of(self, train=train)
         y = conv(self.filters, 3, stride=self.stride, name="conv1")(x)
         y = nn.relu(bn(name="bn1")(y))
@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, 4 filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, 4 filters)."""
         conv, bn = layers_of(self, train=train)
         wide = 4 * self.filters
         y = nn.relu(bn(name="bn1")(conv(self.filters, 1, name="conv1")(x)))

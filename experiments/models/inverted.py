@@ -33,7 +33,7 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters)."""
         into, out = shares(x.shape[-1], self.sizes), shares(self.filters, self.sizes)
         done, start = [], 0
         for i, (size, channels, filters) in enumerate(
@@ -73,7 +73,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to the same shape, float32."""
+        """Maps (B, H, W, C) to the same shape."""
         y = jnp.mean(x, axis=(1, 2))
         y = self.activation(nn.Dense(self.hidden, dtype=self.dtype, name="reduce")(y))
         y = nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(y)
@@ -126,7 +126,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters)."""
         _, bn = layers_of(self, train=train)
         mixed = functools.partial(Mixed, dtype=self.dtype)
         stage = self.stage

@@ -45,7 +45,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters)."""
         conv, bn = layers_of(self, train=train)
         channels = x.shape[-1]
         x = conv(

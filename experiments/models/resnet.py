@@ -44,7 +44,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters), float32."""
+        """Maps (B, H, W, C) to (B, H / stride, W / stride, filters)."""
         conv, bn = layers_of(self, train=train, **_CONVOLUTION)
         conv = functools.partial(conv, self.filters)
         shortcut = x

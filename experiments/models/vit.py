@@ -36,7 +36,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps tokens (B, T, width) to tokens of the same shape, float32."""
+        """Maps tokens (B, T, width) to tokens of the same shape."""
         norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         attention = nn.MultiHeadDotProductAttention(
             self.heads,

@@ -64,12 +64,12 @@ def make(setting: Setting, phase: Phase, network: Network, plan: Plan) -> Advanc
         # In other phases nothing is pruned, or the masks are fixed.
         before = look(state) if logged and phase.finds_points else None
         state, metrics = train_step(state, batch())
-        if logged and plan.masks_are_soft:
-            now = ways.peek((state.params, state.variables, state.step))
-            metrics = {**metrics, transition.METRIC: share(*now)}
         if logged:
             metrics = {**metrics, INPUT_SECONDS: np.mean(waits)}
             waits.clear()
+        if logged and plan.masks_are_soft:
+            now = ways.peek((state.params, state.variables, state.step))
+            metrics = {**metrics, transition.METRIC: share(*now)}
         if before is not None:
             metrics = {**metrics, **regrowth.changes(before, look(state))}
         if plan.search and search_step and step % plan.search.every == 0:

@@ -145,25 +145,7 @@ def calibrator(
     check_callable("calibrator", "apply_fn", apply_fn, example)
 
     def taken(params, inputs):
-        flags = tree.named_leaves(
-            tree.resolve(params, where, call="calibrator(..., where=...)")
-        )
-        wanted = {name for name, flag in flags.items() if flag}
-        walk, found = walked(apply_fn, params, inputs, wanted, gram)
-        sums: dict[str, tuple[Inputs, ...]] = {}
-        uses: dict[str, tuple[Use, ...]] = {}
-        for key, use in walk.uses.items():
-            name = use.view.leaf
-            sums[name] = (*sums.get(name, ()), found[key])
-            uses[name] = (*uses.get(name, ()), use)
-        missing = {
-            name: walk.lost.get(name, "operand of no product")
-            for name in flags
-            if name in wanted - uses.keys()
-        }
-        return Statistics(
-            inputs=sums, _uses=tuple(uses.items()), _missing=tuple(missing.items())
-        )
+        return _taken(apply_fn, where, gram, params, inputs)
 
     def init(params, /, *inputs):
         shapes = jax.eval_shape(taken, params, inputs)
@@ -183,6 +165,29 @@ def calibrator(
         return jax.tree.map(jnp.add, statistics, more)
 
     return Calibrator(init, update)
+
+
+def _taken(apply_fn, where: tree.Where, gram: bool, params, inputs) -> Statistics:
+    """Return the statistics of one batch."""
+    flags = tree.named_leaves(
+        tree.resolve(params, where, call="calibrator(..., where=...)")
+    )
+    wanted = {name for name, flag in flags.items() if flag}
+    walk, found = walked(apply_fn, params, inputs, wanted, gram)
+    sums: dict[str, tuple[Inputs, ...]] = {}
+    uses: dict[str, tuple[Use, ...]] = {}
+    for key, use in walk.uses.items():
+        name = use.view.leaf
+        sums[name] = (*sums.get(name, ()), found[key])
+        uses[name] = (*uses.get(name, ()), use)
+    missing = {
+        name: walk.lost.get(name, "operand of no product")
+        for name in flags
+        if name in wanted - uses.keys()
+    }
+    return Statistics(
+        inputs=sums, _uses=tuple(uses.items()), _missing=tuple(missing.items())
+    )
 
 
 def calibrate(

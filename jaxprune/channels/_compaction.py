@@ -226,7 +226,7 @@ def _indices(graph, name, left: _Left):
 
 def _runner(graph, name: str, left: _Left, *, small: bool):
     """Return the function that evaluates one of the graph, for any shapes of inputs."""
-    cache: dict[Any, tuple[Any, Any]] = {}
+    cache: dict[Any, tuple[Evaluation, Any]] = {}
     traced, apply_fn = graph._traced, graph.functions[name].apply_fn
     gone = left.gone if small else frozenset()
 
@@ -234,28 +234,8 @@ def _runner(graph, name: str, left: _Left, *, small: bool):
         if key in cache:
             return cache[key]
         dense = _dense(traced, params, gone)
-        # Mapped axes are those of the caller, who may have other sizes.
-        new = trace(
-            {name: (apply_fn, inputs)},
-            dense,
-            main=name,
-            axis_sizes={},
-            updated=traced.updated,
-            norms=traced.norms,
-            stay=left.blocks,
-        )
-        held = [
-            (None,) * len(indices) if leaf in left.gone else indices
-            for leaf, indices in left.kept.items()
-        ]
-        count = len(held)
-        held += [(None,) * x.ndim for x in new.inputs]
-        removed = new.program.remover(
-            held, lambda i: f"leaf {traced.names[i]!r}" if i < count else "an input"
-        )
-        evaluation = Evaluation(new.program, removed, small=small)
-        made = evaluation, new.out_trees[name]
-        if not any(isinstance(c, jax.core.Tracer) for c in new.program.consts):
+        made, consts = _prepared(traced, name, apply_fn, dense, inputs, left, small)
+        if not any(isinstance(c, jax.core.Tracer) for c in consts):
             cache[key] = made
         return made
 
@@ -274,6 +254,31 @@ def _runner(graph, name: str, left: _Left, *, small: bool):
         return jax.tree.unflatten(out_tree, program(*args))
 
     return run
+
+
+def _prepared(traced: Traced, name, apply_fn, params, inputs, left: _Left, small: bool):
+    """Trace for these inputs; return the evaluation, its result's tree, constants."""
+    # Mapped axes are those of the caller, who may have other sizes.
+    new = trace(
+        {name: (apply_fn, inputs)},
+        params,
+        main=name,
+        axis_sizes={},
+        updated=traced.updated,
+        norms=traced.norms,
+        stay=left.blocks,
+    )
+    held = [
+        (None,) * len(indices) if leaf in left.gone else indices
+        for leaf, indices in left.kept.items()
+    ]
+    count = len(held)
+    held += [(None,) * x.ndim for x in new.inputs]
+    removed = new.program.remover(
+        held, lambda i: f"leaf {traced.names[i]!r}" if i < count else "an input"
+    )
+    evaluation = Evaluation(new.program, removed, small=small)
+    return (evaluation, new.out_trees[name]), new.program.consts
 
 
 def _dense(traced: Traced, params, gone) -> Any:

@@ -1,7 +1,7 @@
 """Pruning layer by layer: each layer sees what the pruned layers before it compute."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -79,21 +79,12 @@ def layer_by_layer(
     check_callable(
         call, "apply_fn", apply_fn, "`lambda params, x: model.apply(params, x)`"
     )
-    given = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
-    if not given:
-        raise ValueError(
-            f"`{call}(batches)`: must hold at least one batch, got none. Pass a list of"
-            " inputs."
-        )
+    given = _listed(call, batches)
     net = network(call, params, where)
     params, arrays = net.params, net.arrays
     known = calibrator(apply_fn).init(params, *given[0])
     require(call, known, arrays)
-    ratios: dict[str, Any] = dict.fromkeys(arrays)
-    if keep_ratio is not None:
-        shapes = {name: tuple(leaf.shape) for name, leaf in arrays.items()}
-        counts = layer_counts(shapes, keep_ratio=keep_ratio, distribution=distribution)
-        ratios = {n: Fraction(counts[n], arrays[n].size) for n in counts}
+    ratios = _ratios(arrays, keep_ratio, distribution)
     masks = {name: jnp.ones(leaf.shape, bool) for name, leaf in arrays.items()}
 
     def prune(params, name, layer, statistics):
@@ -116,6 +107,28 @@ def layer_by_layer(
             for name in stage.leaves:
                 params = prune(params, name, layer, collect[name](params, given))
     return Final(params, fill(params, masks, where), _report(masks))
+
+
+def _listed(call: str, batches: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return the inputs of every batch."""
+    given = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    if not given:
+        raise ValueError(
+            f"`{call}(batches)`: must hold at least one batch, got none. Pass a list of"
+            " inputs."
+        )
+    return given
+
+
+def _ratios(
+    arrays: Mapping[str, Any], keep_ratio: float | None, distribution: Distribution
+) -> dict[str, Any]:
+    """Return what each leaf keeps, exactly; None where the method has its own size."""
+    if keep_ratio is None:
+        return dict.fromkeys(arrays)
+    shapes = {name: tuple(leaf.shape) for name, leaf in arrays.items()}
+    counts = layer_counts(shapes, keep_ratio=keep_ratio, distribution=distribution)
+    return {name: Fraction(counts[name], arrays[name].size) for name in counts}
 
 
 @dataclasses.dataclass(frozen=True)

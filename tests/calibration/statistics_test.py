@@ -221,7 +221,7 @@ def test_low_precision_is_summed_in_float32_and_double_in_double():
         assert inputs.square_sum.dtype == jnp.float64
 
 
-def _equal(got, want):
+def _assert_equal(got, want):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, want)
 
@@ -235,7 +235,7 @@ def test_sharded_batches_are_summed_whole(kind):
     with jax.set_mesh(mesh):
         sharded = jax.device_put(x, NamedSharding(mesh, P("data")))
         whole = jax.device_put(DEEP, NamedSharding(mesh, P()))
-        _equal(calibrate(network, whole, [sharded], gram=True), want)
+        _assert_equal(calibrate(network, whole, [sharded], gram=True), want)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -252,7 +252,9 @@ def test_shards_of_a_batch_are_added_over_the_mapped_axis(check):
         out_specs=P(),
         check_vma=check,
     )
-    _equal(jax.jit(mapped)(begin, DEEP, x), calibrate(network, DEEP, [x], gram=True))
+    _assert_equal(
+        jax.jit(mapped)(begin, DEEP, x), calibrate(network, DEEP, [x], gram=True)
+    )
 
 
 def test_init_and_update_are_pure_and_compile_once():
@@ -266,7 +268,7 @@ def test_init_and_update_are_pure_and_compile_once():
     twice = update(once, DEEP, x)
     update(calibration.init(DEEP, x), DEEP, x)
     assert update._cache_size() == 1
-    _equal(twice, calibrate(_deep, DEEP, [x, x], where=("l*", "table")))
+    _assert_equal(twice, calibrate(_deep, DEEP, [x, x], where=("l*", "table")))
 
 
 def test_statistics_cost_less_than_a_third_of_a_forward_pass(compiles_as_users_do):
