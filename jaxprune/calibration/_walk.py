@@ -24,15 +24,8 @@ from jaxprune.calibration._inputs import Inputs
 from jaxprune.calibration._views import Axes, Use, View
 from jaxprune.channels._flow import equations
 
-_CALLS = {
-    *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
-    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
-}
-_SAME = {
-    *("convert_element_type", "copy", "copy_p", "reduce_precision", "device_put"),
-    *("optimization_barrier", "sharding_constraint", "layout_constraint", "reshard"),
-    *("pvary", "pcast", "mesh_cast"),
-}
+_CALLS = equations.CALLS | equations.OWN_DERIVATIVE
+_SAME = equations.SAME | equations.ALIKE
 _MOVES = {
     *("transpose", "reshape", "squeeze", "expand_dims", "rev", "slice", "split", "pad"),
     *("dynamic_slice", "gather", "concatenate", "broadcast_in_dim"),
@@ -133,9 +126,7 @@ class Walk:
         if name in _SAME:
             return [value.views for value in operands[:number]]
         if data:
-            how = (
-                "looked up by" if name in ("gather", "dynamic_slice") else "changed by"
-            )
+            how = "looked up by" if name in _CUTS else "changed by"
             self.lose(every, f"{how} values that depend on the inputs, by `{name}`")
             return nothing
         moved: Any = _moved(equation, operands) if name in _MOVES else None

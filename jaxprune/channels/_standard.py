@@ -18,8 +18,8 @@ from jax.extend import core as jex
 
 from jaxprune import tree as jtree
 from jaxprune.base._protocols import Masks, Params
+from jaxprune.channels._flow import equations
 from jaxprune.channels._flow.checks import leaves_of
-from jaxprune.channels._flow.equations import scan_parts
 from jaxprune.channels._flow.evaluate import Evaluation
 from jaxprune.channels._flow.flow import DENSE_COUNT, Frame, Site
 from jaxprune.channels._graph import ChannelGraph, check_graph
@@ -148,15 +148,9 @@ class _Form(NamedTuple):
     offset: float = 0.0
 
 
-_VIEWS = (
-    *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape"),
-    *("squeeze", "transpose", "slice", "stop_gradient", "optimization_barrier"),
-    *("device_put", "sharding_constraint", "layout_constraint", "mesh_cast", "reshard"),
-)
-_CALLS = (
-    *("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint"),
-    *("custom_jvp_call", "custom_vjp_call"),
-)
+_VIEWS = equations.SAME | equations.ALIKE
+_VIEWS |= {"broadcast_in_dim", "reshape", "squeeze", "transpose", "slice"}
+_CALLS = equations.CALLS | equations.OWN_DERIVATIVE
 
 
 class _Walk:
@@ -206,7 +200,7 @@ class _Walk:
 
     def _scan(self, site: Site, operands) -> list[_Form | None]:
         """Walk through the body once; nothing is known of what is carried."""
-        parts = scan_parts(site.params)
+        parts = equations.scan_parts(site.params)
         carried = range(parts.consts, parts.consts + parts.carry)
         for i in carried:
             self._use(operands[i], site)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -318,3 +319,22 @@ def test_misuse_is_refused():
         calibrator(3)
     with pytest.raises(ValueError, match="must be 1 or 2"):
         input_norms(other, order=3)
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        jax.lax.optimization_barrier,
+        jax.lax.stop_gradient,
+        lambda x: checkpoint_name(x, "weights"),
+        lambda x: jax.lax.reduce_precision(x, 8, 10),
+        lambda x: jax.device_put(x, jax.devices()[0]),
+    ],
+    ids=["barrier", "stop_gradient", "name", "precision", "device"],
+)
+def test_a_weight_that_is_passed_on_is_followed_as_it_is(passed):
+    x, params = _draw(8, 4), {"w": _draw(4, 3)}
+    plain = calibrate(lambda p, x: x @ p["w"], params, [x])
+    found = calibrate(lambda p, x: x @ passed(p["w"]), params, [x])
+    _assert_equal(found.inputs["w"], plain.inputs["w"])
+    assert found.uses["w"][0].view.exact

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxprune import at_most, costs, io, tree
 from jaxprune.channels import (
@@ -302,3 +303,28 @@ def test_checkpointed_layers():
     want = graph.gated()(variables, gates, *inputs)
     assert relative_difference(small.apply_fn(small.trees[0], x), want) < 1e-6
     assert len(leaves_of(small.trees[0])) == len(graph.leaves) - 4
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        jax.lax.optimization_barrier,
+        lambda x: checkpoint_name(x, "stream"),
+        lambda x: jax.lax.reduce_precision(x, 8, 10),
+        lambda x: jax.device_put(x, jax.devices()[0]),
+    ],
+    ids=["barrier", "name", "precision", "device"],
+)
+def test_a_stream_that_is_passed_on_is_the_same_stream(passed):
+    def network(params, x):
+        for layer in ("a", "b"):
+            x = passed(x + jnp.tanh(x @ params[layer]))
+        return x @ params["out"]
+
+    params = {name: jnp.full((3, 3), 0.1) for name in ("a", "b", "out")}
+    x = jnp.arange(6.0).reshape(2, 3)
+    graph = trace_channels(network, params, x)
+    assert list(graph.blocks) == ["a:block", "b:block"]
+    small = graph.compact({"a:block": np.array([False])}, params)
+    want = network({**params, "a": jnp.zeros((3, 3))}, x)
+    np.testing.assert_allclose(small.apply_fn(small.trees[0], x), want, rtol=1e-6)

@@ -75,5 +75,5 @@ def test_patterns_selections_and_misuse():
     with pytest.raises(TypeError, match="must be a function"):
         layer_by_layer(3, _unrolled, PARAMS, BATCHES)
     network = lambda p, x: _unrolled({**p, "out": LAYERS[0]}, x)
-    with pytest.raises(ValueError, match="leaf 'out'. It has none"):
+    with pytest.raises(ValueError, match=r"leaf 'out'\. It has none"):
         layer_by_layer(jaxprune.wanda, network, PARAMS, BATCHES, keep_ratio=0.5)

@@ -21,8 +21,6 @@ from jaxprune.channels._flow.equations import Called, Parameters
 
 Path = tuple[int, ...]
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint")
-_SAME = ("convert_element_type", "copy", "copy_p", "name", "sharding_constraint")
 _PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 
 
@@ -97,7 +95,7 @@ def named(found: Sequence[RawBlock], jaxpr: Any, names: Sequence[str]):
 
 def _inner(equation: Any) -> Called | None:
     """Return the jaxpr that an equation calls, if it is one that is entered."""
-    if equation.primitive.name in _CALLS:
+    if equation.primitive.name in equations.CALLS:
         return equations.body(Parameters(equation.params))
     if equation.primitive.name == "scan":
         return equations.called(equation.params["jaxpr"])
@@ -123,7 +121,7 @@ def _find(jaxpr, active: Sequence[bool], prefix: Path) -> Iterator[_Found]:
         passes = own
         if any(variable in moves for _, variable in operands):
             moves.update(equation.outvars)
-            if equation.primitive.name in _SAME:
+            if _is_same(equation):
                 passes |= trunk.get(operands[0][1], 0)
             identity = _identity(equation, above, trunk)
             if identity is not None:
@@ -133,6 +131,12 @@ def _find(jaxpr, active: Sequence[bool], prefix: Path) -> Iterator[_Found]:
             yield from _below(jaxpr, users, index, moves, prefix)
         for variable in equation.outvars:
             above[variable], trunk[variable] = ancestors, passes
+
+
+def _is_same(equation) -> bool:
+    """Whether an equation has one operand, and returns it."""
+    same = equation.primitive.name in equations.SAME | equations.ALIKE
+    return same and len(equation.invars) == 1
 
 
 def _identity(equation, above, trunk) -> int | None:

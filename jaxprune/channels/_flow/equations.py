@@ -15,6 +15,24 @@ from jax.interpreters import partial_eval
 
 # They say over which mapped axes an array varies, and exist inside of `shard_map` only.
 _VARYING = frozenset({"pvary", "pcast", "pbroadcast"})
+CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+)
+"""Primitives that compute what the jaxpr in them does, of the same operands."""
+OWN_DERIVATIVE = frozenset(
+    {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+)
+"""The same, with another derivative."""
+SAME = frozenset(
+    {"convert_element_type", "copy", "copy_p", "name", "reduce_precision"}
+    | {"stop_gradient"}
+)
+"""Primitives whose result is their operand, in another type at most."""
+ALIKE = frozenset(
+    {"optimization_barrier", "device_put", "reshard", "layout_constraint", "pcast"}
+    | {"pvary", "pbroadcast", "mesh_cast", "sharding_constraint"}
+)
+"""Primitives of which every result is the operand of its place."""
 DEBUGGING = frozenset({"debug_callback", "debug_print"})
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from jaxprune.channels._flow import dependence
+from jaxprune.channels._flow import dependence, equations
 from jaxprune.channels._flow.flow import (
     Flow,
     Site,
@@ -26,10 +26,6 @@ from jaxprune.channels._flow.registry import Primitive, register
 
 Zero = Callable[[Site, Sequence[frozenset[int]]], frozenset[int]]
 """From the zero axes of the operands to those of the result."""
-
-
-_SAME = ("convert_element_type", "copy", "copy_p", "name", "reduce_precision")
-"""Primitives whose result is their operand, in another type at most."""
 
 
 def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Value]:
@@ -55,7 +51,7 @@ def elementwise(flow: Flow, site: Site, *values: Value, zero: Zero) -> list[Valu
 
 def _total(site: Site, values) -> Total | None:
     """Return what the result is a sum over, if it is its only operand."""
-    return values[0].total if site.name in _SAME else None
+    return values[0].total if site.name in equations.SAME else None
 
 
 def _zero_axes(site: Site, values, shapes, shape) -> list[frozenset[int]]:
@@ -167,8 +163,4 @@ def _each_alike(site: Site, operands, values):
 
 
 _ALIKE = Primitive(each_alike, varies=_each_alike, moves=True)
-register(
-    "optimization_barrier device_put reshard layout_constraint pcast pvary pbroadcast "
-    "mesh_cast sharding_constraint",
-    _ALIKE,
-)
+register(" ".join(equations.ALIKE), _ALIKE)
