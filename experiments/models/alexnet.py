@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import FAN_IN
+from experiments.models.layers import FAN_IN, flattened
 
 # Filters, size of the kernel, stride, padding, and whether a pooling follows.
 _CONVOLUTIONS = (
@@ -56,6 +56,9 @@ class AlexNet(nn.Module):
 
         Returns:
             Logits, shape (B, num_classes), float32.
+
+        Raises:
+            ValueError: If the images are smaller.
         """
         for index, layer in enumerate(_CONVOLUTIONS, start=1):
             filters, size, stride, padding, pools = layer
@@ -71,7 +74,7 @@ class AlexNet(nn.Module):
             x = nn.relu(x)
             if pools:
                 x = nn.max_pool(x, (3, 3), (2, 2))
-        x = x.reshape(x.shape[0], -1)
+        x = flattened(x, "63x63 pixels")
         for index in (1, 2):
             x = nn.Dropout(_DROPPED, deterministic=not train)(x)
             x = nn.Dense(

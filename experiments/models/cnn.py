@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models.layers import flattened
+
 
 class CNN(nn.Module):
     """Two 3x3 convolutions with batch normalisation, one pooling, two dense layers.
@@ -37,6 +39,9 @@ class CNN(nn.Module):
 
         Returns:
             Logits, shape (B, num_classes), float32.
+
+        Raises:
+            ValueError: If the images are smaller.
         """
         conv = functools.partial(
             nn.Conv,
@@ -55,7 +60,7 @@ class CNN(nn.Module):
         x = nn.relu(norm(name="bn1")(conv(32, name="conv1")(x)))
         x = nn.relu(norm(name="bn2")(conv(64, name="conv2")(x)))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape((x.shape[0], -1))
+        x = flattened(x, "2x2 pixels")
         x = nn.Dense(128, dtype=self.dtype, name="dense1")(x)
         x = nn.relu(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="dense2")(x)

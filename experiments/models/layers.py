@@ -51,6 +51,28 @@ def convolution(
     )
 
 
+def flattened(x: jax.Array, least: str) -> jax.Array:
+    """Flattens feature maps: (B, ...) to (B, N).
+
+    Args:
+        x: Feature maps of shape (B, ...).
+        least: The smallest input of the model, such as "63x63 pixels", for the message.
+
+    Returns:
+        The features of each example, shape (B, N) with N at least 1.
+
+    Raises:
+        ValueError: If poolings and strides left nothing of the input.
+    """
+    if not all(x.shape[1:]):
+        raise ValueError(
+            f"`model(x)` requires inputs `x` of at least {least}; the last feature "
+            f"map has the shape {x.shape}. Give larger inputs, by "
+            "`--config.data.image_size` in a run."
+        )
+    return x.reshape(x.shape[0], -1)
+
+
 def halving_pool(x: jax.Array) -> jax.Array:
     """Takes the largest of 3x3 with stride 2, padded by 1: (B, H, W, C) to halves."""
     # Flax declares a string, and documents pairs too.

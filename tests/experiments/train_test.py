@@ -34,7 +34,6 @@ from experiments.plans.one_shot import GRASP, RANDOM_ERK, SNIP
 from experiments.plans.optimizers import DENSE
 from experiments.plans.ranked import UNIFORM
 from experiments.run import latencies, parallel, phases, trail
-from experiments.run.advance import INPUT_SECONDS
 from experiments.run.setting import prepare
 from experiments.run.steps import (
     Step,
@@ -44,6 +43,7 @@ from experiments.run.steps import (
 )
 from jaxprune import io
 from tests.experiments.fields import has, put
+from tests.experiments.numbers import numbers
 from tests.support.rows import rows
 
 pytestmark = pytest.mark.usefixtures("digits_in_memory")
@@ -915,10 +915,7 @@ def _assert_same_bits(name, runs, data_dir):
         assert one[:2] == other[:2]
         for x, y in zip(*map(jax.tree.leaves, (one[2], other[2])), strict=True):
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
-    numbers = [read_metrics(run / "metrics.jsonl") for run in runs]
-    for lines in numbers:
-        assert sum(line.pop(INPUT_SECONDS, None) is not None for line in lines) > 3
-    assert numbers[0] == numbers[1]
+    assert numbers(runs[0]) == numbers(runs[1])
     summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
     for key in (
         *("points", "final", "dense_accuracy", "config", "channels", "result"),

@@ -396,7 +396,8 @@ def test_dropout_is_drawn_in_training_alone():
     rows(models.MODELS, ("mlp", "cnn", "cnn1d", "resnet20", "vgg16_bn", "vit_s16")),
 )
 def test_the_last_layer_is_that_of_the_logits(name):
-    x = jnp.zeros((1, 40, 1) if "1d" in name else (1, 32, 32, 3))
+    size = 64 if name == "alexnet" else 32  # AlexNet leaves nothing of 32 x 32.
+    x = jnp.zeros((1, 40, 1) if "1d" in name else (1, size, size, 3))
     shapes = []
     for classes in (3, 4):
         model = models.create(name, classes)
@@ -407,6 +408,15 @@ def test_the_last_layer_is_that_of_the_logits(name):
         )
     changed = [layer for layer in shapes[0] if shapes[0][layer] != shapes[1][layer]]
     assert changed == [models.last_layer(shapes[0])]
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 62), ("cnn", 1)])
+def test_images_of_which_nothing_is_left_are_refused(name, size):
+    model = models.create(name, 10)
+    init = functools.partial(model.init, train=False)
+    jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size + 1, size + 1, 3)))
+    with pytest.raises(ValueError, match=rf"at least {size + 1}x{size + 1} pixels"):
+        jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
 # ResNet-8 has every kind of layer of its bigger sisters and compiles faster.

@@ -16,6 +16,7 @@ import pytest
 from experiments import data, train
 from experiments.logging.metrics_file import read_metrics
 from jaxprune import io
+from tests.experiments.numbers import numbers
 
 ROOT = Path(__file__).resolve().parents[3]
 _PATIENCE = 900  # seconds, for a busy machine
@@ -178,8 +179,7 @@ def test_killed_and_stopped_processes_go_on_and_end_with_the_same_bits(
     _run(workdir, prepared, 2)
     for key in ("points", "final", "result"):
         assert _summary(workdir)[key] == _summary(tmp_path / "undisturbed")[key]
-    numbers = [read_metrics(f / "metrics.jsonl") for f in tmp_path.iterdir()]
-    assert numbers[0] == numbers[1]
+    assert numbers(workdir) == numbers(tmp_path / "undisturbed")
     for a, b in zip(
         *(jax.tree.leaves(_final(f)) for f in tmp_path.iterdir()), strict=True
     ):

@@ -10,7 +10,6 @@ import pytest
 import jaxprune
 from experiments import train
 from experiments.configs import default
-from experiments.logging.metrics_file import read_metrics
 from experiments.plans.lats import LATS
 from experiments.report import report
 from experiments.report.plots.run import figures
@@ -18,6 +17,7 @@ from experiments.run import regrowth
 from experiments.run.setting import prepare
 from jaxprune import io
 from tests.experiments.fields import put
+from tests.experiments.numbers import numbers
 
 pytestmark = pytest.mark.usefixtures("digits_in_memory")
 
@@ -35,7 +35,7 @@ def soft_run(data_dir, workdir, **changes):
         # The page is not what these tests look at, and takes longer than the run.
         patch.setattr(report, "write_report", lambda workdir: None)
         train.train_and_evaluate(config, workdir)
-    records = read_metrics(workdir / "metrics.jsonl")
+    records = numbers(workdir)
     entry = io.entries(workdir / "trail")[-1]
     like = prepare(config, workdir).init()
     like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
