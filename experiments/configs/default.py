@@ -70,6 +70,9 @@ FIELDS: Fields = {
         "nesterov": Field(True, "Whether momentum is Nesterov's."),
         "weight_decay": Field(5e-4, "On kernels.", NOT_NEGATIVE),
         "decay_everything": Field(False, "Whether on all parameters."),
+        "average": Field(
+            0.0, "Decay of the average weights of dense and fine-tuning.", FRACTION
+        ),
         "label_smoothing": Field(0.1, "Of the loss.", FRACTION),
     },
     "run": {

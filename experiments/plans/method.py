@@ -69,6 +69,8 @@ class Plan(NamedTuple):
         `batch_stats`.
       masks_are_soft: whether weights are multiplied with soft masks, in whose band
         thresholds are learned.
+      average: the decay of the average of weights and statistics, which is what is
+        measured and left to the next phase; 0 for none.
     """
 
     pruner: jaxprune.Pruner | jaxprune.ChannelPruner
@@ -77,6 +79,7 @@ class Plan(NamedTuple):
     search: Search | None = None
     allocate: Callable[[Any], dict[str, Any]] | None = None
     masks_are_soft: bool = False
+    average: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

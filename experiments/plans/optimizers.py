@@ -78,7 +78,12 @@ def dense(config: Config, task: Task, learning_rate: float) -> Plan:
     """Trains the network as it is."""
     schedule = dense_learning_rate(config, task, learning_rate)
     optimizer = weights_optimizer(config, schedule)
-    return Plan(jaxprune.identity(), jaxprune.unlimited(), optimizer)
+    return Plan(
+        jaxprune.identity(),
+        jaxprune.unlimited(),
+        optimizer,
+        average=config.optimizer.average,
+    )
 
 
 def finetune(config: Config, task: Task, masks) -> Plan:

@@ -88,7 +88,7 @@ def make(
         if inside and phase.finds_points:
             _find_point(run, network, plan, pruned, step, state, metrics)
         if inside and evaluates:
-            now = collect(state)
+            now = collect(state).averaged()
             accuracy = network.evaluate(pruned(now), now.batch_stats)
             run.write_accuracy(phase, step, accuracy)
         if inside and saves:

@@ -34,8 +34,13 @@ class TrainState(NamedTuple):
     opt_state: Any  # of the optimizer, over params and variables
     search_state: Any  # of the optimizer of the search, over variables; () without one
     budget_state: Any  # of the budget
+    average: Any  # of params and batch_stats over the steps; {} if it is not taken
     step: jax.Array  # int32, updates so far, over all phases
     bad_step: jax.Array  # int32, the first step whose loss was not finite, or -1
+
+    def averaged(self) -> "TrainState":
+        """The state with the average, where it is taken: what is measured and kept."""
+        return self._replace(**self.average)
 
 
 def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainState:
@@ -50,6 +55,7 @@ def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainSta
         opt_state=plan.optimizer.init({"params": params, "variables": variables}),
         search_state=plan.search.optimizer.init(variables) if plan.search else (),
         budget_state=plan.budget.init(keep_ratios),
+        average=_averaged(params, batch_stats) if plan.average else {},
         step=jnp.int32(step),
         bad_step=jnp.int32(_FINE),
     )
@@ -152,6 +158,11 @@ def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
         updates, opt_state = plan.optimizer.update(grads, state.opt_state, trainable)
         trainable: Any = optax.apply_updates(trainable, updates)
         budget_state = step.plan.budget.update(keep_ratios, state.budget_state)
+        average = state.average
+        if plan.average:
+            now = _averaged(trainable["params"], batch_stats)
+            done = state.step - step.first_step
+            average = optax.incremental_update(now, average, _share(plan.average, done))
         fine = jnp.isfinite(loss) | (state.bad_step != _FINE)
         metrics = {
             "loss": loss,
@@ -167,12 +178,23 @@ def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
             batch_stats=batch_stats,
             opt_state=opt_state,
             budget_state=budget_state,
+            average=average,
             step=state.step + 1,
             bad_step=jnp.where(fine, state.bad_step, state.step),
         )
         return new_state, metrics
 
     return train_step
+
+
+def _averaged(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """What an average is taken of."""
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _share(decay: float, steps: jax.Array) -> jax.Array:
+    """The share of the newest in the average: greater while there are few."""
+    return 1 - jnp.minimum(decay, (1 + steps) / (10 + steps))
 
 
 def make_search_step(step: Step) -> Callable[[TrainState, Batch], Any]:

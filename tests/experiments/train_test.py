@@ -273,6 +273,36 @@ def test_early_pruning_freezes_its_mask_and_rewinding_restarts_from_the_beginnin
 
 
 @pytest.mark.usefixtures("one_device", "no_pictures")
+def test_the_average_of_the_weights_is_what_is_measured_and_kept(data_dir, tmp_path):
+    config = _config(data_dir, plan=SNIP, dense=0.0, prune=0.03, model="cnn")
+    put(config, average=0.9, checkpoint_every=1, checkpoints_kept=9)
+    summary = train.train_and_evaluate(config, tmp_path)
+    setting = prepare(config, tmp_path)
+    *_, (_, last) = _networks_of_the_trail(config, tmp_path)
+    parts = phases.make(setting)
+    blank = phases.blank_state(parts[-1], setting.network)
+    states = [
+        io.load(entry, blank)
+        for entry in io.entries(tmp_path / "checkpoints")
+        if entry.step >= parts[-1].begin
+    ]
+    want = states[0].average
+    for done, state in enumerate(states[1:]):
+        kept = min(0.9, (1 + done) / (10 + done))
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        want = jax.tree.map(
+            lambda a, b, kept=kept: kept * a + (1 - kept) * b, want, now
+        )
+    assert len(states) >= 3
+    kernel = last["conv2"]["kernel"]
+    # The last step is not saved, so the average has moved once more.
+    kept = len(states) / (9 + len(states))
+    moved = kept * want["params"]["conv2"]["kernel"]
+    assert 0 < np.abs(kernel - moved).max() < 2 * (1 - kept) * np.abs(kernel).max()
+    assert summary["final"]["kept_weights"] == summary["points"][-1]["kept_weights"]
+
+
+@pytest.mark.usefixtures("one_device", "no_pictures")
 @pytest.mark.parametrize(
     "plan",
     rows(

@@ -9,7 +9,12 @@ import pytest
 import jaxprune
 from experiments import models
 from experiments.plans.method import Plan
-from experiments.run.steps import Step, init_state, make_count_correct
+from experiments.run.steps import (
+    Step,
+    init_state,
+    make_count_correct,
+    make_train_step,
+)
 
 
 class _Given:
@@ -101,3 +106,30 @@ def test_every_part_moves_running_statistics_and_drops_other_units():
     )
     keys = [step._dropout_key(jax.random.key(0), part) for part in (0, 1)]
     assert keys[0] != keys[1]
+
+
+def test_the_average_is_of_weights_and_statistics_after_every_step():
+    step = _step("cnn", 1)
+    plan = step.plan._replace(average=0.4)
+    step = step._replace(plan=plan, first_step=7, size_cost=lambda ratios: 1.0)
+    image = jax.random.normal(jax.random.key(2), (4, 8, 8, 1))
+    batch = {"image": image, "label": jnp.array([0, 1, 2, 0])}
+    first = step.model.init(jax.random.key(0), image, train=False)
+    state = init_state(plan, first["params"], first["batch_stats"], 7)
+    want = {name: first[name] for name in ("params", "batch_stats")}
+    for done in range(6):
+        state, _ = jax.jit(make_train_step(step))(state, batch)
+        kept = min(0.4, (1 + done) / (10 + done))
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        want = jax.tree.map(
+            lambda a, b, kept=kept: kept * a + (1 - kept) * b, want, now
+        )
+    found = state.averaged()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        {"params": found.params, "batch_stats": found.batch_stats},
+        want,
+    )
+    alone = init_state(step.plan._replace(average=0.0), first["params"], {}, 7)
+    assert alone.averaged() is not None
+    assert not jax.tree.leaves(alone.average)
