@@ -10,6 +10,9 @@ Expected: not measured; ImageNet was not at hand where this was written. For
 comparison, with the same recipe the dense network has 77.0 %, and STR
 reaches 74.3 % at 90.23 % of zeros. The authors' final thresholds are not published, so
 the size is the target instead. The learning rate warms up by step here, by epoch there.
+
+Work: 3.1e18 operations, 8.7 hours at 1e14 a second (six for each
+multiplication of the forward pass, image and epoch).
 """
 
 from experiments.configs import default
