@@ -28,8 +28,8 @@ $(STAMP): $(RUNS)
 	$(PIP_INSTALL) --editable '.[dev,export]'
 	touch $@
 
-demo: $(RUNS) ## prune a small network on digits; the report is in runs/digits/ltp
-	$(BIN)/python -m experiments train --config=digits/ltp --workdir=runs/digits/ltp
+demo: $(RUNS) ## prune a small network on digits; the report is in runs/digits/garrote
+	$(BIN)/python -m experiments train --config=digits/garrote --workdir=runs/digits/garrote
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -1,6 +1,6 @@
 """The one training loop: dense, pruning, fine-tuning; killed at any moment, it goes on.
 
-    python -m experiments train --config=digits/ltp --workdir=runs/digits/ltp \
+    python -m experiments train --config=digits/garrote --workdir=runs/digits/garrote \
         [--config.field=value ...]
 
 A run has three phases, each of which may be empty: `dense` trains the network as it is,

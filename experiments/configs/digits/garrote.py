@@ -1,4 +1,6 @@
-"""Garrote on handwritten digits: an exact size, with learned shares of the layers.
+"""Garrote on handwritten digits to a twentieth of the weights: the demo.
+
+The size is exact, and the shares of the layers are learned.
 
 Command:
     python -m experiments train --config=digits/garrote \

@@ -1,4 +1,4 @@
-"""LTP on handwritten digits to a twentieth of the weights: the demo.
+"""LTP on handwritten digits to a twentieth of the weights.
 
 Command:
     python -m experiments train --config=digits/ltp \
