@@ -7,6 +7,7 @@ stop a trace or wait for a device, and the second has no value yet.
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -62,6 +63,18 @@ def varying_axes(x: Any) -> frozenset[Any]:
     if not isinstance(kind, jax.core.ShapedArray):
         return frozenset()
     return frozenset(kind.manual_axis_type.varying)
+
+
+def varying_zeros(like: Any, shape: Sequence[int] | None = None) -> jax.Array:
+    """Return zeros that vary over the mapped axes over which an array does.
+
+    Args:
+      like: an array or what is known of one, which gives dtype and axes.
+      shape: if it is not that of `like`.
+    """
+    zeros = jnp.zeros(like.shape if shape is None else shape, like.dtype)
+    axes = tuple(varying_axes(like))
+    return jax.lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
 def check_whole(call: str, params: Any, *state: Any) -> None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprune.base._checks import varying_zeros
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
@@ -159,8 +161,8 @@ class Use:
         Args:
           matrices: float, of the shape that `matrices` returns.
         """
-        shape = jax.ShapeDtypeStruct(self.view.shape, matrices.dtype)
-        (array,) = jax.linear_transpose(self.matrices, shape)(matrices)
+        zeros = varying_zeros(matrices, self.view.shape)
+        (array,) = jax.linear_transpose(self.matrices, zeros)(matrices)
         return array
 
     def covered(self) -> jax.Array:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from jaxprune import tree
-from jaxprune.base._checks import varying_axes
+from jaxprune.base._checks import varying_zeros
 from jaxprune.calibration import _inputs as inputs
 from jaxprune.calibration._inputs import Inputs
 from jaxprune.calibration._views import Axes, Use, View
@@ -365,14 +365,8 @@ def _joined(a: Value, b: Value) -> Value:
 
 
 def _zeros(shapes: Any) -> Any:
-    """Return zeros that vary over the mapped axes over which abstract values do."""
-
-    def zeros(x):
-        array = jnp.zeros(x.shape, x.dtype)
-        axes = tuple(varying_axes(x))
-        return jax.lax.pcast(array, axes, to="varying") if axes else array
-
-    return jax.tree.map(zeros, shapes)
+    """Return zeros of abstract values."""
+    return jax.tree.map(varying_zeros, shapes)
 
 
 def _scan(walk: Walk, equation: Any, operands: list[Value]):
@@ -404,7 +398,10 @@ def _scan(walk: Walk, equation: Any, operands: list[Value]):
         every = {key: found[key] for key in stacked}
         return (arrays[: len(carry)], more), (arrays[len(carry) :], every)
 
-    begin = ([value.array for value in loop.carry], _zeros(carried))
+    begin = (
+        [value.array for value in loop.carry],
+        _zeros(carried),
+    )
     options = {k: params[k] for k in ("length", "reverse", "unroll")}
     arrays = [value.array for value in over]
     (last, sums), (ys, every) = jax.lax.scan(run, begin, arrays, **options)
@@ -436,7 +433,10 @@ def _while(walk: Walk, equation: Any, operands: list[Value]):
         more = {key: inputs.added(sums[key], found[key]) for key in sums}
         return [value.array for value in outs], more
 
-    begin = ([value.array for value in loop.carry], _zeros(loop.found))
+    begin = (
+        [value.array for value in loop.carry],
+        _zeros(loop.found),
+    )
     arrays, sums = jax.lax.while_loop(holds, run, begin)
     return given(arrays), sums
 
@@ -461,7 +461,10 @@ def _cond(walk: Walk, equation: Any, operands: list[Value]):
     def branch(body):
         def run(*arrays):
             outs, found = step(body)((), arrays)
-            return [v.array for v in outs], {**_zeros(every), **found}
+            return [v.array for v in outs], {
+                **_zeros(every),
+                **found,
+            }
 
         return run
 
