@@ -1,13 +1,14 @@
 # Each target works on a fresh clone: the first one makes the environment.
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.experiments
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-newest test-mutants docs-check lint bench clean
+.PHONY: help install demo test test-slow test-newest test-mutants docs-check lint bench docs dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +17,8 @@ install: $(STAMP) ## make .venv with everything that development needs
 
 # constraints.txt holds what was tested. The experiments need less than development.
 # Most of what is installed is never imported: compiling it would take half of the time.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+PIP_FLAGS := --quiet --no-compile --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install $(PIP_FLAGS)
 
 $(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'jaxprune needs Python 3.11 or newer; try: make PYTHON=python3.11')"
@@ -54,5 +56,22 @@ lint: install ## check style, format and types
 bench: install ## measure what methods cost and what compact networks gain
 	$(BIN)/python -m experiments bench suite --out=runs/bench.json
 
-clean: ## remove the environments, and what runs and downloads left
-	rm -rf $(VENV) .venv-newest runs data
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install $(PIP_FLAGS) --editable '.[docs]'
+	touch $@
+
+docs: $(DOCS)/.installed ## build the documentation into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+
+$(VENV)/.dist: $(STAMP)
+	$(PIP_INSTALL) --editable '.[dist]'
+	touch $@
+
+dist: $(VENV)/.dist ## build the wheel and the source distribution into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+clean: ## remove the environments, and what builds, runs and downloads left
+	rm -rf $(VENV) $(DOCS) .venv-newest build dist site runs data

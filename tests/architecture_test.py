@@ -35,6 +35,7 @@ ORDER = (
     "training",
     "io",
     "report",
+    "testing",
 )
 PACKAGES = tuple(name for name in ORDER if (PACKAGE / name).is_dir())
 LONG = 40  # lines of code of a function, its docstring not counted
@@ -81,7 +82,7 @@ def _public():
         module = importlib.import_module(place)
         for name in module.__all__:
             yield f"{place}.{name}", getattr(module, name)
-    for place in ("jaxprune.tree", "jaxprune.report"):
+    for place in ("jaxprune.tree", "jaxprune.report", "jaxprune.testing"):
         module = importlib.import_module(place)
         for name, value in vars(module).items():
             own = getattr(value, "__module__", "") == place
@@ -330,8 +331,8 @@ def test_only_io_knows_the_disk_and_no_module_knows_a_framework(name):
     assert "import orbax" not in text.replace("from orbax", "import orbax") or name == (
         "io._checkpoint"
     )
-    # Flax where a user of NNX asks for it, inside a function.
-    indent = r"\s*" if name != "training._nnx" else ""
+    # Flax where a user of NNX asks for it, inside a function; chex for assertions.
+    indent = r"\s*" if name not in ("training._nnx", "testing") else ""
     assert not re.search(rf"^{indent}(?:from|import) (flax|chex)\b", text, re.M)
 
 

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxprune
-from jaxprune import budgets, methods
+from jaxprune import budgets, methods, testing
 from tests.support.rows import rows
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
@@ -381,17 +381,8 @@ def test_a_training_step_may_donate_its_state(row):
     chex.assert_tree_all_finite((new, new_variables))
 
 
-def test_masks_are_bool_of_the_shape_of_their_parameter_or_scalar_true(row):
-    params = _params()
-    variables = row.pruner.init(params)
-    masks = _masks(row, params, variables)
-    assert jax.tree.structure(masks) == jax.tree.structure(params)
-    for leaf, mask in zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True):
-        assert mask.dtype == jnp.bool_
-        assert mask.shape == leaf.shape or (mask.shape == () and bool(mask))
-    jitted = jax.jit(functools.partial(_masks, row))(params, variables)
-    chex.assert_trees_all_equal(jitted, masks)
-    jaxprune.masks.validate(params, masks)
+def test_the_promises_of_a_pruner_are_kept(row):
+    testing.assert_pruner_contract(row.pruner, _params())
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -609,12 +600,9 @@ def test_the_state_of_a_budget_is_a_carry_of_a_scan(budget):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
-def test_a_penalty_is_a_float32_scalar_even_abstractly(budget):
-    abstract = jax.eval_shape(lambda: (_ratios(), budget.init(_ratios())))
-    penalty = jax.eval_shape(budget.penalty, *abstract)
-    assert (penalty.shape, penalty.dtype) == ((), jnp.float32)
-    new = jax.eval_shape(budget.update, *abstract)
-    chex.assert_trees_all_equal_shapes_and_dtypes(new, abstract[1])
+@compiled
+def test_the_promises_of_a_budget_are_kept(budget):
+    testing.assert_budget_contract(budget, _ratios())
 
 
 @compiled

@@ -1,26 +1,18 @@
 """The examples of the library run: those of docstrings, and the code of the README."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
 
 import jaxprune
-from tests.support import doctests
+from tests.support import blocks, doctests
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = doctests.modules(jaxprune)
 
 
-def _blocks():
-    """The Python code of the README: first line, and text."""
-    text = (ROOT / "README.md").read_text()
-    for match in re.finditer(r"^```python[^\n]*\n(.*?)^```", text, re.M | re.S):
-        yield text.count("\n", 0, match.start(1)) + 1, match[1]
-
-
-BLOCKS = dict(_blocks())
+BLOCKS = blocks.blocks(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -48,8 +40,6 @@ def test_the_readme_has_python_code():
 @pytest.mark.parametrize("line", BLOCKS)
 def test_the_code_of_the_readme_runs(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Blank lines before it: an error then names the line of the README.
-    source = "\n" * (line - 1) + BLOCKS[line]
     names: dict[str, object] = {"__name__": "readme"}
-    exec(compile(source, "README.md", "exec"), names)  # which asserts what it shows
+    blocks.run(ROOT / "README.md", line, BLOCKS[line], names)
     assert names.keys() - {"__name__", "__builtins__"}

@@ -5,7 +5,10 @@ import importlib.util
 import warnings
 from pathlib import Path
 
+import jax
 import pytest
+
+import jaxprune
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -20,6 +23,13 @@ LINES = {
     "nnx/one_shot.py": 2,
     "nnx/dsa.py": 15,
 }
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location("script", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def _code(path):
@@ -65,9 +75,7 @@ def test_lats_needs_one_line_while_training():
     ],
 )
 def test_a_script_runs(name, arguments, capsys):
-    spec = importlib.util.spec_from_file_location("script", EXAMPLES / name)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = _load(EXAMPLES / name)
     with warnings.catch_warnings():
         # Three steps do not reach the target, and `finalize` says so.
         warnings.simplefilter("ignore")
@@ -76,3 +84,33 @@ def test_a_script_runs(name, arguments, capsys):
         )
     assert 0 <= accuracy <= 1
     assert "accuracy" in capsys.readouterr().out
+
+
+# The numbered examples: a call of `main`, and what must hold of what it returns.
+NUMBERED = {
+    "01_one_shot.py": ({}, lambda pruned, masks: masks["in"]["bias"].shape == ()),
+    "02_lats_in_a_chain.py": (
+        {},
+        lambda loss, report: loss < 0.01 and report.kept == 8,
+    ),
+    "03_channels.py": ({}, lambda macs, error: macs <= 0.5 and error < 1e-5),
+    "04_nnx.py": ({"steps": 20}, lambda model, report: report.kept == 108),
+    "05_decoder_to_half.py": ({}, lambda left, error: left <= 0.5 and error < 1e-5),
+}
+
+
+def test_every_numbered_example_is_short_and_is_run():
+    paths = sorted(EXAMPLES.glob("*.py"))
+    assert [path.name for path in paths] == sorted(NUMBERED)
+    assert all(len(path.read_text().splitlines()) < 60 for path in paths)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_a_numbered_example_runs(name, capsys):
+    arguments, holds = NUMBERED[name]
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+        # Few steps do not reach the target, and `finalize` says so.
+        warnings.simplefilter("ignore", jaxprune.base.PruningWarning)
+        result = _load(EXAMPLES / name).main(**arguments)
+    assert holds(*result), result
+    assert capsys.readouterr().out

@@ -1,8 +1,10 @@
 """The wheel works alone, away from the repository and without a network."""
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -63,3 +65,20 @@ def test_the_library_runs_from_its_wheel(wheel, tmp_path):
     # The folder alone: neither the repository nor what it installed as editable.
     out = _run("-W", "error", "-c", code, cwd=elsewhere, PYTHONPATH=str(installed))
     assert out.splitlines() == [str(installed / "jaxprune/__init__.py"), "0"]
+
+
+def test_the_source_distribution_holds_all_that_the_readme_names(tmp_path):
+    _run("-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path), cwd=ROOT)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    readme = (ROOT / "README.md").read_text()
+    linked = set(re.findall(r"\]\(([^)#:\s]+)\)", readme))
+    folders = "docs|examples|experiments|results"
+    quoted = set(re.findall(rf"`((?:{folders})/[\w./]+)`", readme))
+    found = {name.rstrip("/") for name in linked | quoted}
+    assert "CONTRIBUTING.md" in found
+    assert "examples" in {name.partition("/")[0] for name in found}
+    assert all(any(n == f or n.startswith(f"{f}/") for n in names) for f in found)
+    for name in ("tests/wheel_test.py", "mkdocs.yml", "Makefile", "CITATION.cff"):
+        assert name in names

@@ -20,6 +20,7 @@ MINIMUM = 0.95
 
 _FOLDERS = ("masks", "schedules", "prox", "transforms", "channels", "costs", "budgets")
 _FOLDERS += ("calibration", "methods", "training", "io", "tree", "report", "base")
+_FOLDERS += ("testing",)
 # Where a function computes something, rather than read, write or list.
 _COMPUTE = {"masks", "schedules", "prox", "transforms", "channels", "costs", "budgets"}
 _COMPUTE |= {"methods", "calibration"}
