@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxprune import channels, transforms, tree
@@ -283,10 +282,15 @@ def _check_derivatives(call, pruner, params, variables, step):
             for x in jax.tree.leaves(pruned)
         )
 
-    grads = jax.jit(jax.grad(loss, (0, 1)))(params, variables)
+    grads = jax.jit(jax.grad(loss, (0, 1), allow_int=True))(params, variables)
+    leaves = zip(
+        jax.tree.leaves(grads), jax.tree.leaves((params, variables)), strict=True
+    )
+    pairs = [(g, x) for g, x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
     with _promise(call, "derivatives are finite, of the shapes of what they are of"):
-        chex.assert_trees_all_equal_shapes_and_dtypes(grads, (params, variables))
-        chex.assert_tree_all_finite(grads)
+        for grad, leaf in pairs:
+            chex.assert_trees_all_equal_shapes_and_dtypes(grad, leaf)
+            chex.assert_tree_all_finite(grad)
 
 
 def _checked_masks(call, pruner, params, variables, keep_ratio):
@@ -315,11 +319,10 @@ def _asked_masks(call, pruner, params, variables, keep_ratio):
         named = "keep_ratio" in str(error)
         _require(call, "a keep ratio is met, or refused by name", named, error)
         return None
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True)
-    sizes = [np.size(leaf) for leaf, mask in pairs if jnp.ndim(leaf) == jnp.ndim(mask)]
-    want = keep_count(keep_ratio, sum(sizes))
-    got = sum(int(m.sum()) for m in jax.tree.leaves(masks) if m.ndim)
-    text = f"a keep ratio of {keep_ratio} keeps {want} of {sum(sizes)} weights"
+    pruned = [mask for mask in jax.tree.leaves(masks) if mask.ndim]
+    size = sum(mask.size for mask in pruned)
+    want, got = keep_count(keep_ratio, size), sum(int(mask.sum()) for mask in pruned)
+    text = f"a keep ratio of {keep_ratio} keeps {want} of {size} weights"
     _require(call, text, got == want, got)
     return masks
 

@@ -53,6 +53,17 @@ def test_a_pruner_that_breaks_a_promise_is_found(promise):
         testing.assert_pruner_contract(pruner, PARAMS)
 
 
+def test_trees_may_hold_other_leaves():
+    params = {
+        **PARAMS,
+        "steps": jnp.arange(3),
+        "temperature": jnp.float32(1),
+        "none": None,
+        "layers": [jnp.ones((2, 3), jnp.bfloat16)],
+    }
+    testing.assert_pruner_contract(MAGNITUDE, params)
+
+
 BROKEN_BUDGETS = {
     "`penalty` is a float32 scalar": {"penalty": lambda k, s, /: jnp.ones(2)},
     "`penalty` is finite and at least 0": {"penalty": lambda k, s, /: jnp.float32(-1)},
