@@ -90,7 +90,8 @@ def round_to_limits(
 
     def rounded(factor: float) -> dict[str, int]:
         scaled = {n: min(max(factor * wanted[n], _TINY), 1.0) for n in free}
-        counts = {n: rounded_down(scaled[n], sizes[n], steps[n]) for n in free}
+        groups = graph.groups
+        counts = {n: rounded_down(scaled[n], groups[n], steps[n]) for n in free}
         return {**fewest, **counts}
 
     def fits(counts: Mapping[str, int]) -> bool:
@@ -125,6 +126,8 @@ def uniform_ratio(
 
         max k  such that  cost_i(k, ..., k) <= at_most_i  for all i
 
+    Of experts as many count as stay at least, where that is more.
+
     Args:
       graph: the channel graph.
       limits: one `Limit`, or a sequence of them; `at_most` a number in (0, 1].
@@ -155,8 +158,12 @@ def uniform_ratio(
     given = fixed_ratios(call, graph, fixed)
     bounds = _bounds(call, graph, limits, _fewest(call, graph, 1, fixed))
 
+    needed = {n: g.fewest / g.size for n, g in graph.groups.items() if g.fewest > 1}
+
     def fits(ratio: float) -> bool:
-        return within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
+        ratios = dict.fromkeys(graph.groups, ratio)
+        ratios |= {name: max(ratio, least) for name, least in needed.items()}
+        return within({**ratios, **given}, bounds)
 
     return largest(fits, 0.0, 1.0)
 

@@ -165,7 +165,8 @@ def channel_counts(
         count = u floor(floor(k n) / u),    at least u, and n if k = 1
 
     with k the keep ratio, n the size of the group and u the number of channels that
-    make up `multiple_of` rows (the group itself if it has fewer). Rounded down, so that
+    make up `multiple_of` rows (the group itself if it has fewer). Of experts as many
+    stay as a router chooses (`group.fewest`). Rounded down, so that
     a limit that the ratios meet is still met, save for groups that the minimum
     enlarges.
 
@@ -227,17 +228,22 @@ def counts_of(
         exact_count(call, ratio, 1)
     steps = units(graph, multiple_of)
     return {
-        name: rounded_down(ratios.get(name, 1), group.size, steps[name])
+        name: rounded_down(ratios.get(name, 1), group, steps[name])
         for name, group in graph.groups.items()
     }
 
 
-def rounded_down(ratio: Any, size: int, step: int) -> int:
-    """Return the largest number of channels, a multiple or all, within a ratio."""
+def rounded_down(ratio: Any, group: Group, step: int) -> int:
+    """Return the largest number of channels, a multiple or all, within a ratio.
+
+    At least one multiple stays, and as many as the group needs.
+    """
+    size = group.size
     count = keep_count(ratio, size)
     if abs(ratio * size - (count + 1)) < 1e-9 * size:
         count += 1  # 2/3 of three channels are two, though 0.666... is less.
-    return count if count == size else max(step, count - count % step)
+    least = min(math.ceil(group.fewest / step) * step, size)
+    return count if count == size else max(least, count - count % step)
 
 
 def random_channel_masks(
@@ -344,10 +350,10 @@ def _most_important_of(call: str, group: Group, scores, count):
             "are probably NaN: look at the loss."
         )
     whole = np.ndim(count) == 0 and np.issubdtype(np.asarray(count).dtype, np.integer)
-    if not whole or not 1 <= count <= group.size:
+    if not whole or not group.fewest <= count <= group.size:
         raise ValueError(
             f"`{call}(graph, scores, counts)`: the count of group {group.name!r} must "
-            f"be a whole number from 1 to {group.size}, got {count!r}. "
+            f"be a whole number from {group.fewest} to {group.size}, got {count!r}. "
             "`channel_counts` turns keep ratios into counts."
         )
     return most_important(scores, count, xp=np)

@@ -34,7 +34,7 @@ import numpy as np
 from jaxprune.base._checks import check_callable
 from jaxprune.base._sharding import replicated
 from jaxprune.channels._blocks import Block, blocks_of, gated
-from jaxprune.channels._flow import grouping, roles, unused
+from jaxprune.channels._flow import grouping, roles, routing, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
 from jaxprune.channels._flow.flow import DENSE_COUNT, NORMS, PINNED
@@ -122,13 +122,15 @@ class Group:
       role: what they are for, read off the program: `heads`, `kv_heads` (of grouped
         queries those that keys and values have; `heads` are then the queries of each),
         `head_features`, `mlp` (hidden units between products), `width` (the residual
-        stream) or `channels` (of convolutions, and all others).
+        stream), `experts` or `channels` (of convolutions, and all others).
+      fewest: how many must stay: of experts as many as are chosen, else 1.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     role: str
+    fewest: int
     _atoms: np.ndarray = dataclasses.field(repr=False)
 
     @property
@@ -143,7 +145,12 @@ class Group:
 
     @property
     def makers(self) -> tuple[Member, ...]:
-        """The members with which the channels are made; all where there are none."""
+        """The members with which the channels are made; all where there are none.
+
+        An expert is made with all of its weights, its column of the router among them.
+        """
+        if self.role == roles.EXPERTS:
+            return self.members
         made = tuple(m for m in self.members if m.role in ("producer", "both"))
         return made or self.members
 
@@ -446,6 +453,11 @@ def trace_channels(
           (past a loop or a branch) keeps the dense number. In functions with their own
           derivative these channels stay.
 
+    Experts go with their logits: where `top_k` or `argmax` chooses along an axis, and
+    weights are stacked along it, what is removed is not chosen, and maxima and sums
+    over the axis (a softmax, before or after) are over what is left, as with logits of
+    minus infinity. At least as many stay as are chosen (`Group.fewest`).
+
     Returns:
       The graph. What no output depends on is dropped first: dead code, debugging
       prints and callbacks with what only they read. Leaves that nothing uses are
@@ -595,6 +607,7 @@ def _group(traced, rows, name, raw, where, number, role) -> Group:
         size=len(raw.atoms),
         members=tuple(members),
         role=role,
+        fewest=routing.fewest(flow.atoms, flow.routes, raw.atoms),
         _atoms=raw.atoms,
     )
 

@@ -7,6 +7,7 @@
     width          the residual stream: axes of additions x + f(x) that norms sum over,
                    or that no convolution touches
     mlp            axes that products with weights make and other products read
+    experts        axes that a router chooses from, `top_k` or `argmax`
     channels       all others: channels of convolutions, states of recurrences
 
 Names of parameters say nothing here. A softmax is an exponential on the way from the
@@ -26,8 +27,8 @@ from jaxprune.channels._flow.flow import Flow, Frame, Site, Value
 from jaxprune.channels._flow.grouping import Place, Positions, RawGroup
 
 HEADS, KV_HEADS, HEAD_FEATURES = "heads", "kv_heads", "head_features"
-MLP, WIDTH, CHANNELS = "mlp", "width", "channels"
-ROLES = (HEADS, KV_HEADS, HEAD_FEATURES, MLP, WIDTH, CHANNELS)
+MLP, WIDTH, EXPERTS, CHANNELS = "mlp", "width", "experts", "channels"
+ROLES = (HEADS, KV_HEADS, HEAD_FEATURES, MLP, WIDTH, EXPERTS, CHANNELS)
 """What channels can be for."""
 
 Scores = tuple[int, bool]  # The number of a product of activations; if exponentiated.
@@ -218,6 +219,8 @@ def roles(
         found[number] = WIDTH
     for attention in seen.attentions:
         found.update(_of_attention(attention, groups))
+    for number in groups.on([route.axis for route in flow.routes]):
+        found[number] = EXPERTS
     return [found.get(n, CHANNELS) for n in range(len(raw))]
 
 

@@ -6,6 +6,7 @@ rows are taken as by a slice; otherwise the axis stays.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +140,7 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
         elif rows is not None and d == rows[0]:
             found = [axis if isinstance(axis, Fixed) else axis[rows[1]]]
         elif d in numbers.collapsed_slice_dims:
-            flow.pin(axis, Reason.READ_WHOLE, _LOOKS_UP)
+            _point(flow, site, operand, indices, d)
         elif sizes[d] == shape[d]:
             window.append((axis, d))
         else:
@@ -152,6 +153,25 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
     zero_axes = frozenset(d for d in offsets if offsets[d][1] in operand.zero_axes)
     origins = {d: origin for d, (_, origin) in offsets.items()}
     return Value(axes, _looked_up(flow, operand.source, origins, rank), zero_axes)
+
+
+def _point(flow: Flow, site: Site, operand: Value, indices: Value, d: int) -> None:
+    """Look up along an axis: it stays, unless numbers of experts are looked up."""
+    alone = tuple(site.params["dimension_numbers"].start_index_map) == (d,)
+    if indices.route is None or not alone:
+        flow.pin(operand.axes[d], Reason.READ_WHOLE, _LOOKS_UP)
+        return
+    flow.send(indices.route, operand.axes[d])
+    flow.read_whole(operand.axes[d], _LOOKS_UP)
+    if operand.source is not None:
+        flow.stack(operand.axes[d])
+    site.frame.notes[site.index] = _Pointed(d)
+
+
+class _Pointed(NamedTuple):
+    """A look-up of numbers of the dense network along an axis."""
+
+    axis: int
 
 
 def _looked_up(flow: Flow, source: Source | None, origins, rank: int) -> Source | None:
@@ -168,10 +188,12 @@ def _looked_up(flow: Flow, source: Source | None, origins, rank: int) -> Source 
 def run_gather(ev: Evaluation, site: Site, operand, indices):
     """Axes that are taken whole are taken whole; rows are found among those left."""
     numbers, sizes = site.params["dimension_numbers"], site.params["slice_sizes"]
-    if isinstance(site.note, list):
+    if isinstance(site.note, _Pointed):
+        indices = _place(ev, site, indices)
+    elif isinstance(site.note, list):
         gone = numbers.collapsed_slice_dims
         return _run_window(ev, site, operand, site.note, gone)
-    if site.note is not None:
+    elif site.note is not None:
         row = int(numbers.start_index_map[0])
         kept = ev.kept(site.operand(0).axes[row])
         if kept is not None:
@@ -188,6 +210,16 @@ def run_gather(ev: Evaluation, site: Site, operand, indices):
         )
     )
     return site.bind(operand, indices, slice_sizes=sizes)
+
+
+def _place(ev: Evaluation, site: Site, numbers):
+    """Return where rows of the dense network are among those left; all named stay."""
+    kept = ev.kept(site.operand(0).axes[site.note.axis])
+    if kept is None:
+        return numbers
+    places = np.zeros(site.shape()[site.note.axis], np.int64)
+    places[kept] = np.arange(len(kept))
+    return jnp.asarray(places, numbers.dtype)[numbers]
 
 
 register("gather", Primitive(gather, small=run_gather, moves=True))
