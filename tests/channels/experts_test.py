@@ -184,6 +184,26 @@ def test_the_least_important_expert_goes():
     assert np.flatnonzero(~np.asarray(mask)).tolist() == [2]
 
 
+@pytest.mark.parametrize("name", ["switch", "deepseek"])
+def test_compacting_twice_is_compacting_with_both_masks(name):
+    _, variables, inputs = network(name)
+    graph = graph_of(network(name), "pinned")
+    (group,) = graph.roles["experts"]
+    first = graph.compact({group: np.arange(6) != 1}, variables)
+    again = trace_channels(first.apply_fn, first.trees[0], *inputs)
+    (group,) = again.roles["experts"]
+    assert (again.groups[group].size, again.groups[group].fewest) == (
+        5,
+        graph.groups[group].fewest,
+    )
+    second = again.compact({group: np.arange(5) != 3}, first.trees[0])
+    both = graph.compact({group: STAY}, variables)
+    got = second.apply_fn(second.trees[0], *inputs)
+    assert relative_difference(got, both.apply_fn(both.trees[0], *inputs)) < 1e-6
+    masked = again.masked({group: np.arange(5) != 3})(first.trees[0], *inputs)
+    assert relative_difference(got, masked) < 1e-6
+
+
 # Other routers, in plain JAX.
 
 SHAPES = {"router": (4, 6), "wi": (6, 4, 5), "wo": (6, 5, 4)}

@@ -59,7 +59,7 @@ class QwenBlock(nnx.Module):
 
     def __init__(self, rngs, *, k=2, renormalise=False, closed=()):
         def drawn(*shape):
-            values = nnx.initializers.lecun_normal()(rngs.params(), shape)
+            values = nnx.initializers.lecun_normal()(rngs.params(), shape, jnp.float32)
             return nnx.Param(values)
 
         self.gate = nnx.Linear(WIDTH, EXPERTS, use_bias=False, rngs=rngs)

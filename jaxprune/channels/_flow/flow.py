@@ -25,7 +25,7 @@ from jaxprune.channels._flow.atoms import Atoms, Axis, Fixed
 from jaxprune.channels._flow.equations import Called, Constant, UnknownLayout
 from jaxprune.channels._flow.reasons import Reason, Why
 from jaxprune.channels._flow.registry import PRIMITIVES
-from jaxprune.channels._flow.routing import Route
+from jaxprune.channels._flow.routing import Numbers, Route
 
 PINNED, DENSE_COUNT, RENORMALISE = "pinned", "dense-count", "renormalise"
 NORMS = (PINNED, DENSE_COUNT, RENORMALISE)
@@ -69,7 +69,7 @@ class Value(NamedTuple):
     constant: Constant | None = None
     repeated: frozenset[int] = frozenset()
     total: Total | None = None
-    route: Route | None = None
+    route: Numbers | None = None
     never: bool = False
 
     def own(self) -> "Value":
@@ -285,9 +285,10 @@ class Flow:
         if isinstance(axis, np.ndarray) and len(axis) in self.route_sizes:
             self.stacked.append(axis)
 
-    def send(self, route: Route, axis: Axis) -> None:
-        """Join the axis along which numbers point with the one that they come from."""
-        self.unify(route.axis, axis)
+    def choose(self, axis: np.ndarray, count: int) -> Numbers:
+        """Note a choice among the channels of an axis; return what its numbers say."""
+        self.routes.append(Route(axis, count, self.where))
+        return Numbers(axis, np.arange(len(axis)))
 
     def settle(self) -> None:
         """Pins what is read whole and holds no experts; the last step of all."""

@@ -17,7 +17,7 @@ all, so it stays.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend import core as jex
@@ -57,6 +57,19 @@ class Route:
     where: str
 
 
+class Numbers(NamedTuple):
+    """What an array of numbers of channels says.
+
+    Attributes:
+      axis: the axis of the channels.
+      names: the number that each channel has, int, shape (axis size,): its position, or
+        what a constant table says there, as in a network that has lost some already.
+    """
+
+    axis: np.ndarray
+    names: np.ndarray
+
+
 def sizes(jaxpr: Any) -> frozenset[int]:
     """Return the lengths of the axes that are chosen from, in called jaxprs too."""
     found: set[int] = set()
@@ -89,19 +102,38 @@ def followed(equation: Any, values: Sequence[Any], outs: Sequence[Any]) -> list[
     elif name == "lt" and values[0].route is not None:
         bound = equation.invars[1]
         zero = isinstance(bound, jex.Literal) and bool(np.all(bound.val == 0))
+        zero &= bool((values[0].route.names >= 0).all())
         outs[0] = outs[0]._replace(never=zero)
     elif name == "select_n" and values[0].never:
         outs[0] = outs[0]._replace(route=values[1].route)
     return outs
 
 
-def is_range(constant: Any, d: int) -> bool:
-    """Whether a constant counts 0, 1, 2, ... along axis d."""
+def looked_up(numbers: Numbers, constant: Any) -> Numbers | None:
+    """Return the numbers that a constant table has at numbers, None if it is none."""
+    array = None if constant is None else constant.value()
+    if array is None or np.ndim(array) != 1:
+        return None
+    table, names = np.asarray(array), numbers.names
+    inside = names.min() >= 0 and names.max() < len(table)
+    if not inside or not np.issubdtype(table.dtype, np.integer):
+        return None
+    return numbers._replace(names=table[names])
+
+
+def are_positions(numbers: Numbers, size: int) -> bool:
+    """Whether channels are called by their positions on an axis of some size."""
+    return np.array_equal(numbers.names, np.arange(size))
+
+
+def lists(constant: Any, d: int, numbers: Numbers) -> bool:
+    """Whether a constant holds along axis d what the channels are called."""
     array = None if constant is None else constant.value()
     if array is None or np.ndim(array) == 0:
         return False
     array = np.moveaxis(np.asarray(array), d, -1)
-    return bool((array == np.arange(array.shape[-1])).all())
+    same = array.shape[-1] == len(numbers.names)
+    return same and bool((array == numbers.names).all())
 
 
 def settle(

@@ -143,14 +143,14 @@ register(
 
 
 def equal(flow: Flow, site: Site, *values: Value) -> list[Value]:
-    """Join axes; numbers that are compared with a range say which axis it counts."""
+    """Join axes; numbers that are compared with a range say which axis it lists."""
     (out,) = elementwise(flow, site, *values, zero=_never)
     for value, other in (values, values[::-1]):
         if value.route is None:
             continue
         for d, axis in enumerate(out.axes):
-            if routing.is_range(other.constant, d):
-                flow.send(value.route, axis)
+            if routing.lists(other.constant, d, value.route):
+                flow.unify(value.route.axis, axis)
     return [out]
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.channels._flow import routing
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._flow.evaluate import Evaluation, take
 from jaxprune.channels._flow.flow import Flow, Site, Source, Value
@@ -92,6 +93,8 @@ def _run_window(ev: Evaluation, site: Site, array, starts, gone=()):
 
 def gather(flow: Flow, site: Site, operand: Value, indices: Value) -> list[Value]:
     """Axes taken whole pass; along others rows are taken, or the axis stays."""
+    if indices.route is not None and operand.constant is not None:
+        return [_translate(flow, site, operand, indices)]
     places = _constant(indices)
     starts = _starts_of_gather(site, places)
     if starts is not None:
@@ -155,13 +158,23 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
     return Value(axes, _looked_up(flow, operand.source, origins, rank), zero_axes)
 
 
+def _translate(flow: Flow, site: Site, operand: Value, indices: Value) -> Value:
+    """Look up in a constant, whole; a table of numbers gives channels other numbers."""
+    assert indices.route is not None
+    for axis in operand.axes:
+        flow.pin(axis, Reason.READ_WHOLE, _LOOKS_UP)
+    out = _look_up(flow, site, operand, indices._replace(route=None), None)
+    return out._replace(route=routing.looked_up(indices.route, operand.constant))
+
+
 def _point(flow: Flow, site: Site, operand: Value, indices: Value, d: int) -> None:
     """Look up along an axis: it stays, unless numbers of experts are looked up."""
     alone = tuple(site.params["dimension_numbers"].start_index_map) == (d,)
-    if indices.route is None or not alone:
+    numbers = indices.route if alone else None
+    if numbers is None or not routing.are_positions(numbers, site.shape()[d]):
         flow.pin(operand.axes[d], Reason.READ_WHOLE, _LOOKS_UP)
         return
-    flow.send(indices.route, operand.axes[d])
+    flow.unify(numbers.axis, operand.axes[d])
     flow.read_whole(operand.axes[d], _LOOKS_UP)
     if operand.source is not None:
         flow.stack(operand.axes[d])

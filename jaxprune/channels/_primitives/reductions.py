@@ -188,14 +188,12 @@ def argmax(flow: Flow, site: Site, value: Value) -> list[Value]:
     return [Value(axes, route=_route(flow, value.axes[d], 1))]
 
 
-def _route(flow: Flow, axis: Axis, count: int) -> routing.Route | None:
+def _route(flow: Flow, axis: Axis, count: int) -> routing.Numbers | None:
     """Note a choice along an axis, unless all of it stays anyway."""
     if not isinstance(axis, np.ndarray) or not isinstance(count, int):
         flow.pin(axis, Reason.READ_WHOLE, "sorts along it")
         return None
-    route = routing.Route(axis, count, flow.where)
-    flow.routes.append(route)
-    return route
+    return flow.choose(axis, count)
 
 
 def run_choice(ev: Evaluation, site: Site, array):
