@@ -17,9 +17,9 @@ from jaxprune.base._protocols import Cost, Limit
 from jaxprune.channels._counts import (
     Fixed,
     check_groups,
-    check_known,
     counts_of,
     fixed_ratios,
+    ratios_by_name,
     rounded_down,
     units,
 )
@@ -51,12 +51,12 @@ def round_to_limits(
 
     Args:
       graph: the channel graph.
-      keep_ratios: group name to the target fraction, in [0, 1]; groups that are not
-        named have the target 1.
+      keep_ratios: group name or role to the target fraction, in [0, 1]; groups that are
+        not named have the target 1.
       limits: one `Limit`, or a sequence of them; `at_most` a number in (0, 1].
       multiple_of: as for `channel_counts`.
-      fixed: patterns of group names to keep ratios in (0, 1]: the counts of these
-        groups are those of `channel_counts`, and the others meet the limits.
+      fixed: roles, or patterns of group names, to keep ratios in (0, 1]: the counts of
+        these groups are those of `channel_counts`, and the others meet the limits.
 
     Returns:
       Group name to the number of channels kept, at least one (or one multiple).
@@ -90,7 +90,8 @@ def round_to_limits(
 
     def rounded(factor: float) -> dict[str, int]:
         scaled = {n: min(max(factor * wanted[n], _TINY), 1.0) for n in free}
-        counts = {n: rounded_down(scaled[n], sizes[n], steps[n]) for n in free}
+        groups = graph.groups
+        counts = {n: rounded_down(scaled[n], groups[n], steps[n]) for n in free}
         return {**fewest, **counts}
 
     def fits(counts: Mapping[str, int]) -> bool:
@@ -125,11 +126,13 @@ def uniform_ratio(
 
         max k  such that  cost_i(k, ..., k) <= at_most_i  for all i
 
+    Of experts as many count as stay at least, where that is more.
+
     Args:
       graph: the channel graph.
       limits: one `Limit`, or a sequence of them; `at_most` a number in (0, 1].
-      fixed: patterns of group names to keep ratios in (0, 1] that these groups have
-        instead; hand it to `channel_counts` or `largest_channels` too.
+      fixed: roles, or patterns of group names, to keep ratios in (0, 1] that these
+        groups have instead; hand it to `channel_counts` or `largest_channels` too.
 
     Returns:
       The keep ratio, in (0, 1], to 2^-20.
@@ -155,8 +158,12 @@ def uniform_ratio(
     given = fixed_ratios(call, graph, fixed)
     bounds = _bounds(call, graph, limits, _fewest(call, graph, 1, fixed))
 
+    needed = {n: g.fewest / g.size for n, g in graph.groups.items() if g.fewest > 1}
+
     def fits(ratio: float) -> bool:
-        return within({**dict.fromkeys(graph.groups, ratio), **given}, bounds)
+        ratios = dict.fromkeys(graph.groups, ratio)
+        ratios |= {name: max(ratio, least) for name, least in needed.items()}
+        return within({**ratios, **given}, bounds)
 
     return largest(fits, 0.0, 1.0)
 
@@ -275,8 +282,8 @@ def _fewest(call, graph, multiple_of, fixed) -> dict[str, int]:
 
 def _targets(call, graph, keep_ratios: Mapping[str, float]) -> dict[str, float]:
     check_concrete(f"{call}(graph, keep_ratios)", keep_ratios)
-    check_known(f"{call}(graph, keep_ratios)", graph, keep_ratios)
-    targets = {name: float(keep_ratios.get(name, 1.0)) for name in graph.groups}
+    given = ratios_by_name(f"{call}(graph, keep_ratios)", graph, keep_ratios)
+    targets = {name: float(given.get(name, 1.0)) for name in graph.groups}
     for name, ratio in targets.items():
         if not 0 <= ratio < math.inf:
             raise ValueError(

@@ -9,7 +9,8 @@ Every choice of this library ends here: keep ratios become numbers of channels
     small = graph.compact(masks, params)
 
 Groups that are left out of a choice, or have a keep ratio of their own, are given by
-patterns everywhere: `fixed={"*/head/*": 1.0, "stem/kernel:3": 0.5}`.
+patterns everywhere: `fixed={"*/head/*": 1.0, "stem/kernel:3": 0.5}`. The role of groups
+stands for all of them, in patterns and in keep ratios: `{"heads": 0.75, "mlp": 0.5}`.
 """
 
 import math
@@ -29,10 +30,10 @@ from jaxprune.masks._counts import exact_count, keep_count
 from jaxprune.tree._names import matched, near
 
 KeepRatio = float | Mapping[str, Any]
-"""The fraction kept of every group, or of each by name; others keep all channels."""
+"""The fraction kept of every group, or by name or role; others keep all channels."""
 
 Fixed = Mapping[str, float]
-"""Patterns of group names to keep ratios in (0, 1]; the first that matches counts."""
+"""Roles, or patterns of group names, to keep ratios; the first that matches counts."""
 
 
 def check_groups(call: str, graph: ChannelGraph) -> None:
@@ -51,9 +52,25 @@ def check_known(call: str, graph: ChannelGraph, names: Any) -> None:
     for name in names:
         if name not in graph.groups:
             raise ValueError(
-                f"`{call}`: {name!r} must be the name of a group. "
-                + near(str(name), graph.groups)
+                f"`{call}`: {name!r} must be the name of a group, or a role where "
+                f"ratios are given. {near(str(name), [*graph.roles, *graph.groups])}"
             )
+
+
+def ratios_by_name(
+    call: str, graph: ChannelGraph, ratios: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return by group name what is given by name or by role; a name counts first.
+
+    Raises:
+      ValueError: if a key is neither the name nor the role of a group.
+    """
+    roles = graph.roles
+    check_known(call, graph, [key for key in ratios if key not in roles])
+    found = {key: ratio for key, ratio in ratios.items() if key not in roles}
+    for role in ratios.keys() & roles.keys():
+        found = {**dict.fromkeys(roles[role], ratios[role]), **found}
+    return found
 
 
 def fixed_ratios(
@@ -64,7 +81,8 @@ def fixed_ratios(
     Args:
       call: the public function that was called, for messages.
       graph: the channel graph.
-      fixed: patterns as of `fnmatch`, or names; the first that matches a group counts.
+      fixed: roles, patterns as of `fnmatch`, or names; the first that matches a group
+        counts.
 
     Raises:
       ValueError: if a pattern matches no group, or a ratio is outside (0, 1].
@@ -76,11 +94,12 @@ def fixed_ratios(
                 f"`{call}(fixed={{{pattern!r}: {ratio!r}}})`: must be a keep ratio in "
                 "(0, 1]; 1.0 keeps all of its channels."
             )
-        names = matched(pattern, graph.groups)
+        names = graph.roles.get(pattern) or matched(pattern, graph.groups)
         if not names:
             raise ValueError(
                 f"`{call}(fixed={{{pattern!r}: ...}})`: the pattern must match a "
-                f"group, it matches none. {near(pattern, graph.groups)}"
+                "group, or be a role; it matches none. "
+                + near(pattern, [*graph.roles, *graph.groups])
             )
         for name in names:
             found.setdefault(name, float(ratio))
@@ -146,19 +165,24 @@ def channel_counts(
         count = u floor(floor(k n) / u),    at least u, and n if k = 1
 
     with k the keep ratio, n the size of the group and u the number of channels that
-    make up `multiple_of` rows (the group itself if it has fewer). Rounded down, so that
+    make up `multiple_of` rows (the group itself if it has fewer). Of experts as many
+    stay as a router chooses (`group.fewest`). Rounded down, so that
     a limit that the ratios meet is still met, save for groups that the minimum
     enlarges.
 
     Args:
       graph: the channel graph.
-      keep_ratio: the fraction kept of every group, or of each by name, in (0, 1].
+      keep_ratio: the fraction kept of every group, or of each by name or by role, in
+        (0, 1]; a name counts before a role. Heads and their features multiply: half of
+        both leave a quarter of the weights between them. `round_to_limits` finds counts
+        of a given cost.
       multiple_of: the number of rows of a weight that counts are rounded to. Vector
         units compute 8, 16 or 128 channels at a time, and what is left over costs them
         as much. A channel that is several rows (a block of a group normalisation, a
         head of attention) counts as these. A group that keeps all channels
         keeps its size.
-      fixed: patterns of group names to keep ratios in (0, 1] that count instead.
+      fixed: roles, or patterns of group names, to keep ratios in (0, 1] that count
+        instead.
 
     Returns:
       The number of channels kept, by group name.
@@ -175,6 +199,8 @@ def channel_counts(
       >>> graph = trace_channels(mlp, params, jnp.ones((1, 3)))
       >>> channel_counts(graph, 0.5), channel_counts(graph, 0.5, multiple_of=8)
       ({'w1:1': 20}, {'w1:1': 16})
+      >>> channel_counts(graph, {"mlp": 0.25})
+      {'w1:1': 10}
     """
     return counts_of("channel_counts", graph, keep_ratio, multiple_of, fixed)
 
@@ -196,23 +222,28 @@ def counts_of(
         )
     if not isinstance(keep_ratio, Mapping):
         keep_ratio = dict.fromkeys(graph.groups, keep_ratio)
-    check_known(f"{call}(graph, keep_ratio)", graph, keep_ratio)
-    ratios = {**keep_ratio, **fixed_ratios(call, graph, fixed)}
+    given = ratios_by_name(f"{call}(graph, keep_ratio)", graph, keep_ratio)
+    ratios = {**given, **fixed_ratios(call, graph, fixed)}
     for ratio in ratios.values():
         exact_count(call, ratio, 1)
     steps = units(graph, multiple_of)
     return {
-        name: rounded_down(ratios.get(name, 1), group.size, steps[name])
+        name: rounded_down(ratios.get(name, 1), group, steps[name])
         for name, group in graph.groups.items()
     }
 
 
-def rounded_down(ratio: Any, size: int, step: int) -> int:
-    """Return the largest number of channels, a multiple or all, within a ratio."""
+def rounded_down(ratio: Any, group: Group, step: int) -> int:
+    """Return the largest number of channels, a multiple or all, within a ratio.
+
+    At least one multiple stays, and as many as the group needs.
+    """
+    size = group.size
     count = keep_count(ratio, size)
     if abs(ratio * size - (count + 1)) < 1e-9 * size:
         count += 1  # 2/3 of three channels are two, though 0.666... is less.
-    return count if count == size else max(step, count - count % step)
+    least = min(math.ceil(group.fewest / step) * step, size)
+    return count if count == size else max(least, count - count % step)
 
 
 def random_channel_masks(
@@ -319,10 +350,10 @@ def _most_important_of(call: str, group: Group, scores, count):
             "are probably NaN: look at the loss."
         )
     whole = np.ndim(count) == 0 and np.issubdtype(np.asarray(count).dtype, np.integer)
-    if not whole or not 1 <= count <= group.size:
+    if not whole or not group.fewest <= count <= group.size:
         raise ValueError(
             f"`{call}(graph, scores, counts)`: the count of group {group.name!r} must "
-            f"be a whole number from 1 to {group.size}, got {count!r}. "
+            f"be a whole number from {group.fewest} to {group.size}, got {count!r}. "
             "`channel_counts` turns keep ratios into counts."
         )
     return most_important(scores, count, xp=np)

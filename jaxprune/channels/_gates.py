@@ -52,8 +52,8 @@ def plan_gates(graph: ChannelGraph, groups: Iterable[str] | None = None) -> Gate
 
     Raises:
       ValueError: if a name is that of no group; if two activations meet over channels
-        of a group, and neither needs to be zero when its parameters are: no gate on
-        parameters would be exact.
+        of a group, and neither needs to be zero when its parameters are, or if the
+        channels are experts: no gate on parameters would be exact.
 
     Examples:
       >>> from jaxprune.channels import trace_channels
@@ -99,6 +99,15 @@ def _check_maskable(flow, number: np.ndarray, open_gate: int) -> None:
                 "one, over channels that may go, and none is zero when its parameters "
                 "are, so no mask of parameters is exact. Mask the program, with "
                 "`graph.masked`, or remove the channels, with `graph.compact`."
+            )
+    for route in flow.routes:
+        if gated(route.axis):
+            raise ValueError(
+                f"`plan_gates(graph)`: {route.where} chooses among experts, and a "
+                "router with weights of zero has a logit of 0, not of minus infinity, "
+                "so no mask of parameters is exact. Mask the program, with "
+                "`graph.masked`; or leave experts out, with `fixed={'experts': 1.0}` "
+                "or the names of the other groups."
             )
     for where, axis in flow.renormalised:
         if gated(axis):

@@ -34,7 +34,7 @@ import numpy as np
 from jaxprune.base._checks import check_callable
 from jaxprune.base._sharding import replicated
 from jaxprune.channels._blocks import Block, blocks_of, gated
-from jaxprune.channels._flow import grouping, unused
+from jaxprune.channels._flow import grouping, roles, routing, unused
 from jaxprune.channels._flow.atoms import Fixed
 from jaxprune.channels._flow.checks import check_arrays
 from jaxprune.channels._flow.flow import DENSE_COUNT, NORMS, PINNED
@@ -119,11 +119,18 @@ class Group:
       name: leaf and axis of the first producer, as in `conv1/kernel:3`.
       size: the number of channels.
       members: where they lie.
+      role: what they are for, read off the program: `heads`, `kv_heads` (of grouped
+        queries those that keys and values have; `heads` are then the queries of each),
+        `head_features`, `mlp` (hidden units between products), `width` (the residual
+        stream), `experts` or `channels` (of convolutions, and all others).
+      fewest: how many must stay: of experts as many as are chosen, else 1.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
+    role: str
+    fewest: int
     _atoms: np.ndarray = dataclasses.field(repr=False)
 
     @property
@@ -138,7 +145,12 @@ class Group:
 
     @property
     def makers(self) -> tuple[Member, ...]:
-        """The members with which the channels are made; all where there are none."""
+        """The members with which the channels are made; all where there are none.
+
+        An expert is made with all of its weights, its column of the router among them.
+        """
+        if self.role == roles.EXPERTS:
+            return self.members
         made = tuple(m for m in self.members if m.role in ("producer", "both"))
         return made or self.members
 
@@ -235,6 +247,22 @@ class ChannelGraph:
     @functools.cached_property
     def _blocks(self) -> Mapping[str, Block]:
         return blocks_of(self._traced)
+
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """The names of the groups by role, in the order of the program.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> mlp = lambda params, x: jnp.tanh(x @ params["w1"]) @ params["w2"]
+          >>> params = {"w1": jnp.ones((3, 8)), "w2": jnp.ones((8, 2))}
+          >>> trace_channels(mlp, params, jnp.ones((1, 3))).roles
+          {'mlp': ('w1:1',)}
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for name, group in self.groups.items():
+            found[group.role] = (*found.get(group.role, ()), name)
+        return found
 
     def gated(self, *, function: str | None = None) -> Callable[..., Any]:
         """Return a function of parameters, gates and inputs: x + m f(x) at each block.
@@ -425,6 +453,11 @@ def trace_channels(
           (past a loop or a branch) keeps the dense number. In functions with their own
           derivative these channels stay.
 
+    Experts go with their logits: where `top_k` or `argmax` chooses along an axis, and
+    weights are stacked along it, what is removed is not chosen, and maxima and sums
+    over the axis (a softmax, before or after) are over what is left, as with logits of
+    minus infinity. At least as many stay as are chosen (`Group.fewest`).
+
     Returns:
       The graph. What no output depends on is dropped first: dead code, debugging
       prints and callbacks with what only they read. Leaves that nothing uses are
@@ -527,6 +560,8 @@ def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph
     raw = grouping.raw_groups(flow, rows)
     alone = [g for g in raw if len(g.atoms) == 1]
     where = grouping.positions(raw, flow.atoms.count)
+    count = len(traced.names)
+    named = roles.roles(flow, program.frame, count, rows, raw, where)
     groups: dict[str, Group] = {}
     for number, item in enumerate(raw):
         if len(item.atoms) > 1:
@@ -534,7 +569,9 @@ def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph
             name = unique = f"{traced.names[leaf]}:{axis}"
             while unique in groups:
                 unique = f"{name}#{2 + sum(n.startswith(name + '#') for n in groups)}"
-            groups[unique] = _group(traced, rows, unique, item, where, number)
+            groups[unique] = _group(
+                traced, rows, unique, item, where, number, named[number]
+            )
     return ChannelGraph(
         groups=groups,
         pinned=tuple(_pins(traced, rows, alone)),
@@ -550,23 +587,28 @@ def _graph_of(functions: Mapping[str, Function], traced: Traced) -> ChannelGraph
     )
 
 
-def _group(traced, rows, name, raw, where, number) -> Group:
+def _group(traced, rows, name, raw, where, number, role) -> Group:
     flow = traced.program.flow
     members = []
     for place in raw.places:
         makes, reads = place in flow.producers, place in flow.consumers
-        role = "producer" if makes else "consumer" if reads else "member"
+        part = "producer" if makes else "consumer" if reads else "member"
         channels = grouping.channel_of(rows[place], where, number)
         members.append(
             Member(
                 leaf=traced.names[place[0]],
                 axis=place[1],
-                role="both" if makes and reads else role,
+                role="both" if makes and reads else part,
                 channels=channels,
             )
         )
     return Group(
-        name=name, size=len(raw.atoms), members=tuple(members), _atoms=raw.atoms
+        name=name,
+        size=len(raw.atoms),
+        members=tuple(members),
+        role=role,
+        fewest=routing.fewest(flow.atoms, flow.routes, raw.atoms),
+        _atoms=raw.atoms,
     )
 
 

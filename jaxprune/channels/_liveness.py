@@ -49,6 +49,7 @@ def live_channels(graph: ChannelGraph, params: Any) -> dict[str, np.ndarray]:
     masks = {name: np.ones(group.size, bool) for name, group in graph.groups.items()}
     met = {name: meets_activations(graph, g) for name, g in graph.groups.items()}
     inexact = [axis for _, axis in (*flow.unmaskable, *flow.renormalised)]
+    inexact += [route.axis for route in flow.routes]  # A logit of 0 is one.
     kept = {name for name, g in graph.groups.items() if _lies_on(graph, g, inexact)}
     changed = True
     while changed:

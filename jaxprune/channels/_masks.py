@@ -120,6 +120,12 @@ def _checked(call: str, group: Group, mask) -> np.ndarray:
             f"entry for each channel, got {mask.shape}. Make masks of this graph, with "
             "`largest_channels` for instance."
         )
+    if mask.sum() < group.fewest > 1:
+        raise ValueError(
+            f"`{call}(masks)`: {place} must keep at least {group.fewest} experts, as "
+            f"many as the router chooses, got {mask.sum()}. Keep more of them; "
+            "`group.fewest` says how many."
+        )
     if not mask.any():
         raise ValueError(
             f"`{call}(masks)`: {place} removes all of it, and nothing would "

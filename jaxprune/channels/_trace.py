@@ -10,7 +10,7 @@ import numpy as np
 
 import jaxprune.channels._primitives  # noqa: F401, registers the rules
 from jaxprune import tree
-from jaxprune.channels._flow import blocks, equations, states
+from jaxprune.channels._flow import blocks, equations, routing, states
 from jaxprune.channels._flow.evaluate import Program
 from jaxprune.channels._flow.flow import Flow, Source, Value
 from jaxprune.channels._flow.reasons import Reason
@@ -105,6 +105,7 @@ def trace(
         programs[name], out_trees[name] = _program(
             flow, *functions[name], avals, args, axis_sizes, updated, stay or {}
         )
+    flow.settle()
     flow.work = works[main]
     return Traced(
         programs,
@@ -133,6 +134,7 @@ def _program(flow: Flow, apply_fn, inputs, params, args, axis_sizes, updated, st
     fixed = flow.fixed(Reason.INPUT, "an input of the function")
     others = [Value((fixed,) * len(x.shape)) for x in jax.tree.leaves(inputs)]
     args = [*args, *others]
+    flow.route_sizes = routing.sizes(called.jaxpr)
     outs, frame = flow.run(called, args)
     found = states.outputs(out, outs)
     states.settle_outputs(flow, tree.named_leaves(params), args, found, updated)

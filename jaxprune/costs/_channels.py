@@ -215,6 +215,7 @@ def _cost(
         dense=dense,
         sites=sites,
         polynomial=polynomial(amounts, len(sites)),
+        roles=graph.roles,
     )
 
 

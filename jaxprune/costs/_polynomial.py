@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.tree._names import near
+
 Fraction = tuple[tuple[float, tuple[int, ...]], ...]
 """A fraction kept: counts, each with the sites whose keep ratios it is multiplied with.
 
@@ -108,19 +110,23 @@ class PolynomialCost:
       dense: the cost when everything is kept, in the unit of the cost.
       sites: the names of the keep ratios that the cost knows.
       polynomial: the cost as arrays, over `sites`.
+      roles: names of sites by what they are for; a role stands for all of them where
+        the cost is called.
     """
 
     name: str
     dense: float
     sites: tuple[str, ...]
     polynomial: Polynomial
+    roles: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, keep_ratios: Mapping[str, Any]) -> Any:
         """Return the cost as a fraction of `dense`.
 
         Args:
-          keep_ratios: name to the fraction kept, in [0, 1]. Sites without a keep ratio
-            count as kept whole; of an array the mean counts.
+          keep_ratios: name or role to the fraction kept, in [0, 1]; names count before
+            roles. Sites without a keep ratio count as kept whole; of an array the mean
+            counts.
 
         Returns:
           A scalar, float32 (or wider if the keep ratios are). If all keep ratios are
@@ -129,7 +135,7 @@ class PolynomialCost:
         Raises:
           ValueError: if `keep_ratios` names something that is no site of the cost.
         """
-        self._check_names(keep_ratios)
+        keep_ratios = self._by_name(keep_ratios)
         if not any(isinstance(ratio, jax.Array) for ratio in keep_ratios.values()):
             ratios = [np.mean(keep_ratios.get(name, 1.0)) for name in self.sites]
             return self.polynomial.at(np.array(ratios, np.float64))
@@ -163,11 +169,19 @@ class PolynomialCost:
 
         return cost
 
+    def _by_name(self, keep_ratios: Mapping[str, Any]) -> dict[str, Any]:
+        """Return keep ratios by the names of sites; a name counts before a role."""
+        roles = self.roles.keys() & keep_ratios.keys()
+        named = {n: ratio for n, ratio in keep_ratios.items() if n not in roles}
+        self._check_names(named)
+        for role in roles:
+            named = {**dict.fromkeys(self.roles[role], keep_ratios[role]), **named}
+        return named
+
     def _check_names(self, names: Mapping[str, Any]) -> None:
-        unknown = names.keys() - set(self.sites)
-        if unknown:
+        for name in sorted(names.keys() - set(self.sites)):
             raise ValueError(
-                f"`{self.name}`: no site of this cost is called {sorted(unknown)}; the "
-                f"sites are {sorted(self.sites)}. Make the cost and the keep ratios "
-                "from the same graph, or with the same `where`."
+                f"`{self.name}`: {name!r} must be a site of this cost, or a role. "
+                f"{near(name, [*self.roles, *sorted(self.sites)])} Make the cost and "
+                "the keep ratios from the same graph, or with the same `where`."
             )

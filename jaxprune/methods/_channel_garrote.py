@@ -95,7 +95,8 @@ def channel_garrote(
         makes a channel, `channels.channel_norms(graph)`, if not given.
       power: p > 0; 1 shrinks twice as important a channel by a half where importances
         spread by as much as their mean.
-      fixed: patterns of group names to keep ratios in (0, 1] that are not learned.
+      fixed: roles, or patterns of group names, to keep ratios in (0, 1] that are not
+        learned.
 
     Returns:
       A `ChannelPruner` whose variables are s_g, float32 of shape (), 0 at the start,

@@ -95,7 +95,7 @@ def gated_groups(call: str, graph: ChannelGraph, fixed: Fixed | None) -> Gated:
             f"the groups are {list(graph.groups)}."
         )
     held = {
-        name: rounded_down(ratio, graph.groups[name].size, 1)
+        name: rounded_down(ratio, graph.groups[name], 1)
         for name, ratio in given.items()
         if ratio < 1
     }

@@ -67,8 +67,9 @@ def dsa(
         straight-through derivative, as published; `concrete_mask` relaxes it;
         `deterministic_mask` keeps the round(alpha C) most important channels; or any
         function of that form.
-      fixed: patterns of group names to keep ratios in (0, 1] that are not learned, as
-        in `{"*/head/*": 1.0}`; 1.0 keeps all channels. The first that matches counts.
+      fixed: roles, or patterns of group names, to keep ratios in (0, 1] that are not
+        learned, as in `{"*/head/*": 1.0, "heads": 1.0}`; 1.0 keeps all channels. The
+        first that matches counts.
       floor: the smallest keep probability, so that no channel is lost for good while
         ratios are learned; in [0, 1).
       init_logit: theta at the start; 5 keeps 99.3 %.

@@ -211,7 +211,8 @@ def test_updated_statistics_follow_their_leaves():
 def test_graphs_print_as_tables():
     text = str(groups_of("mlp"))
     assert text.splitlines()[0].split() == [
-        *("group", "size", "producers", "consumers", "other", "members"),
+        *("role", "group", "size", "layers"),
+        *("producers", "consumers", "other", "members"),
     ]
     assert "params/Dense_0/kernel:1" in text
     assert "an output of the function" in text

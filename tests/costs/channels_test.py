@@ -162,7 +162,7 @@ def test_costs_are_polynomials_with_the_gradient_of_their_differences():
 
 
 def test_unknown_groups_are_refused():
-    message = r"`macs`: no site of this cost is called \['x'\]"
+    message = r"`macs`: 'x' must be a site of this cost"
     with pytest.raises(ValueError, match=message):
         costs.macs(resnet())({"x": jnp.float32(1)})
 

@@ -20,11 +20,12 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-from jaxprune.channels._flow import equations
+from jaxprune.channels._flow import equations, routing
 from jaxprune.channels._flow.atoms import Atoms, Axis, Fixed
 from jaxprune.channels._flow.equations import Called, Constant, UnknownLayout
 from jaxprune.channels._flow.reasons import Reason, Why
 from jaxprune.channels._flow.registry import PRIMITIVES
+from jaxprune.channels._flow.routing import Numbers, Route
 
 PINNED, DENSE_COUNT, RENORMALISE = "pinned", "dense-count", "renormalise"
 NORMS = (PINNED, DENSE_COUNT, RENORMALISE)
@@ -58,6 +59,8 @@ class Value(NamedTuple):
       constant: the array, if it depends on no argument.
       repeated: the axes along which it repeats one entry.
       total: the axes over which it is a sum, with their sizes, if it is a view of one.
+      route: what its entries are numbers of, if they are numbers of what was chosen.
+      never: whether it is False everywhere.
     """
 
     axes: tuple[Axis, ...]
@@ -66,6 +69,8 @@ class Value(NamedTuple):
     constant: Constant | None = None
     repeated: frozenset[int] = frozenset()
     total: Total | None = None
+    route: Numbers | None = None
+    never: bool = False
 
     def own(self) -> "Value":
         """Return it with its axes for all readers, for where it is cut before."""
@@ -201,6 +206,9 @@ class Flow:
       first_use: when each leaf is first read.
       unknown: primitives without rules, and where they are.
       work: convolutions and matrix products.
+      routes: choices among channels, of experts by a router.
+      route_sizes: the lengths of axes that are chosen from; of other lengths none is.
+      stacked: axes of leaves that products treat apart, or that are looked up along.
       trips: how often the current jaxpr runs.
       path: the numbers of the equations that are visited, from the outermost jaxpr on.
     """
@@ -217,11 +225,15 @@ class Flow:
         self.first_use: dict[int, int] = {}
         self.unknown: dict[str, str] = {}
         self.work: list[Work] = []
+        self.routes: list[Route] = []
+        self.route_sizes: frozenset[int] = frozenset()
+        self.stacked: list[Axis] = []
         self.trips = 1
         self.path: list[int] = []
         self._stack: list[str] = []
         self._site: Any = None  # The equation that is visited.
         self._clock = 0
+        self._readers: list[tuple[Axis, Why]] = []
 
     # What rules use.
 
@@ -260,6 +272,27 @@ class Flow:
         """Pins an axis; the text is completed with the place in front."""
         if not isinstance(axis, Fixed):
             self.atoms.pin(axis, Why(reason, f"{self.where} {text}"))
+
+    def read_whole(self, axis: Axis, text: str) -> None:
+        """Pins an axis, unless experts turn out to lie there: readers read the rest."""
+        if isinstance(axis, np.ndarray) and len(axis) in self.route_sizes:
+            self._readers.append((axis, Why(Reason.READ_WHOLE, f"{self.where} {text}")))
+        else:
+            self.pin(axis, Reason.READ_WHOLE, text)
+
+    def stack(self, axis: Axis) -> None:
+        """Note an axis of a leaf on which experts may lie."""
+        if isinstance(axis, np.ndarray) and len(axis) in self.route_sizes:
+            self.stacked.append(axis)
+
+    def choose(self, axis: np.ndarray, count: int) -> Numbers:
+        """Note a choice among the channels of an axis; return what its numbers say."""
+        self.routes.append(Route(axis, count, self.where))
+        return Numbers(axis, np.arange(len(axis)))
+
+    def settle(self) -> None:
+        """Pins what is read whole and holds no experts; the last step of all."""
+        routing.settle(self.atoms, self.routes, self.stacked, self._readers)
 
     def unify(self, x: Axis, y: Axis) -> Axis:
         """Join two axes of equal size."""
@@ -345,6 +378,7 @@ class Flow:
                 else f"lacks the parameter {parameter} in JAX {jax.__version__}"
             )
             return pin_all(self, site, *values, text=text)
+        outs = routing.followed(site.equation, values, outs)
         if not rules.moves and site.index not in site.frame.children:
             for value in values:
                 for axis in value.axes:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from jaxprune.channels._flow import dependence, equations
+from jaxprune.channels._flow import dependence, equations, routing
 from jaxprune.channels._flow.flow import (
     Flow,
     Site,
@@ -133,13 +133,28 @@ register("and", _rules(if_any, of_product))
 register("integer_pow", _rules(_as_power))
 register("select_n", _rules(_if_all_cases))
 register(
-    "acos acosh atan2 bessel_i0e bessel_i1e clamp clz complex conj cos cosh digamma eq "
+    "acos acosh atan2 bessel_i0e bessel_i1e clamp clz complex conj cos cosh digamma "
     "eq_to erfc exp exp2 ge gt igamma igamma_grad_a igammac is_finite le le_to lgamma "
     "log logistic lt lt_to mulhi ne nextafter not or polygamma population_count pow "
     "random_gamma_grad regularized_incomplete_beta rem rsqrt shift_left "
     "shift_right_arithmetic shift_right_logical xor zeros_like zeta",
     _rules(_never),
 )
+
+
+def equal(flow: Flow, site: Site, *values: Value) -> list[Value]:
+    """Join axes; numbers that are compared with a range say which axis it lists."""
+    (out,) = elementwise(flow, site, *values, zero=_never)
+    for value, other in (values, values[::-1]):
+        if value.route is None:
+            continue
+        for d, axis in enumerate(out.axes):
+            if routing.lists(other.constant, d, value.route):
+                flow.unify(value.route.axis, axis)
+    return [out]
+
+
+register("eq", Primitive(equal, varies=any_operand))
 
 
 def bitcast_convert_type(flow: Flow, site: Site, value: Value) -> Sequence[Value]:

@@ -6,10 +6,12 @@ rows are taken as by a slice; otherwise the axis stays.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.channels._flow import routing
 from jaxprune.channels._flow.atoms import Axis, Fixed
 from jaxprune.channels._flow.evaluate import Evaluation, take
 from jaxprune.channels._flow.flow import Flow, Site, Source, Value
@@ -91,6 +93,8 @@ def _run_window(ev: Evaluation, site: Site, array, starts, gone=()):
 
 def gather(flow: Flow, site: Site, operand: Value, indices: Value) -> list[Value]:
     """Axes taken whole pass; along others rows are taken, or the axis stays."""
+    if indices.route is not None and operand.constant is not None:
+        return [_translate(flow, site, operand, indices)]
     places = _constant(indices)
     starts = _starts_of_gather(site, places)
     if starts is not None:
@@ -139,7 +143,7 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
         elif rows is not None and d == rows[0]:
             found = [axis if isinstance(axis, Fixed) else axis[rows[1]]]
         elif d in numbers.collapsed_slice_dims:
-            flow.pin(axis, Reason.READ_WHOLE, _LOOKS_UP)
+            _point(flow, site, operand, indices, d)
         elif sizes[d] == shape[d]:
             window.append((axis, d))
         else:
@@ -152,6 +156,35 @@ def _look_up(flow: Flow, site: Site, operand: Value, indices: Value, rows) -> Va
     zero_axes = frozenset(d for d in offsets if offsets[d][1] in operand.zero_axes)
     origins = {d: origin for d, (_, origin) in offsets.items()}
     return Value(axes, _looked_up(flow, operand.source, origins, rank), zero_axes)
+
+
+def _translate(flow: Flow, site: Site, operand: Value, indices: Value) -> Value:
+    """Look up in a constant, whole; a table of numbers gives channels other numbers."""
+    assert indices.route is not None
+    for axis in operand.axes:
+        flow.pin(axis, Reason.READ_WHOLE, _LOOKS_UP)
+    out = _look_up(flow, site, operand, indices._replace(route=None), None)
+    return out._replace(route=routing.looked_up(indices.route, operand.constant))
+
+
+def _point(flow: Flow, site: Site, operand: Value, indices: Value, d: int) -> None:
+    """Look up along an axis: it stays, unless numbers of experts are looked up."""
+    alone = tuple(site.params["dimension_numbers"].start_index_map) == (d,)
+    numbers = indices.route if alone else None
+    if numbers is None or not routing.are_positions(numbers, site.shape()[d]):
+        flow.pin(operand.axes[d], Reason.READ_WHOLE, _LOOKS_UP)
+        return
+    flow.unify(numbers.axis, operand.axes[d])
+    flow.read_whole(operand.axes[d], _LOOKS_UP)
+    if operand.source is not None:
+        flow.stack(operand.axes[d])
+    site.frame.notes[site.index] = _Pointed(d)
+
+
+class _Pointed(NamedTuple):
+    """A look-up of numbers of the dense network along an axis."""
+
+    axis: int
 
 
 def _looked_up(flow: Flow, source: Source | None, origins, rank: int) -> Source | None:
@@ -168,10 +201,12 @@ def _looked_up(flow: Flow, source: Source | None, origins, rank: int) -> Source 
 def run_gather(ev: Evaluation, site: Site, operand, indices):
     """Axes that are taken whole are taken whole; rows are found among those left."""
     numbers, sizes = site.params["dimension_numbers"], site.params["slice_sizes"]
-    if isinstance(site.note, list):
+    if isinstance(site.note, _Pointed):
+        indices = _place(ev, site, indices)
+    elif isinstance(site.note, list):
         gone = numbers.collapsed_slice_dims
         return _run_window(ev, site, operand, site.note, gone)
-    if site.note is not None:
+    elif site.note is not None:
         row = int(numbers.start_index_map[0])
         kept = ev.kept(site.operand(0).axes[row])
         if kept is not None:
@@ -188,6 +223,16 @@ def run_gather(ev: Evaluation, site: Site, operand, indices):
         )
     )
     return site.bind(operand, indices, slice_sizes=sizes)
+
+
+def _place(ev: Evaluation, site: Site, numbers):
+    """Return where rows of the dense network are among those left; all named stay."""
+    kept = ev.kept(site.operand(0).axes[site.note.axis])
+    if kept is None:
+        return numbers
+    places = np.zeros(site.shape()[site.note.axis], np.int64)
+    places[kept] = np.arange(len(kept))
+    return jnp.asarray(places, numbers.dtype)[numbers]
 
 
 register("gather", Primitive(gather, small=run_gather, moves=True))

@@ -99,6 +99,10 @@ def dot_general(flow: Flow, site: Site, lhs: Value, rhs: Value) -> list[Value]:
     ]
     for i, j in zip(*contracts, strict=True):
         _contract(flow, lhs, i, rhs, j)
+    for number, value in enumerate((lhs, rhs)):
+        if value.source is not None:
+            for d in (*contracts[number], *batches[number]):
+                flow.stack(value.axes[d])
     shapes = site.shapes()
     free, work = [], []
     zero_axes = {

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.channels._flow import dependence
+from jaxprune.channels._flow import dependence, routing
+from jaxprune.channels._flow.atoms import Axis
+from jaxprune.channels._flow.evaluate import Evaluation, take
 from jaxprune.channels._flow.flow import Flow, Site, Value
 from jaxprune.channels._flow.reasons import Reason
 from jaxprune.channels._flow.registry import Primitive, register
@@ -79,11 +81,28 @@ def reduce(flow: Flow, site: Site, value: Value) -> list[Value]:
 
 
 def reduce_zeros(flow: Flow, site: Site, value: Value) -> list[Value]:
-    """Return a reduction whose result is zero where the operand is."""
-    (out,) = reduce(flow, site, value)
-    left = [d for d in range(len(value.axes)) if d not in site.params["axes"]]
+    """Return a reduction whose result is zero where the operand is.
+
+    Along experts it is one of those that stay.
+    """
+    gone = site.params["axes"]
+    for d in gone:
+        flow.read_whole(value.axes[d], _READS)
+    left = [d for d in range(len(value.axes)) if d not in gone]
     zero_axes = frozenset(n for n, d in enumerate(left) if d in value.zero_axes)
-    return [out._replace(zero_axes=zero_axes)]
+    return [Value(tuple(value.axes[d] for d in left), None, zero_axes)]
+
+
+def of_what_stays(ev: Evaluation, site: Site, array):
+    """Reduce what stays along the reduced axes."""
+    return site.bind(_staying(ev, site, array, site.params["axes"]))
+
+
+def _staying(ev: Evaluation, site: Site, array, axes: Sequence[int]):
+    """Return an array of full size without what goes along some axes."""
+    value = site.operand(0)
+    kept = [ev.kept(a) if d in axes else None for d, a in enumerate(value.axes)]
+    return take(array, tuple(kept))
 
 
 @dependence.rule
@@ -91,9 +110,12 @@ def any_reduced(site: Site, operands, values):
     return [operands[0].varies.any(axis=site.params["axes"])]
 
 
-register("reduce_max reduce_min", Primitive(reduce_zeros, varies=any_reduced))
+register(
+    "reduce_max reduce_min",
+    Primitive(reduce_zeros, masked=of_what_stays, varies=any_reduced),
+)
 register("reduce_prod", Primitive(reduce, varies=any_reduced))
-register("reduce_and reduce_or reduce_xor argmax argmin", Primitive(reduce))
+register("reduce_and reduce_or reduce_xor argmin", Primitive(reduce))
 
 
 def between_devices(flow: Flow, site: Site, *values: Value) -> list[Value]:
@@ -144,7 +166,49 @@ def _searched(site: Site) -> list[int]:
     return [axis % len(site.shape())]
 
 
-register("top_k approx_top_k", Primitive(passing(_searched, "sorts along it")))
+register("approx_top_k", Primitive(passing(_searched, "sorts along it")))
+
+
+# Choices along one axis.
+
+
+def top_k(flow: Flow, site: Site, value: Value) -> list[Value]:
+    """Choose among channels; what is chosen has an axis of its own, and numbers."""
+    d = routing.chosen_axis(site.equation)
+    axes = list(value.axes)
+    axes[d] = flow.made_fixed()
+    route = _route(flow, value.axes[d], site.params["k"])
+    return [Value(tuple(axes)), Value(tuple(axes), route=route)]
+
+
+def argmax(flow: Flow, site: Site, value: Value) -> list[Value]:
+    """Choose one channel."""
+    d = routing.chosen_axis(site.equation)
+    axes = tuple(axis for e, axis in enumerate(value.axes) if e != d)
+    return [Value(axes, route=_route(flow, value.axes[d], 1))]
+
+
+def _route(flow: Flow, axis: Axis, count: int) -> routing.Numbers | None:
+    """Note a choice along an axis, unless all of it stays anyway."""
+    if not isinstance(axis, np.ndarray) or not isinstance(count, int):
+        flow.pin(axis, Reason.READ_WHOLE, "sorts along it")
+        return None
+    return flow.choose(axis, count)
+
+
+def run_choice(ev: Evaluation, site: Site, array):
+    """Choose among what stays, and return the numbers of the dense network."""
+    d = routing.chosen_axis(site.equation)
+    kept = ev.kept(site.operand(0).axes[d])
+    if kept is None:
+        return site.bind(array)
+    array = array if ev.small else _staying(ev, site, array, [d])
+    *chosen, places = site.bind(array)
+    return [*chosen, jnp.asarray(kept, places.dtype)[places]]
+
+
+for _name, _rule in (("top_k", top_k), ("argmax", argmax)):
+    register(_name, Primitive(_rule, small=run_choice, masked=run_choice))
 
 
 def _transformed(site: Site) -> range:

@@ -61,10 +61,9 @@ def reduce_sum(flow: Flow, site: Site, value: Value) -> list[Value]:
 
 
 def masked_sum(ev: Evaluation, site: Site, array):
-    """Return a sum in which removed channels are zero, if channels may be summed."""
-    if ev.program.flow.norms != PINNED:
-        for d in site.params["axes"]:
-            array = ev.without(array, site.operand(0).axes[d], d)
+    """Return a sum in which removed channels are zero."""
+    for d in site.params["axes"]:
+        array = ev.without(array, site.operand(0).axes[d], d)
     return site.bind(array)
 
 
