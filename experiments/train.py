@@ -37,7 +37,7 @@ from experiments.run import (
 )
 from experiments.run.closing import summarize
 from experiments.run.hooks import NonFiniteLossError, Run
-from experiments.run.network import Accuracy, Network
+from experiments.run.network import Network, Score
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting, prepare
 from experiments.run.steps import TrainState
@@ -118,8 +118,9 @@ def _run(
                 break
             left, final = phase.finish(network, state, record)
             record.phase_ends[phase.name] = run.seconds()
-            accuracy = Accuracy(final["accuracy_hard"], final.get("accuracy_top5"))
-            run.write_accuracy(phase, phase.end, accuracy)
+            key = setting.dataset.spec.measure.key
+            score = Score(final[f"{key}_hard"], final.get("accuracy_top5"))
+            run.write_score(phase, phase.end, score)
     record.seconds = run.seconds()
     return summarize(setting, record, final, command)
 

@@ -82,7 +82,7 @@ def read_network(workdir: Path) -> Network:
     def apply_fn(variables, images):
         return model.apply(variables, images, train=False)
 
-    graph = trace_channels(apply_fn, like, images)
+    graph = trace_channels(apply_fn, like, images, norms=channels.NORMS)
     kept, masks = summary.get("channels"), None
     if not kept:
         saved = io.load(entry, like)
@@ -99,7 +99,8 @@ def read_model(summary: Mapping[str, Any]) -> tuple[nn.Module, Any, np.ndarray]:
     spec = data.dataset_spec(summary["dataset"])
     side = summary["config"]["data"]["image_size"] or spec.image_shape[0]
     sides = (side,) * (len(spec.image_shape) - 1)
-    images = np.zeros((1, *sides, spec.image_shape[-1]), np.float32)
+    kind = np.int32 if spec.is_text else np.float32
+    images = np.zeros((1, *sides, spec.image_shape[-1]), kind)
     dtype = summary["config"].get("dtype", "float32")  # older runs had no other
     model = models.create(summary["model"], spec.num_classes, dtype=dtype)
     variables = jax.eval_shape(
@@ -161,7 +162,10 @@ def compact_run(
 def _difference(network: Network, reference, small: Compacted) -> float:
     """The largest difference of logits, relative to the largest logit."""
     shape = (64, *network.images.shape[1:])
-    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=shape).astype(np.float32)
+    if network.images.dtype != np.float32:  # a text
+        images = rng.integers(0, 256, shape, network.images.dtype)
     want = np.asarray(jax.jit(reference)(network.variables, images))
     got = np.asarray(jax.jit(small.apply_fn)(small.trees[0], images))
     return float(np.abs(got - want).max() / np.abs(want).max())

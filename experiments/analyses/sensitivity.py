@@ -55,9 +55,8 @@ def measure(workdir: Path) -> dict[str, Any]:
     """
     summary, entry = _read(workdir)
     model, like, images = read_model(summary)
-    graph = channels.trace(
-        model, (like["params"], like["batch_stats"]), images.shape[1:]
-    ).graph
+    blank = like["params"], like["batch_stats"]
+    graph = channels.trace(model, blank, images).graph
     network = io.load(entry, like)
     judge = _make_judge(model, graph, network, _test_batches(summary))
     loss, accuracy = judge({})
@@ -109,8 +108,10 @@ def _make_judge(
         )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, -1) == batch["label"]
+        # Of a text, the mean of its bytes.
+        each = [jnp.mean(x, axis=range(1, x.ndim)) for x in (losses, correct)]
         valid = batch["valid"]
-        return jnp.stack([jnp.sum(x * valid) for x in (losses, correct, valid)])
+        return jnp.stack([jnp.sum(x * valid) for x in (*each, valid)])
 
     def judge(gates):
         found = [totals({**open_gates, **gates}, network, batch) for batch in batches]

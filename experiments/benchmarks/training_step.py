@@ -149,8 +149,9 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         steps=1000,
         steps_per_epoch=100,
         loss=_unused,
-        channels=image_shape and channels.trace(model, network, image_shape),
+        channels=image_shape and channels.trace(model, network, batch["image"][:1]),
         judge=_unused,
+        sample=_unused,
     )
     batch = ways.shard(batch)
     config = default.get_config()

@@ -9,7 +9,8 @@ into batches of NumPy arrays with Grain:
     batch = next(batches)  # image float32 (64, 8, 8, 1), label int32 (64,)
 
 Pixels are stored as uint8, or signals as float32, and normalised per channel in
-float32, `(pixel / unit - mean) / std`, with the constants of the `DatasetSpec`. Small
+float32, `(pixel / unit - mean) / std`, with the constants of the `DatasetSpec`. Texts
+are bytes, int32 of shape (B, T), as are their labels, the byte after each. Small
 sets are decoded once into memory; ImageNet is decoded as it is read.
 
 With several processes, process p of P takes elements p, p + P, ... of one global
@@ -137,7 +138,7 @@ def test_batches(
         else:
             sides = (size,) * (len(spec.image_shape) - 1)
             black = np.zeros((*sides, spec.image_shape[-1]), spec.dtype)
-            found = {"image": black, "label": np.int32(0)}
+            found = {"image": black, "label": np.zeros(spec.label_shape, np.int32)}
         return {**found, "valid": np.float32(valid)}
 
     indices = grain.MapDataset.range(
@@ -162,6 +163,7 @@ def _check(
         "batch_size >= 1": batch_size >= 1,
         "0 <= process_index < process_count": 0 <= process[0] < process[1],
         f"image_size >= {smallest}": size >= smallest,
+        "no image_size for a text": not spec.is_text or size == spec.image_shape[0],
     }
     for what, holds in required.items():
         if not holds:
@@ -185,6 +187,8 @@ def _batched(
     threads = 0 if spec.in_memory else min(16, os.cpu_count() or 1)
     reading = grain.ReadOptions(threads, prefetch_buffer_size=512 if threads else 0)
     batches = examples.to_iter_dataset(reading).batch(batch_size, drop_remainder=True)
+    if spec.is_text:
+        return batches.map(lambda b: {**b, "image": b["image"].astype(np.int32)})
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
     scale, offset = np.float32(1 / (spec.unit * std)), np.float32(mean / std)
 

@@ -19,13 +19,14 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.utils import version
 
-from experiments.data import digits, mnist1d
+from experiments.data import digits, mnist1d, stdlib_bytes
 from experiments.data.images import (
     centre_crop,
     crop_and_flip,
     random_resized_crop,
     upsample,
 )
+from experiments.logging.measure import ACCURACY, BITS_PER_BYTE, Measure
 
 Example = Mapping[str, Any]  # numbers, uint8 images or encoded files
 
@@ -43,7 +44,7 @@ class ArraySource:
     """Examples in memory."""
 
     images: np.ndarray  # numbers as they are stored, such as uint8, shape (N, H, W, C)
-    labels: np.ndarray  # int32, shape (N,)
+    labels: np.ndarray  # int32, shape (N,); of texts uint8, (N, T)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,10 +73,13 @@ class DatasetSpec:
 
     name: str  # Name in TFDS
     num_classes: int  # Labels are in [0, num_classes)
-    # Shape (H, H, C) of an image when no `image_size` is given, or (H, C) of a signal.
+    # Shape (H, H, C) of an image when no `image_size` is given, (H, C) of a signal, or
+    # (T,) of a text: bytes, and as many labels, the byte after each.
     image_shape: tuple[int, ...]
-    mean: tuple[float, ...]  # Mean of each channel of `pixel / unit`, length C
-    std: tuple[float, ...]  # Standard deviation of each channel, length C
+    # Mean and standard deviation of each channel of `pixel / unit`, length C; none of a
+    # text, which is not normalised.
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     unit: float = 255  # What a stored number is divided by
     dtype: type[np.generic] = np.uint8  # Of the stored numbers
     test_split: str = "test"  # Name of the split that serves as test set
@@ -90,9 +94,25 @@ class DatasetSpec:
     # `(image, size)` to an image of side `size`.
     test_view: Callable[[Any, int], np.ndarray] = upsample
     manual_files: tuple[str, ...] = ()  # Files that TFDS cannot download
-    # Of a data set that needs no download: numbers, images and labels of the examples
-    # by split.
-    splits: Callable[[], Mapping[str, tuple[np.ndarray, ...]]] | None = None
+    # Of a data set that needs no download: numbers, images and labels of the examples,
+    # or numbers and contents of files, by split.
+    splits: Callable[[], Mapping[str, tuple[Any, ...]]] | None = None
+    version: str = "1.0.0"  # Of such a data set
+
+    @property
+    def is_text(self) -> bool:
+        """Whether an example is a text, each of whose bytes has a label."""
+        return len(self.image_shape) == 1
+
+    @property
+    def measure(self) -> Measure:
+        """What networks are compared by."""
+        return BITS_PER_BYTE if self.is_text else ACCURACY
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of the labels of an example."""
+        return self.image_shape if self.is_text else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,6 +163,14 @@ _SPECS = {
             splits=mnist1d.splits,
         ),
         DatasetSpec(
+            name="stdlib_bytes",
+            num_classes=256,
+            image_shape=(128,),
+            validation_split="validation",
+            splits=stdlib_bytes.splits,
+            version=stdlib_bytes.VERSION,
+        ),
+        DatasetSpec(
             name="mnist",
             num_classes=10,
             image_shape=(28, 28, 1),
@@ -176,7 +204,6 @@ _SPECS = {
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """TFDS builder of a data set that needs no download."""
 
-    VERSION = tfds.core.Version("1.0.0")
     # Nothing is downloaded: do not look for a file of checksums beside this module,
     # for which TFDS imports `importlib_resources`, a package that it does not require.
     code_path = None
@@ -184,6 +211,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, spec: DatasetSpec, data_dir: str):
         self.name = spec.name  # pyright: ignore (typed as a property of the class)
         self._spec = spec
+        self.VERSION = tfds.core.Version(spec.version)
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -191,7 +219,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         shape, dtype = self._spec.image_shape, self._spec.dtype
         image = tfds.features.Tensor(shape=shape, dtype=dtype)
         label = tfds.features.ClassLabel(num_classes=self._spec.num_classes)
-        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        features = tfds.features.FeaturesDict(
+            {"text": tfds.features.Text()}
+            if self._spec.is_text
+            else {"image": image, "label": label}
+        )
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -200,10 +232,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         splits = self._spec.splits().items()
         return {split: self._generate_examples(*arrays) for split, arrays in splits}
 
-    def _generate_examples(self, numbers, images, labels) -> Iterator[Any]:
+    def _generate_examples(self, numbers, *columns) -> Iterator[Any]:
         # The order of the examples on disk follows from their numbers.
-        for number, image, label in zip(numbers, images, labels, strict=True):
-            yield int(number), {"image": image, "label": int(label)}
+        names = ("text",) if self._spec.is_text else ("image", "label")
+        for number, *values in zip(numbers, *columns, strict=True):
+            yield int(number), dict(zip(names, values, strict=True))
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -222,10 +255,10 @@ def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens a dataset, and prepares it if `data_dir` does not hold it yet.
 
     The data are in `data_dir/name/version`. Preparing `digits` takes a fraction of a
-    second, `mnist1d` ten seconds. The others must be there: TFDS, which needs
-    TensorFlow for that, may take hours. Preparing happens beside the final place and
-    ends with one rename: any number of processes may do it at once, and what a killed
-    process leaves behind is never read.
+    second, `mnist1d` ten seconds, `stdlib_bytes` two. The others must be there: TFDS,
+    which needs TensorFlow for that, may take hours. Preparing happens beside the final
+    place and ends with one rename: any number of processes may do it at once, and what
+    a killed process leaves behind is never read.
 
     Raises:
         ValueError: If no dataset has this name.
@@ -252,6 +285,8 @@ def load(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
 def _find(spec: DatasetSpec, data_dir: pathlib.Path) -> pathlib.Path | None:
     """Returns the prepared directory of the newest version, if there is one."""
     versions = version.list_all_versions(data_dir / spec.name)
+    if spec.splits is not None:
+        versions = [found for found in versions if found == spec.version]
     folders = [data_dir / spec.name / str(number) for number in versions]
     prepared = [f for f in folders if (f / "dataset_info.json").exists()]
     return prepared[-1] if prepared else None
@@ -321,6 +356,9 @@ def _open(spec: DatasetSpec, builder: tfds.core.DatasetBuilder, split: str) -> S
     if not spec.in_memory:
         return source
     examples = [source[index] for index in range(len(source))]
+    if spec.is_text:
+        texts = [example["text"] for example in examples]
+        return ArraySource(*stdlib_bytes.windows(texts, *spec.image_shape))
     return ArraySource(
         np.stack([example["image"] for example in examples]).astype(spec.dtype),
         np.array([example["label"] for example in examples], np.int32),

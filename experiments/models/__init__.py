@@ -1,7 +1,8 @@
 """Models of the experiments, made by name.
 
 Every model is a Linen module `model.apply(variables, x, train=...)` that maps images of
-shape (B, H, W, C), or signals of shape (B, L, C), to logits of shape (B, num_classes).
+shape (B, H, W, C), or signals of shape (B, L, C), to logits of shape (B, num_classes);
+or texts, whole numbers of shape (B, T), to logits of shape (B, T, num_classes).
 `params` is trained; models with batch normalisation also keep a collection
 `batch_stats`. `cnn` has a twin in NNX, `experiments.models.cnn_nnx.CNN`.
 """
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from experiments.models.alexnet import AlexNet as AlexNet
 from experiments.models.cnn import CNN as CNN
 from experiments.models.cnn1d import CNN1D as CNN1D
+from experiments.models.decoder import Decoder as Decoder
 from experiments.models.efficientnet import EfficientNetB0 as EfficientNetB0
 from experiments.models.imagenet_resnet import Basic as Basic
 from experiments.models.imagenet_resnet import Bottleneck as Bottleneck
@@ -62,6 +64,13 @@ MODELS = {
     "mixnet_s": MixNetS,
     "vit_s16": ViT,
     "vit_b16": functools.partial(ViT, width=768, heads=12),
+    "decoder_tiny": functools.partial(
+        Decoder, width=96, layers=3, hidden=192, heads=4, kv_heads=2, features=24
+    ),
+    "decoder_small": functools.partial(
+        Decoder, width=256, layers=6, hidden=768, heads=8, features=32
+    ),
+    "decoder_base": Decoder,
 }
 
 
@@ -80,7 +89,8 @@ def create(
             `resnet18_cifar`, `vgg16` and `sew_resnet8` for small images; `alexnet`,
             `resnet18`, `resnet34`, `resnet50`, `sew_resnet18`, `vgg16_bn`,
             `mobilenetv1`, `mobilenetv2`, `efficientnet_b0`, `mixnet_s`, `vit_s16` and
-            `vit_b16` for ImageNet.
+            `vit_b16` for ImageNet; `decoder_tiny`, `decoder_small` and `decoder_base`
+            for texts.
         num_classes: Number of logits.
         axis_name: Name of the mapped axis (`jax.pmap`, `jax.shard_map`) over which
             batch normalisation averages its statistics. `None` under `jax.jit`, where

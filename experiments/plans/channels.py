@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -21,7 +20,10 @@ from jaxprune.costs import PolynomialCost
 
 Masks = dict[str, np.ndarray]
 
-COSTS: dict[str, Callable[[jaxprune.ChannelGraph], PolynomialCost]] = {
+NORMS = "dense-count"
+"""What becomes of channels that a norm sums over: the width of transformers can go."""
+
+COSTS: dict[str, Callable[..., PolynomialCost]] = {
     "macs": jaxprune.costs.macs,
     "parameters": jaxprune.costs.parameters,
     "bytes": jaxprune.costs.bytes_moved,
@@ -67,7 +69,13 @@ class Channels:
     def reached(self, masks: Masks) -> dict[str, float]:
         """Every cost of the masked network, as a fraction of the dense cost."""
         ratios = self.ratios(masks)
-        return {name: float(cost(ratios)) for name, cost in self.costs.items()}
+        known = self.with_blocks() if self.graph.blocks.keys() & masks else self
+        return {name: float(cost(ratios)) for name, cost in known.costs.items()}
+
+    def with_blocks(self) -> "Channels":
+        """The same with costs that count what is left of residual blocks, too."""
+        costs = {name: make(self.graph, blocks=True) for name, make in COSTS.items()}
+        return dataclasses.replace(self, costs=costs)
 
     def compact(
         self, masks: Masks, *trees: Any
@@ -121,7 +129,7 @@ class CompactModel(NamedTuple):
 def trace(
     model: nn.Module,
     blank: tuple[Any, Any],
-    image_shape,
+    image: Any,
     *,
     trained: nn.Module | None = None,
     axis_sizes: Mapping[str, int] | None = None,
@@ -131,19 +139,20 @@ def trace(
     Args:
       model: a module without a mapped axis.
       blank: its parameters and statistics, possibly abstract.
-      image_shape: (H, W, C).
+      image: one example, in a batch of one, possibly abstract.
       trained: the module as it is trained, with a mapped axis; `model` if not given.
       axis_sizes: the size of the mapped axis, by name.
     """
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), blank)
+    *abstract, example = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (*blank, image)
+    )
     tree = {"params": abstract[0], "batch_stats": abstract[1]}
-    example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     graph = trace_both(model, tree, example, trained=trained, axis_sizes=axis_sizes)
     return Channels(
         model=model,
         graph=graph,
         costs={name: make(graph) for name, make in COSTS.items()},
-        blank=abstract,
+        blank=(abstract[0], abstract[1]),
         example=example,
     )
 
@@ -170,7 +179,9 @@ def trace_both(
         "eval": _evaluated(model),
         "train": Function(_trained(trained or model), (images, key)),
     }
-    return jaxprune.trace_channels(functions, tree, images, axis_sizes=axis_sizes)
+    return jaxprune.trace_channels(
+        functions, tree, images, axis_sizes=axis_sizes, norms=NORMS
+    )
 
 
 # One function for each module: what is traced and compiled is kept by function.
@@ -198,9 +209,11 @@ def as_json(masks: Masks) -> dict[str, list[int]]:
 
 
 def from_json(graph: jaxprune.ChannelGraph, kept: Mapping[str, list[int]]) -> Masks:
-    """Channel masks from the indices of the kept channels."""
+    """Channel masks from the indices of the kept channels, or layers of blocks."""
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    sizes |= {name: block.layers for name, block in graph.blocks.items()}
     masks = {}
     for name, indices in kept.items():
-        masks[name] = np.zeros(graph.groups[name].size, bool)
+        masks[name] = np.zeros(sizes[name], bool)
         masks[name][indices] = True
     return masks

@@ -28,8 +28,10 @@ class Task(NamedTuple):
       steps_per_epoch: steps.
       loss: of a sample of the training data, as a function of the parameters.
       channels: the channels of the network, if they are what is pruned.
-      judge: `params, batch_stats -> accuracy` on the held-out data; on the training
-        data if none is held out.
+      judge: `params, batch_stats -> score` on the held-out data, more is better: the
+        accuracy, of texts less their bits per byte; on the training data if none is
+        held out.
+      sample: `() -> batch`, the sample of the loss.
     """
 
     params: Any
@@ -39,6 +41,7 @@ class Task(NamedTuple):
     loss: Loss
     channels: Channels | None
     judge: Callable[[Any, Any], float]
+    sample: Callable[[], dict[str, jax.Array]]
 
 
 class Search(NamedTuple):
@@ -134,6 +137,11 @@ WEIGHT_FIELDS: Fields = {
     "trail_every": Field(5, "Steps between looks for a point of the trail.", COUNT),
 }
 """What every method reads that prunes single weights."""
+
+SAMPLE: Fields = {
+    "score_batches": Field(8, "Batches of the loss that scores come from.", COUNT),
+}
+"""What methods read that score by a sample of the data."""
 
 
 def prunes_channels(method: Method) -> bool:

@@ -6,13 +6,17 @@ import jax
 import optax
 
 import jaxprune
-from experiments.plans.fields import COUNT, Field
-from experiments.plans.method import WEIGHT_FIELDS, WEIGHTS, Config, Method, Plan, Task
+from experiments.plans.method import (
+    SAMPLE,
+    WEIGHT_FIELDS,
+    WEIGHTS,
+    Config,
+    Method,
+    Plan,
+    Task,
+)
 
-_SCORED = {
-    **WEIGHT_FIELDS,
-    "score_batches": Field(8, "Batches of the loss that scores come from.", COUNT),
-}
+_SCORED = {**WEIGHT_FIELDS, **SAMPLE}
 
 
 def snip(config: Config, task: Task) -> Plan:

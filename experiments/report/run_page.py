@@ -22,9 +22,13 @@ from experiments.logging.formatting import (
     score,
     times,
 )
+from experiments.logging.measure import ACCURACY, measure_of
 from experiments.logging.summary import SUMMARY_FILE, channel_limits
 from experiments.report import compact_report, pages, sensitivity_report, trail_table
 from experiments.report.plots.rendering import inline_svg
+
+# What accuracy may fall by, or bits per byte rise by, before the page warns.
+_MUCH = 0.02
 
 
 def render(
@@ -48,8 +52,6 @@ def render(
         duration(summary.get("seconds")),
         *_facts(summary),
     ]
-    accuracy = (summary.get("final") or {}).get("accuracy")
-    dense = summary.get("dense_accuracy")
     compact = workdir / "compact" / SUMMARY_FILE
     found = read_json(compact) if compact.exists() else None
     report = ["python", "-m", "experiments", "report", f"--workdir={workdir}"]
@@ -58,7 +60,8 @@ def render(
         figures=figures,
         inline_svg=inline_svg,
         finished=status == "finished",
-        lost=dense - accuracy if is_number(accuracy) and is_number(dense) else 0.0,
+        worse=_worse(summary),
+        measure=measure_of(summary).name,
         solved=summary.get("result") != "NOT_MET",
         trail=trail_table.lay_out(summary),
         layers_title="Groups of channels" if channel_limits(summary) else "Layers",
@@ -89,20 +92,32 @@ def render(
     )
 
 
+def _worse(summary: Mapping[str, Any]) -> str:
+    """Say how much worse than the dense network the final one is, if it is much."""
+    measure = measure_of(summary)
+    value = (summary.get("final") or {}).get(measure.key)
+    dense = summary.get(f"dense_{measure.key}")
+    if not (is_number(value) and is_number(dense)):
+        return ""
+    if measure.sign * (dense - value) <= _MUCH:
+        return ""
+    return f"{measure.change(dense, value)[1:]} {'above' if value > dense else 'below'}"
+
+
 def _cards(summary: Mapping[str, Any]) -> list[pages.Card]:
     """Show the numbers that a reader looks for first."""
     final = summary.get("final") or {}
     limits, costs = channel_limits(summary), summary.get("costs") or {}
-    accuracy, dense = final.get("accuracy"), summary.get("dense_accuracy")
+    measure = measure_of(summary)
+    value, dense = final.get(measure.key), summary.get(f"dense_{measure.key}")
     against = "not measured before pruning"
     if is_number(dense):
-        against = f"before pruning {score(dense)}"
-        if is_number(accuracy):
-            points = f"{100 * (accuracy - dense):+.2f}".replace("-", "−")
-            against += f", {points} points since"
+        against = f"before pruning {measure.show(dense)}"
+        if is_number(value):
+            against += f", {measure.change(dense, value)} since"
     total = count(final.get("total_weights"))
     last: list[pages.Card] = [
-        ("Accuracy", score(accuracy), against, ""),
+        (measure.name.capitalize(), measure.show(value), against, ""),
         ("Weights kept", count(final.get("kept_weights")), f"of {total}", ""),
     ]
     if limits:
@@ -149,9 +164,10 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     facts += sorted({str(device) for device in summary.get("devices") or ()})
     examples = summary.get("test_examples")
     if is_number(examples) and examples > 0:
-        worth = f"{100 / examples:.2g} points"
         split = summary.get("eval_split", "test")
-        facts.append(f"{count(examples)} {split} examples, each {worth} of accuracy")
+        facts.append(f"{count(examples)} {split} examples")
+        if measure_of(summary) is ACCURACY:
+            facts[-1] += f", each {100 / examples:.2g} points of accuracy"
     weights = (summary.get("final") or {}).get("kept_weights")
     total = (summary.get("final") or {}).get("total_weights")
     if is_number(weights) and is_number(total):

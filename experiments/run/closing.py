@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +27,11 @@ def summarize(
 ) -> dict[str, Any]:
     """Writes `summary.json` and the report."""
     config, workdir = setting.config, setting.workdir
+    key = setting.dataset.spec.measure.key
     if final is not None:
         final = {
-            **{k: final[k] for k in final if not k.startswith("accuracy")},
-            "accuracy": final["accuracy_hard"],
+            **{k: final[k] for k in final if not k.startswith(("accuracy", key))},
+            key: final[f"{key}_hard"],
             "accuracy_top5": final.get("accuracy_top5"),
         }
     layers = final["layers"] if final else {}
@@ -43,6 +45,7 @@ def summarize(
         "seed": config.seed,
         "config": config_as_json(config),
         "versions": {
+            "python": platform.python_version(),
             "jaxprune": jaxprune.__version__,
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
@@ -52,7 +55,8 @@ def summarize(
         "phase_seconds": _phase_seconds(record),
         "test_examples": setting.dataset.test_size,
         "eval_split": config.data.eval_split,
-        "dense_accuracy": record.dense_accuracy,
+        "measure": key,
+        f"dense_{key}": record.dense_accuracy,
         "budget": _targets(setting),
         "costs": final and {"weights": final["keep_ratio"], **final.get("costs", {})},
         "keep_ratios": {name: layer["keep_ratio"] for name, layer in layers.items()},

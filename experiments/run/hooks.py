@@ -12,7 +12,7 @@ from experiments.logging.metrics import MetricsWriter
 from experiments.plans.method import Plan
 from experiments.run import phases, trail
 from experiments.run.advance import is_logged
-from experiments.run.network import Accuracy, Network
+from experiments.run.network import Network, Score
 from experiments.run.phases import Phase
 from experiments.run.setting import Setting
 from experiments.run.steps import Metrics, TrainState
@@ -51,11 +51,12 @@ class Run:
         if jax.process_index() == 0:
             io.tidy(folder, keep_last=self.setting.config.run.checkpoints_kept)
 
-    def write_accuracy(self, phase: Phase, step: int, accuracy: Accuracy) -> None:
-        """Write the accuracy on the test data."""
-        numbers = {"test_accuracy": accuracy.top1, "phase": phase.name}
-        if accuracy.top5 is not None:
-            numbers["test_accuracy_top5"] = accuracy.top5
+    def write_score(self, phase: Phase, step: int, score: Score) -> None:
+        """Write the score on the test data."""
+        key = self.setting.dataset.spec.measure.key
+        numbers = {f"test_{key}": score.value, "phase": phase.name}
+        if score.top5 is not None:
+            numbers["test_accuracy_top5"] = score.top5
         self.writer.write(step, numbers)
 
 
@@ -89,8 +90,8 @@ def make(
             _find_point(run, network, plan, pruned, step, state, metrics)
         if inside and evaluates:
             now = collect(state).averaged()
-            accuracy = network.evaluate(pruned(now), now.batch_stats)
-            run.write_accuracy(phase, step, accuracy)
+            score = network.evaluate(pruned(now), now.batch_stats)
+            run.write_score(phase, step, score)
         if inside and saves:
             run.save(collect(state))
 

@@ -9,15 +9,17 @@ import jaxprune
 from experiments.plans.channels import Channels, Masks
 
 
-class Accuracy(NamedTuple):
-    """The fraction of the test data that a network classifies correctly."""
+class Score(NamedTuple):
+    """How good a network is on the test data, by the measure of the data set."""
 
-    top1: float  # the label has the largest logit
-    # The label is among the five largest; None where there are few classes.
-    top5: float | None
+    # The fraction whose label has the largest logit; of texts, bits per byte.
+    value: float
+    # The fraction whose label is among the five largest; None where there are few
+    # classes, and of texts.
+    top5: float | None = None
 
 
-Evaluator = Callable[[Any], Callable[[Any, Any], Accuracy]]
+Evaluator = Callable[[Any], Callable[[Any, Any], Score]]
 """`model -> evaluate`, which is compiled for the model."""
 
 
@@ -27,8 +29,8 @@ class Network(NamedTuple):
     model: Any  # called as `model.apply(variables, image, train=...)`
     params: Any  # of the right shapes, all zero
     batch_stats: Any  # of the right shapes, all zero
-    # `params, batch_stats -> accuracy` on the test data.
-    evaluate: Callable[[Any, Any], Accuracy]
+    # `params, batch_stats -> score` on the test data.
+    evaluate: Callable[[Any, Any], Score]
 
 
 def compact(

@@ -85,7 +85,7 @@ def initial(setting: Setting, record: trail.Record) -> Left:
         loaded = parallel.create("jit").replicate(loaded)
         params, batch_stats = loaded["params"], loaded["batch_stats"]
         if not setting.config.phases.new_head:
-            record.dense_accuracy = setting.network.evaluate(params, batch_stats).top1
+            record.dense_accuracy = setting.network.evaluate(params, batch_stats).value
     return Left(setting.network, params, batch_stats)
 
 
@@ -131,8 +131,9 @@ def add_point(
     hard = jax.jit(pruner.final_weights)(state.params, state.variables, masks)
     found = Left(network, hard, state.batch_stats, masks)
     counts = trail.counts(state.params, masks)
-    soft = network.evaluate(pruned(state), state.batch_stats).top1
-    point = _saved(setting, found, state, counts.kept, counts.size, accuracy_soft=soft)
+    soft = network.evaluate(pruned(state), state.batch_stats).value
+    more = {f"{setting.dataset.spec.measure.key}_soft": soft}
+    point = _saved(setting, found, state, counts.kept, counts.size, **more)
     record.points.append(point)
     return found
 
@@ -141,8 +142,8 @@ def _saved(
     setting: Setting, left: Left, state: TrainState, kept: int, total: int, **more: Any
 ) -> dict[str, Any]:
     """Measures and saves a network; returns its point of the trail."""
-    step = int(state.step)
-    accuracy = left.network.evaluate(left.params, left.batch_stats)
+    step, key = int(state.step), setting.dataset.spec.measure.key
+    score = left.network.evaluate(left.params, left.batch_stats)
     point = {
         "step": step,
         "sparsity": 1 - kept / total,
@@ -150,9 +151,9 @@ def _saved(
         "compression": total / kept if kept else math.inf,
         "kept_weights": kept,
         "total_weights": total,
-        "accuracy_soft": None,
-        "accuracy_hard": accuracy.top1,
-        **({} if accuracy.top5 is None else {"accuracy_top5": accuracy.top5}),
+        f"{key}_soft": None,
+        f"{key}_hard": score.value,
+        **({} if score.top5 is None else {"accuracy_top5": score.top5}),
         "checkpoint": f"{trail.FOLDER}/{step}",
         **more,
     }
@@ -175,7 +176,7 @@ def _dense(setting: Setting, begin: int, end: int) -> Phase:
         state = state.averaged()
         left = Left(network, state.params, state.batch_stats)
         final = _measured(setting, left, state)
-        record.dense_accuracy = final["accuracy_hard"]
+        record.dense_accuracy = final[f"{setting.dataset.spec.measure.key}_hard"]
         return left, final
 
     return Phase(

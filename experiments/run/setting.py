@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from experiments.plans.method import (
     target_keep_ratio,
 )
 from experiments.run import latencies, parallel, spikes
-from experiments.run.network import Accuracy, Evaluator, Network
-from experiments.run.steps import make_count_correct, make_loss
+from experiments.run.network import Evaluator, Network, Score
+from experiments.run.steps import make_count_correct, make_loss, make_total_nats
 
 # Up to so many classes the five best guesses say nothing.
 _FEW_CLASSES = 100
+_BIT = math.log(2)  # in nats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,8 @@ def prepare(
     )
     # Initialisation and evaluation take global arrays, whatever the step takes.
     unmapped = model()
-    image_shape = next(iter(test))["image"].shape[1:]
-    init, blank = _initialisation(config, unmapped, image_shape)
+    image = next(iter(test))["image"][:1]
+    init, blank = _initialisation(config, unmapped, image)
     limits, keep_ratio = channel_limits(config), target_keep_ratio(config)
     check_feasible(config, keep_ratio, blank[0])
     training, held_out = _held_out(config, dataset)
@@ -76,11 +78,9 @@ def prepare(
         streams["weights"] = _batches(config, training)
         streams["held_out"] = _batches(config, held_out)
     judged = dataclasses.replace(dataset, test=(held_out or training).train)
-    num_classes = dataset.spec.num_classes
-    evaluator = functools.partial(_evaluator, test, dataset.test_size, num_classes)
-    judge = _evaluator(
-        _test_batches(config, judged), judged.test_size, num_classes, unmapped
-    )
+    evaluator = functools.partial(_evaluator, test, dataset)
+    judge = _evaluator(_test_batches(config, judged), judged, unmapped)
+    sign, sample = dataset.spec.measure.sign, _sample(config, training)
     return Setting(
         config=config,
         workdir=workdir,
@@ -98,22 +98,23 @@ def prepare(
             first_step=0,
             steps=0,
             steps_per_epoch=len(dataset.train) // config.data.batch_size,
-            loss=make_loss(unmapped, blank[1], _sample(config, training)),
+            loss=make_loss(unmapped, blank[1], sample),
             channels=_traced(
-                config, limits, workdir, model, ways.axis_name, blank, image_shape
+                config, limits, workdir, model, ways.axis_name, blank, image
             ),
-            judge=lambda *network: judge(*network).top1,
+            judge=lambda *network: sign * judge(*network).value,
+            sample=sample,
         ),
         limits=limits,
         keep_ratio=keep_ratio,
     )
 
 
-def _initialisation(config: Config, model: Any, image_shape: tuple[int, ...]):
+def _initialisation(config: Config, model: Any, image: np.ndarray):
     """`() -> variables`, and parameters and statistics of their shapes, all zero."""
     init = jax.jit(
         lambda: model.init(
-            jax.random.key(config.seed), jnp.zeros((1, *image_shape)), train=False
+            jax.random.key(config.seed), jnp.zeros_like(image), train=False
         )
     )
     shapes = jax.eval_shape(init)
@@ -198,29 +199,33 @@ def _sample(config: Config, dataset: data.Dataset) -> Callable[[], Any]:
 
 
 def _evaluator(
-    batches: Iterable[data.Batch], size: int, num_classes: int, model: Any
-) -> Callable[[Any, Any], Accuracy]:
-    """`params, batch_stats -> accuracy` over batches with `size` valid examples."""
+    batches: Iterable[data.Batch], dataset: data.Dataset, model: Any
+) -> Callable[[Any, Any], Score]:
+    """`params, batch_stats -> score` over batches of the test data."""
+    spec, size = dataset.spec, dataset.test_size
     shard = parallel.create("jit").shard
-    count_correct = jax.jit(make_count_correct(model))
+    measured = jax.jit((make_total_nats if spec.is_text else make_count_correct)(model))
 
     def evaluate(params, batch_stats):
-        counts = [count_correct(params, batch_stats, shard(b)) for b in batches]
-        top1, top5 = np.sum(jax.device_get(counts), axis=0)
-        few = num_classes <= _FEW_CLASSES
-        return Accuracy(int(top1) / size, None if few else int(top5) / size)
+        parts = [measured(params, batch_stats, shard(b)) for b in batches]
+        found = np.asarray(jax.device_get(parts), np.float64).sum(axis=0)
+        if spec.is_text:
+            return Score(float(found) / (size * math.prod(spec.label_shape) * _BIT))
+        few = spec.num_classes <= _FEW_CLASSES
+        top1, top5 = (found / size).tolist()
+        return Score(top1, None if few else top5)
 
     return evaluate
 
 
-def _traced(config, limits, workdir: Path, model, axis_name, blank, image_shape):
+def _traced(config, limits, workdir: Path, model, axis_name, blank, image):
     """The channels of the network with what they cost; None if weights are pruned."""
     if not limits:
         return None
     traced = channels.trace(
         model(),
         blank,
-        image_shape,
+        image,
         trained=model(axis_name=axis_name),
         axis_sizes={axis_name: jax.device_count()} if axis_name else None,
     )

@@ -329,3 +329,19 @@ def make_count_correct(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Arra
         return jnp.sum(jnp.stack([c & counts for c in correct]), -1, dtype=jnp.int32)
 
     return count_correct
+
+
+def make_total_nats(model: nn.Module) -> Callable[[Any, Any, Batch], jax.Array]:
+    """Returns `(params, batch_stats, batch) -> float32`, the loss of the valid, summed.
+
+    It is the cross-entropy of all labels of the valid examples, in nats.
+    """
+
+    def total_nats(params, batch_stats, batch):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: Any = model.apply(variables, batch["image"], train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        each = jnp.sum(losses, axis=tuple(range(1, losses.ndim)))
+        return jnp.sum(jnp.where(batch["valid"] > 0, each, 0))
+
+    return total_nats

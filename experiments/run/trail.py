@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 import jaxprune
+from experiments.logging.measure import ACCURACY, Measure
 from jaxprune import io
 
 FOLDER = "trail"
@@ -18,7 +19,7 @@ FOLDER = "trail"
 class Record:
     """What a run has found out so far; kept beside every checkpoint."""
 
-    # Test accuracy before pruning, a fraction, or None.
+    # Test accuracy, a fraction, or bits per byte before pruning, or None.
     dense_accuracy: float | None = None
     # The points of the trail, as in `summary.json`.
     points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -82,36 +83,43 @@ def counts(params: Any, masks: Any) -> jaxprune.Report:
     return jaxprune.summarize(jax.eval_shape(lambda p: p, params), masks)
 
 
-def smallest(trail: Iterable[io.Entry], *, accuracy: float) -> io.Entry:
+def smallest(
+    trail: Iterable[io.Entry], *, accuracy: float, measure: Measure = ACCURACY
+) -> io.Entry:
     """Returns the smallest network of a trail that is accurate enough.
 
     Args:
-      trail: entries whose metadata hold `accuracy_hard` (a fraction) and
-        `kept_weights`.
-      accuracy: the minimum accuracy, in [0, 1].
+      trail: entries whose metadata hold `accuracy_hard` (a fraction; of texts
+        `bits_per_byte_hard`) and `kept_weights`.
+      accuracy: the minimum accuracy, in [0, 1], or the maximum of bits per byte.
+      measure: what networks are compared by.
 
     Raises:
       LookupError: if none is; the message says how accurate the best is.
     """
     trail = list(trail)
-    enough = [e for e in trail if e.metadata["accuracy_hard"] >= accuracy]
+    enough = [e for e in trail if _quality(e, measure) >= measure.sign * accuracy]
     if not enough:
-        best = max((e.metadata["accuracy_hard"] for e in trail), default=None)
+        values = [e.metadata[f"{measure.key}_hard"] for e in trail]
+        best = max(values, key=lambda x: measure.sign * x, default=None)
         raise LookupError(
             f"`smallest(accuracy={accuracy})`: none of {len(trail)} checkpoints is "
             f"that accurate; the best has {best}. Accuracies are fractions in [0, 1]."
         )
     return min(
-        enough, key=lambda e: (e.metadata["kept_weights"], -e.metadata["accuracy_hard"])
+        enough, key=lambda e: (e.metadata["kept_weights"], -_quality(e, measure))
     )
 
 
-def most_accurate(trail: Iterable[io.Entry], *, weights: int) -> io.Entry:
+def most_accurate(
+    trail: Iterable[io.Entry], *, weights: int, measure: Measure = ACCURACY
+) -> io.Entry:
     """Returns the most accurate network of a trail with at most `weights` weights.
 
     Args:
       trail: see `smallest`.
       weights: the most prunable weights it may keep.
+      measure: see `smallest`.
 
     Raises:
       LookupError: if none is that small; the message says how small the smallest is.
@@ -124,6 +132,9 @@ def most_accurate(trail: Iterable[io.Entry], *, weights: int) -> io.Entry:
             f"`most_accurate(weights={weights})`: none of {len(trail)} checkpoints is "
             f"that small; the smallest keeps {fewest} weights."
         )
-    return max(
-        small, key=lambda e: (e.metadata["accuracy_hard"], -e.metadata["kept_weights"])
-    )
+    return max(small, key=lambda e: (_quality(e, measure), -e.metadata["kept_weights"]))
+
+
+def _quality(entry: io.Entry, measure: Measure) -> float:
+    """How good a network is: more is better."""
+    return measure.sign * entry.metadata[f"{measure.key}_hard"]

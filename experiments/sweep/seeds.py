@@ -149,10 +149,10 @@ def _check(config: Config, seeds: Sequence[int], dataset: data.Dataset) -> None:
         )
     spec = dataset.spec
     augmented = config.data.augment and spec.train_view is not None
-    if augmented or not spec.in_memory or config.data.image_size:
+    if augmented or not spec.in_memory or config.data.image_size or spec.is_text:
         raise ValueError(
-            f"`run_seeds(config, ...)`: {spec.name!r} is augmented, resized or too "
-            "large to be one array. Use `train`, seed by seed."
+            f"`run_seeds(config, ...)`: {spec.name!r} is augmented, resized, a text or "
+            "too large to be one array. Use `train`, seed by seed."
         )
     if dataset.validation is None:
         raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from experiments.logging.files import read_json
 from experiments.logging.formatting import is_number
+from experiments.logging.measure import measure_of
 from experiments.logging.summary import SUMMARY_FILE
 from experiments.sweep.sweep_plan import DENSE, Run, summary_of
 
@@ -130,11 +131,15 @@ def _outcome(run: Run, code: int, *, stopped: bool) -> tuple[str, bool]:
     """What to say of a run that ended, and whether it did as it should."""
     if code == 0:
         summary = read_json(run.workdir / SUMMARY_FILE)
-        accuracy, dense = summary["final"]["accuracy"], summary.get("dense_accuracy")
+        measure = measure_of(summary)
+        value, dense = (
+            summary["final"][measure.key],
+            summary.get(f"dense_{measure.key}"),
+        )
         before = ""
         if is_number(dense) and run.point != DENSE:
-            before = f" (before pruning {100 * dense:.2f}%)"
-        return f"{100 * accuracy:.2f}%{before} in {summary['seconds']:.0f} s", True
+            before = f" (before pruning {measure.show(dense)})"
+        return f"{measure.show(value)}{before} in {summary['seconds']:.0f} s", True
     if stopped:
         return "stopped", True
     text = (run.workdir / LOG_FILE).read_text(errors="replace").strip()

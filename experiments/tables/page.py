@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.logging.formatting import fraction, score
+from experiments.logging.formatting import fraction
+from experiments.logging.measure import Measure
 from experiments.report import pages
 from experiments.report.plots.rendering import inline_svg
 from experiments.tables import table
-from experiments.tables.rows import COSTS, Frame, ours, shown
+from experiments.tables.rows import COSTS, Frame, measured_by, ours, shown
 
 _DRAWN = (
-    "Mean over the seeds, with bars of one sample standard deviation. Accuracy is "
-    "logarithmic in the errors made."
+    "Mean over the seeds, with bars of one sample standard deviation. Accuracy, if it "
+    "is drawn, is logarithmic in the errors made."
 )
 
 
@@ -30,7 +31,7 @@ def render(
     texts, best = table.lay_out(rows)
     texts = texts.rename(table.labels_of(rows))
     texts.columns = table.headings(rows)
-    measured = ours(rows)
+    measured, measure = ours(rows), measured_by(rows)
     facts = [
         f"{len(measured)} runs",
         f"{measured['seed'].nunique()} seeds",
@@ -55,7 +56,7 @@ def render(
         facts=" · ".join(facts),
         badge=badge,
         cards=[
-            _card(size, texts.loc[best.iloc[:, column].to_numpy(), size])
+            _card(size, texts.loc[best.iloc[:, column].to_numpy(), size], measure)
             for column, size in enumerate(texts.columns[:4])
         ],
         sections=[
@@ -70,20 +71,21 @@ def render(
     )
 
 
-def _card(size: str, best: pd.Series) -> pages.Card:
+def _card(size: str, best: pd.Series, measure: Measure) -> pages.Card:
     """Show the best of a column, all those that print alike."""
     value = best.iloc[0].partition(" ")[0]
-    return f"Best at {size}", f"{value}%", ", ".join(best.index), ""
+    return f"Best at {size}", value + measure.unit[0], ", ".join(best.index), ""
 
 
 def _every_run(rows: Frame) -> str:
     """List all runs, with the costs that some of them state."""
     known = rows[[*COSTS]].dropna(axis="columns", how="all")
-    every = rows[["config", "model", "size", "seed", "accuracy", *known, "seconds"]]
+    measure = measured_by(rows)
+    every = rows[["config", "model", "size", "seed", measure.key, *known, "seconds"]]
     every = every.assign(
         size=rows["size"].map(shown),
-        accuracy=rows["accuracy"].map(score),
+        **{measure.key: rows[measure.key].map(measure.show)},
         seconds=rows["seconds"].map("{:.0f}".format),
         **known.map(fraction),
-    ).rename(columns={"model": "network"})
+    ).rename(columns={"model": "network", measure.key: measure.name})
     return pages.details("Every run", pages.table(every, left=["config"]))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.logging.formatting import cost_name
+from experiments.logging.measure import MEASURES, Measure
 from experiments.logging.summary import CELL_SUFFIX, config_of, read_summaries
 from experiments.sweep.bisect import TRIALS_FILE
 
@@ -16,6 +17,8 @@ Frame = Any
 
 COSTS = ("weights", "macs", "parameters", "bytes", "latency")
 """What is left of each, a fraction of what the dense network has."""
+
+_MEASURED = tuple(measure.key for measure in MEASURES)
 
 COLUMNS: dict[Any, Any] = {
     "config": str,  # its name, without that of the network
@@ -28,6 +31,7 @@ COLUMNS: dict[Any, Any] = {
     "size": str,
     "seed": int,
     "accuracy": float,  # of the final network, a fraction
+    "bits_per_byte": float,  # of texts, in place of the accuracy
     "validation": float,  # the same on the validation split, if `split` is another
     **dict.fromkeys(COSTS, float),
     # How long it took, the trials before it included that found its penalty. Of a seed
@@ -110,14 +114,26 @@ def from_csv(file: Path) -> Frame:
             keep_default_na=False,  # or a method called NA would have no name
             na_values={name: [""] for name in ("validation", *COSTS)},
         )
-        if [*rows] != [*COLUMNS]:
+        others = [[n for n in COLUMNS if n != measured] for measured in _MEASURED]
+        if [*rows] not in others:
             raise ValueError(f"the columns are {', '.join(rows)}")
     except ValueError as error:
         raise ValueError(
             f"{file} is not a table of runs with the columns {', '.join(COLUMNS)}: "
             f"{str(error).strip()}. Make the file again from the runs."
         ) from error
-    return rows
+    return rows.reindex(columns=[*COLUMNS])
+
+
+def to_csv(rows: Frame) -> str:
+    """Return rows as a CSV file, without the measure that they are not compared by."""
+    others = [name for name in _MEASURED if name != measured_by(rows).key]
+    return rows.drop(columns=others).to_csv(index=False, lineterminator="\n")
+
+
+def measured_by(rows: Frame) -> Measure:
+    """Return what rows of one data set are compared by."""
+    return next((m for m in MEASURES if rows[m.key].notna().any()), MEASURES[0])
 
 
 def pruned(rows: Frame) -> Frame:
@@ -193,7 +209,7 @@ def _of_run(
         "split": summary.get("eval_split", "test"),
         "size": size if is_pruned else "",
         "seed": summary["seed"],
-        "accuracy": final["accuracy"],
+        **{measure.key: final.get(measure.key) for measure in MEASURES},
         **{name: costs.get(name) for name in COSTS},
         "seconds": round(summary["seconds"] + spent, 1),
         "jaxprune": summary["versions"]["jaxprune"],

@@ -1,4 +1,4 @@
-"""Runs side by side: accuracy by method, network and size, as a table and a picture."""
+"""Runs side by side: accuracy or bits per byte, as a table and a picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.logging.formatting import MISSING, round_up
-from experiments.report.plots.accuracy import accuracy_by_size
-from experiments.tables.rows import Frame, limits, ours, place, pruned, shown
+from experiments.logging.measure import ACCURACY
+from experiments.report.plots.accuracy import by_size
+from experiments.tables.rows import (
+    Frame,
+    limits,
+    measured_by,
+    ours,
+    place,
+    pruned,
+    shown,
+)
 
 
 def gather(rows: Frame, by: Sequence[str] = ("config", "model", "size")) -> Frame:
-    """Gather accuracies over the seeds.
+    """Gather what networks are compared by over the seeds.
 
     Args:
       rows: the runs.
@@ -20,13 +29,14 @@ def gather(rows: Frame, by: Sequence[str] = ("config", "model", "size")) -> Fram
 
     Returns:
       For each cell, in the order of the rows: `mean`; `std`, the sample standard
-      deviation with n - 1, NaN for a single run; `count`; and `text`, mean ± spread in
-      percent.
+      deviation with n - 1, NaN for a single run; `count`; and `text`, mean ± spread,
+      accuracies in percent.
     """
-    accuracies = rows.groupby([*by], sort=False)["accuracy"]
-    cells = accuracies.agg(["mean", "std", "count"])
+    measure = measured_by(rows)
+    values = rows.groupby([*by], sort=False)[measure.key]
+    cells = values.agg(["mean", "std", "count"])
     cells["text"] = [
-        f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if count > 1 else "")
+        measure.number(mean) + (f" ± {measure.number(spread)}" if count > 1 else "")
         for mean, spread, count in cells.itertuples(index=False)
     ]
     return cells
@@ -79,8 +89,9 @@ def lay_out(rows: Frame) -> tuple[Frame, Frame]:
     cells, columns = gather(pruned(rows)), columns_of(rows)
     usual = max(_counts(rows))
     notes = [f" ({count})" if count != usual else "" for count in cells["count"]]
+    measure = measured_by(rows)
     # As printed: what a reader cannot tell apart is equal.
-    means = cells["mean"].map(lambda mean: round(100 * mean, 2))
+    means = cells["mean"].map(lambda mean: measure.sign * float(measure.number(mean)))
 
     def table(values: pd.Series) -> Frame:
         unstacked = values.unstack(["model", "size"])
@@ -97,14 +108,16 @@ def caption(rows: Frame) -> str:
     mean = "mean ± sample standard deviation of " if max(counts) > 1 else ""
     fewer = ", or fewer where in parentheses" * (len(counts) > 1)
     split = rows["split"].iloc[0].capitalize()
-    notes = [f"{split} accuracy in % of {subject(rows)}: {mean}{seeds}{fewer}."]
+    measure = measured_by(rows)
+    what = measure.name + (" in %" if measure is ACCURACY else ", less is better,")
+    notes = [f"{split} {what} of {subject(rows)}: {mean}{seeds}{fewer}."]
     dense = [f"{model} {text}" for model, text in dense_of(rows)["text"].items()]
     notes += [f"Dense: {', '.join(dense)}."] if dense else []
     return " ".join([*notes, _held(pruned(ours(rows))), *_missing(ours(rows))])
 
 
 def to_markdown(rows: Frame, name: str, *, times: bool = False) -> str:
-    """Return a caption and accuracy by method, network and size as a Markdown table.
+    """Return a caption and the measure by method, network and size as a Markdown table.
 
     The caption refers to the CSV file of `name`; `times` adds how long methods take.
     """
@@ -135,7 +148,7 @@ def to_markdown(rows: Frame, name: str, *, times: bool = False) -> str:
 
 
 def draw(rows: Frame) -> Figure:
-    """Draw accuracy against size, a picture for each network."""
+    """Draw the measure against size, a picture for each network."""
     cells, labels, dense = gather(rows), labels_of(rows), dense_of(rows)["mean"]
     recorded = {*rows.loc[rows["recorded"] != "", "config"]}
     panels: dict[str, Any] = {}
@@ -151,7 +164,9 @@ def draw(rows: Frame) -> Figure:
                 mean, spread, count, _ = cells.loc[config, model, size]
                 point = (mean, spread if count > 1 else None)
                 panel["lines"][label]["points"][shown(size)] = point
-    return accuracy_by_size(panels, label=f"{rows['split'].iloc[0]} accuracy")
+    measure = measured_by(rows)
+    label = f"{rows['split'].iloc[0]} {measure.name}"
+    return by_size(panels, measure, label=label)
 
 
 def dense_of(rows: Frame) -> Frame:

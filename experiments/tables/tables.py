@@ -32,7 +32,7 @@ import pandas as pd
 from experiments.logging.files import write_atomically
 from experiments.report.plots.rendering import svg
 from experiments.tables import page, table
-from experiments.tables.rows import check_together, from_csv, read
+from experiments.tables.rows import check_together, from_csv, read, to_csv
 
 PAGE_FILE = "comparison.html"
 
@@ -95,7 +95,7 @@ def _write(parsed: argparse.Namespace) -> None:
             every, workdir=workdir, name=parsed.name, unfinished=unfinished
         )
         if not parsed.page_only:
-            files[file] = rows.to_csv(index=False, lineterminator="\n")
+            files[file] = to_csv(rows)
     for written, content in files.items():
         written.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(written, content)

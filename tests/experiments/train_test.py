@@ -730,7 +730,9 @@ def _noise(name, *, data_dir):
     rng = np.random.default_rng(0)
     source = data.ArraySource(
         images=rng.integers(0, 256, (40, *spec.image_shape)).astype(np.uint8),
-        labels=rng.integers(0, spec.num_classes, 40).astype(np.int32),
+        labels=rng.integers(0, spec.num_classes, (40, *spec.label_shape)).astype(
+            np.int32
+        ),
     )
     return data.Dataset(spec=spec, train=source, test=source)
 

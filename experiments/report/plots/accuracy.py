@@ -1,4 +1,4 @@
-"""Pictures of accuracy: along the trail of one run, and of methods side by side."""
+"""Pictures of accuracy, or bits per byte: of one run, and of methods side by side."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,41 +10,46 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.logging.formatting import is_number, is_positive
+from experiments.logging.measure import ACCURACY, Measure
 from experiments.report.plots import drawing, scales
 
 
-def accuracy_against_compression(
+def against_compression(
     points: Sequence[Mapping[str, Any]],
     final: Mapping[str, Any],
-    dense_accuracy: float | None,
+    dense: float | None,
+    measure: Measure,
 ) -> Figure:
-    """Draw accuracy against compression, each doubling one step to the right.
+    """Draw a measure against compression, each doubling one step to the right.
 
     Args:
       points: Points of the trail, with `compression`, `accuracy_soft` (with
         the masks as trained) and `accuracy_hard` (with masks of zeros and ones),
         either of which may lack.
       final: The finished network, with `compression` and `accuracy`; may be empty.
-      dense_accuracy: Accuracy of the network before pruning.
+      dense: The measure of the network before pruning.
+      measure: Accuracy, or what stands in the names above in its place.
     """
-    figure, (axes,) = drawing.stacked("Accuracy against compression", height=3.7)
+    key, name = measure.key, measure.name
+    title = f"{name.capitalize()} against compression"
+    figure, (axes,) = drawing.stacked(title, height=3.7)
     soft = {"color": drawing.BLUE, "marker": "o", "markersize": 6}
     hard = {"color": drawing.ORANGE, "marker": "s", "markersize": 6}
     star = {"color": drawing.GREEN, "marker": "*", "markersize": 17, "zorder": 5}
-    for networks, key, label, look in (
-        (points, "accuracy_soft", "soft masks", soft),
-        (points, "accuracy_hard", "hard masks", hard),
-        ([final], "accuracy", "final", {**star, "linestyle": "none"}),
+    for networks, value, label, look in (
+        (points, f"{key}_soft", "soft masks", soft),
+        (points, f"{key}_hard", "hard masks", hard),
+        ([final], key, "final", {**star, "linestyle": "none"}),
     ):
         series = sorted(
-            (network["compression"], network[key])
+            (network["compression"], network[value])
             for network in networks
-            if is_positive(network.get("compression")) and is_number(network.get(key))
+            if is_positive(network.get("compression")) and is_number(network.get(value))
         )
         if series:
             axes.plot(*np.transpose(series), label=label, **look, **drawing.EDGED)
-    if is_number(dense_accuracy):
-        _dense_line(axes, dense_accuracy)
+    if is_number(dense):
+        _dense_line(axes, dense, measure)
     axes.set_xscale("log", base=2)
     axes.margins(x=0.06, y=0.12)
     low, high = axes.get_xlim()
@@ -54,27 +59,32 @@ def accuracy_against_compression(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("compression (all weights / kept weights)")
-    scales.percents(axes.yaxis)
-    axes.set_ylabel("accuracy")
+    if measure is ACCURACY:
+        scales.percents(axes.yaxis)
+    axes.set_ylabel(name)
     drawing.legend(axes)
     return figure
 
 
 @drawing.style
-def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]], *, label: str) -> Figure:
-    """Draw accuracy against size, a picture for each network and a line a method.
+def by_size(
+    panels: Mapping[str, Mapping[str, Any]], measure: Measure, *, label: str
+) -> Figure:
+    """Draw a measure against size, a picture for each network and a line a method.
 
-    The axis is logarithmic in the errors made, so that 99.0 and 99.5 % are as far apart
-    as 90 and 95 %. Sizes are evenly spaced.
+    The axis of accuracies is logarithmic in the errors made, so that 99.0 and 99.5 %
+    are as far apart as 90 and 95 %. Sizes are evenly spaced.
 
     Args:
       panels: By network, its `sizes` in order; `dense`, its accuracy if nothing is
         pruned, or None; and `lines`, by method: `points`, mean and spread of the
         accuracy by size (a spread of `None` has no bar), and whether they are
         `recorded` elsewhere, drawn in grey.
+      measure: what is drawn.
       label: of the axis.
     """
-    figure = drawing.blank("Accuracy against size", height=5.4, width=drawing.WIDE)
+    title = f"{measure.name.capitalize()} against size"
+    figure = drawing.blank(title, height=5.4, width=drawing.WIDE)
     every = figure.subplots(1, len(panels), squeeze=False)[0]
     names = list(dict.fromkeys(n for panel in panels.values() for n in panel["lines"]))
     drawn = {}
@@ -88,12 +98,13 @@ def accuracy_by_size(panels: Mapping[str, Mapping[str, Any]], *, label: str) -> 
                 )
                 points += line["points"].values()
         if panel["dense"] is not None:
-            drawn["dense"] = _dense_line(axes, panel["dense"])
+            drawn["dense"] = _dense_line(axes, panel["dense"], measure)
             points.append((panel["dense"], None))
         axes.set_title(network, loc="left", fontsize=10.5, color=drawing.MUTED)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlabel("zeros, or the limit on a cost")
-        scales.error_scale(axes, points)
+        if measure is ACCURACY:
+            scales.error_scale(axes, points)
         axes.margins(x=0.08)
     every[0].set_ylabel(label)
     figure.legend(
@@ -126,12 +137,12 @@ def _size_line(axes: Axes, line, sizes: Sequence[str], number: int, of: int) -> 
     )
 
 
-def _dense_line(axes: Axes, accuracy: float) -> Any:
-    """Draw the accuracy of the network before pruning, across the picture."""
+def _dense_line(axes: Axes, value: float, measure: Measure) -> Any:
+    """Draw the measure of the network before pruning, across the picture."""
     return axes.axhline(
-        accuracy,
+        value,
         color=drawing.MUTED,
         linestyle=(0, (4, 3)),
         linewidth=1.3,
-        label=f"dense {100 * accuracy:.2f}%",
+        label=f"dense {measure.show(value)}",
     )

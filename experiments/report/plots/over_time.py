@@ -17,6 +17,7 @@ from experiments.logging.formatting import (
     is_positive,
     percent,
 )
+from experiments.logging.measure import BITS_PER_BYTE, MEASURES
 from experiments.report.plots import drawing, scales
 
 Record = Mapping[str, Any]
@@ -161,8 +162,8 @@ def _mark_phases(axes: Axes, records: Sequence[Record], *, name: bool) -> None:
 
 
 def learning(records: Sequence[Record]) -> Figure:
-    """Draw loss, accuracy and learning rate, one above the other."""
-    evaluations = len(series(records, "test_accuracy")[0])
+    """Draw loss, accuracy or bits per byte, and learning rate, one above the other."""
+    evaluations = max(len(series(records, f"test_{m.key}")[0]) for m in MEASURES)
     dots = {"marker": "o" if evaluations <= 60 else None, "markersize": 4.5}
     dots |= {"zorder": 4, **drawing.EDGED, "markeredgewidth": 0.8}
 
@@ -191,13 +192,18 @@ def learning(records: Sequence[Record]) -> Figure:
                 accuracies,
             ),
             Panel(
+                BITS_PER_BYTE.name,
+                [Line(f"test_{BITS_PER_BYTE.key}", drawing.GREEN, look=dots)],
+                _logarithmic_if_positive,
+            ),
+            Panel(
                 "learning rate",
                 [Line("learning_rate", drawing.MUTED, look={"linewidth": 1.6})],
                 lambda axes, *_: axes.set_ylim(bottom=0),
                 height=0.55,
             ),
         ],
-        height=4.65,
+        height=6.35,
     )
 
 

@@ -6,9 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.logging.formatting import is_number, is_positive
+from experiments.logging.measure import Measure, measure_of
 from experiments.logging.summary import channel_limits
 from experiments.report.plots import bars, drawing, over_time
-from experiments.report.plots.accuracy import accuracy_against_compression
+from experiments.report.plots.accuracy import against_compression
 
 
 @drawing.style
@@ -24,16 +25,18 @@ def figures(
     layers = final.get("layers") or {}
     points = summary.get("points") or []
     budget = summary.get("budget") or {}
-    dense = summary.get("dense_accuracy")
+    measure = measure_of(summary)
+    dense = summary.get(f"dense_{measure.key}")
     drawn = {}
     prunes_channels = bool(channel_limits(summary))
     # The final network alone is a number, not a picture; of channels there is one
     # more point, just before fine-tuning, which makes no curve either.
     if not prunes_channels and (
-        any(map(_is_point, points)) or (_is_point(final) and is_number(dense))
+        any(_is_point(point, measure) for point in points)
+        or (_is_point(final, measure) and is_number(dense))
     ):
-        drawn["accuracy"] = accuracy_against_compression(points, final, dense)
-    if has("loss", "accuracy", "test_accuracy"):
+        drawn["accuracy"] = against_compression(points, final, dense, measure)
+    if has("loss", "accuracy", f"test_{measure.key}"):
         drawn["learning"] = over_time.learning(records)
     if prunes_channels:
         if over_time.recorded(records, "budget/cost/"):
@@ -58,9 +61,9 @@ def figures(
     return drawn
 
 
-def _is_point(network: Mapping[str, Any]) -> bool:
+def _is_point(network: Mapping[str, Any], measure: Measure) -> bool:
     """Tell whether a network has both numbers that place it in the picture."""
     return is_positive(network.get("compression")) and any(
         is_number(network.get(key))
-        for key in ("accuracy", "accuracy_soft", "accuracy_hard")
+        for key in (measure.key, f"{measure.key}_soft", f"{measure.key}_hard")
     )

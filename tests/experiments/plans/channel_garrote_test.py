@@ -18,7 +18,8 @@ from experiments.plans.method import Task
 def task():
     model = models.create("cnn1d_norm", num_classes=10)
     tree = model.init(jax.random.key(0), jnp.zeros((1, 40, 1)), train=False)
-    known = channels.trace(model, (tree["params"], tree["batch_stats"]), (40, 1))
+    image = jax.ShapeDtypeStruct((1, 40, 1), jnp.float32)
+    known = channels.trace(model, (tree["params"], tree["batch_stats"]), image)
     return Task(
         params=tree["params"],
         first_step=0,
@@ -27,6 +28,7 @@ def task():
         loss=None,
         channels=known,
         judge=None,
+        sample=None,
     )
 
 

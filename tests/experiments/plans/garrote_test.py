@@ -22,6 +22,7 @@ def task(rng):
         loss=None,
         channels=None,
         judge=None,
+        sample=None,
     )
 
 

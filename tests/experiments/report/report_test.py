@@ -235,7 +235,7 @@ def test_a_result_that_disappoints_is_pointed_out(tmp_path):
     summary = summary_of(final=final, result="NOT_MET")
     text = " ".join(Page(write_report(run_of(tmp_path, summary, [])).read_text()).text)
     assert "The accuracy suffers." in text
-    assert "is 9.3 points below the dense one" in text
+    assert "is 9.31 points below the dense one" in text
     assert "did not reach the target by itself" in text
 
 

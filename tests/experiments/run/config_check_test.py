@@ -75,7 +75,8 @@ def network():
     shapes = jax.eval_shape(init, jnp.zeros((1, 8, 8, 1)))
     made = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
     both = made["params"], made["batch_stats"]
-    return *both, channels.trace(model, both, (8, 8, 1))
+    image = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    return *both, channels.trace(model, both, image)
 
 
 # What decides which other fields are read.
@@ -96,7 +97,7 @@ def _noted(method, branch, network):
     params, batch_stats, traced = network
     config, noted = put(default.get_config(method), **branch), set()
     if prunes_channels(method):
-        put(config, macs=0.5, **({"trials": 1} if "trials" in config.method else {}))
+        put(config, macs=0.7, **({"trials": 1} if "trials" in config.method else {}))
     task = Task(
         params=params,
         first_step=0,
@@ -105,6 +106,7 @@ def _noted(method, branch, network):
         loss=lambda params, temperature=1.0: jnp.float32(0),
         channels=traced,
         judge=lambda params, batch_stats: 0.5,
+        sample=lambda: {"image": jnp.ones((2, 8, 8, 1)), "label": jnp.zeros(2, int)},
     )
     plan = method.plan(_Noted(config, noted), task)
     if plan.allocate is not None:

@@ -13,6 +13,7 @@ from experiments.run.steps import (
     Step,
     init_state,
     make_count_correct,
+    make_total_nats,
     make_train_step,
 )
 
@@ -57,6 +58,18 @@ def test_the_correct_are_those_of_a_sort():
 )
 def test_ties_and_logits_that_are_no_numbers(logits, want):
     assert _counted([np.float32(logits)], [5], [1.0]) == want
+
+
+def test_the_nats_of_texts_are_those_of_a_sum_over_their_bytes():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 6, 9))
+    label, valid = rng.integers(0, 9, (4, 6)), np.float32([1, 0, 1, 1])
+    batch = {"image": jnp.float32(logits), "label": label, "valid": valid}
+    found = make_total_nats(_Given())({}, {}, batch)  # pyright: ignore
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    own = np.take_along_axis(shares, label[..., None], -1)[..., 0]
+    want = -(np.log(own).sum(1) * valid).sum()
+    np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
 def _step(model, parts):

@@ -32,6 +32,14 @@ def put(workdir, config, sparsity, seed, accuracy, **changes):
     return folder
 
 
+def put_text(workdir, config, sparsity, seed, bits):
+    """Write a run of a language model."""
+    final = {"keep_ratio": 1 - (sparsity or 0), "bits_per_byte": bits}
+    changes = {"dataset": "stdlib_bytes", "model": "decoder_tiny", "final": final}
+    changes |= {"measure": "bits_per_byte", "dense_bits_per_byte": 2.0}
+    return put(workdir, config, sparsity, seed, None, **changes)
+
+
 def write_cell(workdir, name, model, size, tests, *, read=True, costs=None):
     """Write a cell of as many seeds as there are accuracies."""
     kept = 512 if ":" in size or size == "dense" else int(5125 * (1 - float(size)))

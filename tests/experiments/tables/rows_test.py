@@ -7,7 +7,7 @@ import pytest
 
 from experiments.tables import rows
 from experiments.tables.rows import COLUMNS, check_together, from_csv, limits, read
-from tests.experiments.tables.made_up import put, write_cell
+from tests.experiments.tables.made_up import put, put_text, write_cell
 
 
 def test_a_row_holds_the_numbers_of_its_run(sweep):
@@ -72,11 +72,24 @@ def test_the_csv_file_keeps_every_bit(sweep, tmp_path):
     found, _ = read(sweep)
     found.loc[0, ["title", "accuracy"]] = "NA", 0.1 + 0.2
     file = tmp_path / "rows.csv"
-    found.to_csv(file, index=False)
+    file.write_text(rows.to_csv(found))
     pd.testing.assert_frame_equal(from_csv(file), found, check_exact=True)
     text = file.read_text()
     assert text.startswith("config,title,model,dataset,split,size,seed,accuracy,")
     assert len(text.splitlines()) == 1 + len(found)
+
+
+_HEADER = ",".join(name for name in COLUMNS if name != "bits_per_byte")
+
+
+def test_rows_of_texts_hold_bits_in_place_of_accuracies(tmp_path):
+    put_text(tmp_path, "stdlib/ltp", 0.9, 0, 2.5)
+    found, _ = read(tmp_path)
+    assert rows.measured_by(found).key == "bits_per_byte"
+    file = tmp_path / "rows.csv"
+    file.write_text(rows.to_csv(found))
+    assert "accuracy" not in file.read_text()
+    pd.testing.assert_frame_equal(from_csv(file), found, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +97,9 @@ def test_the_csv_file_keeps_every_bit(sweep, tmp_path):
     [
         ("", "No columns"),
         ("config,a\n", "the columns are config, a"),
-        (",".join(COLUMNS) + "\na,b\n", "invalid literal"),
-        (",".join(COLUMNS) + "\n" + "," * 40 + "\n", "invalid literal"),
-        (",".join(COLUMNS) + "\na,A,n,d,test,0.9,0,,,,,,,,1.0,0,\n", "to float"),
+        (_HEADER + "\na,b\n", "invalid literal"),
+        (_HEADER + "\n" + "," * 40 + "\n", "invalid literal"),
+        (_HEADER + "\na,A,n,d,test,0.9,0,,,,,,,,1.0,0,\n", "to float"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_named(tmp_path, text, message):

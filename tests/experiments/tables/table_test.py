@@ -5,12 +5,13 @@ import statistics
 import pandas as pd
 import pytest
 
-from experiments.report.plots.accuracy import accuracy_by_size
+from experiments.logging.measure import ACCURACY
+from experiments.report.plots.accuracy import by_size
 from experiments.report.plots.rendering import inline_svg
 from experiments.tables import table
 from experiments.tables.rows import read
 from experiments.tables.table import to_markdown
-from tests.experiments.tables.made_up import put, write_cell
+from tests.experiments.tables.made_up import put, put_text, write_cell
 
 
 def test_mean_and_spread_are_those_worked_out_by_hand(sweep):
@@ -38,6 +39,25 @@ def test_the_table_says_what_it_shows(sweep):
         "| LTP | 99.00 ± 1.00 | **97.83 ± 1.04** |",
         "| Magnitude | **99.05 ± 0.07 (2)** | – |",
     ]
+
+
+def test_of_bits_per_byte_the_least_is_best(tmp_path):
+    for config, bits in (("stdlib/ltp", 2.5), ("stdlib/magnitude", 2.4996)):
+        put_text(tmp_path, config, 0.9, 0, bits)
+    put_text(tmp_path, "stdlib/lats", 0.9, 0, 2.6)
+    put_text(tmp_path, "stdlib/dense", None, 0, 2.0)
+    rows, _ = read(tmp_path)
+    text = to_markdown(rows, "rows")
+    assert text.startswith(
+        "Test bits per byte, less is better, of decoder_tiny on stdlib_bytes: one "
+        "seed. Dense: decoder_tiny 2.000. "
+    )
+    assert text.splitlines()[-3:] == [
+        "| LATS | 2.600 |",
+        "| LTP | **2.500** |",
+        "| Magnitude | **2.500** |",
+    ]
+    assert "bits per byte against size" in inline_svg(table.draw(rows), "a").lower()
 
 
 def test_networks_and_budgets_are_columns(tmp_path):
@@ -111,7 +131,7 @@ def test_any_accuracy_is_drawn_inside_the_axes(accuracies):
     line = {"recorded": False, "points": {"90%": (mean, spread)}}
     for dense in (None, mean):
         panel = {"sizes": ["90%"], "dense": dense, "lines": {"a": line}}
-        figure = accuracy_by_size({"cnn": panel}, label="test accuracy")
+        figure = by_size({"cnn": panel}, ACCURACY, label="test accuracy")
         (axes,) = figure.axes
         low, high = axes.get_ylim()
         assert -1 <= low < mean + 1e-9

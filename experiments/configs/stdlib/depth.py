@@ -1,0 +1,16 @@
+"""Depth: residual branches of the decoder of bytes, to half of the MACs.
+
+Command:
+    python -m experiments train --config=stdlib/depth \
+        --workdir=runs/stdlib/depth
+
+Expected: not measured to its end yet; a byte drawn at random has 8 bits per byte.
+"""
+
+from experiments.configs import stdlib
+from experiments.plans.ranked import DEPTH
+
+
+def get_config(model: str = "decoder_tiny"):
+    """Returns the config."""
+    return stdlib.channels(DEPTH, model, 0.001)
