@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-newest test-mutants docs-check lint bench docs dist clean
+.PHONY: help install demo test test-slow test-newest test-mutants docs-check lint bench results docs dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ lint: install ## check style, format and types
 
 bench: install ## measure what methods cost and what compact networks gain
 	$(BIN)/python -m experiments bench suite --out=runs/bench.json
+
+results: $(RUNS) ## write the tables of docs/results/ again, from the files beside them
+	for name in $(filter-out %_recorded,$(basename $(notdir $(wildcard docs/results/*.csv)))); do \
+	  case $$name in *_flow) times=--times;; *) times=;; esac; \
+	  $(BIN)/python -m experiments table --name=$$name $$times || exit 1; \
+	done
 
 $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DOCS)

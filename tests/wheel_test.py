@@ -74,7 +74,7 @@ def test_the_source_distribution_holds_all_that_the_readme_names(tmp_path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     readme = (ROOT / "README.md").read_text()
     linked = set(re.findall(r"\]\(([^)#:\s]+)\)", readme))
-    folders = "docs|examples|experiments|results"
+    folders = "docs|examples|experiments"
     quoted = set(re.findall(rf"`((?:{folders})/[\w./]+)`", readme))
     found = {name.rstrip("/") for name in linked | quoted}
     assert "CONTRIBUTING.md" in found

@@ -135,10 +135,10 @@ def to_markdown(rows: Frame, name: str, *, times: bool = False) -> str:
     if rows["recorded"].any():
         notes.append(
             "Rows marked as recorded were measured by another program, with as many "
-            f"seeds as in parentheses: see `results/{name}_recorded.csv`."
+            f"seeds as in parentheses: see `{name}_recorded.csv`."
         )
     notes.append(
-        f"Every run: `results/{name}.csv`, read by `python -m experiments table`; best "
+        f"Every run: `{name}.csv`, read by `python -m experiments table`; best "
         "mean bold."
     )
     ruler = ["---", *["--:"] * table.shape[1]]

@@ -1,4 +1,4 @@
-"""From finished runs to a table in README.md, a CSV file, a picture and a page.
+"""From finished runs to a table in the documentation, a CSV file, a picture and a page.
 
 Command:
     python -m experiments table --workdir=runs/sweep --name=digits_cnn
@@ -6,17 +6,17 @@ Command:
 reads every finished `summary.json` below the workdir, and cells (`python -m experiments
 seeds --test`), and writes
 
-- `results/digits_cnn.csv`, a row for every run: small, and kept under version control;
-- `results/digits_cnn.svg`, accuracy against size, if README.md shows it;
+- `docs/results/digits_cnn.csv`, a row for every run, kept under version control;
+- `docs/results/digits_cnn.svg`, accuracy against size, if the document shows it;
 - `comparison.html` in the workdir;
-- into README.md, between the lines `<!-- results:digits_cnn begin -->` and
+- into `docs/results/index.md`, between `<!-- results:digits_cnn begin -->` and
   `<!-- results:digits_cnn end -->`, accuracy by method, network and size: mean ± sample
   standard deviation over the seeds. `--times` adds how long the methods take.
 
-Rows that were measured by another program are in `results/NAME_recorded.csv`, with the
-same columns. They stand beside the others, marked as recorded, and are never written.
+Rows that were measured by another program are in `docs/results/NAME_recorded.csv`, with
+the same columns. They stand beside the others, marked as recorded, and are not written.
 
-Without `--workdir` the CSV file is read instead, and README.md and the picture are
+Without `--workdir` the CSV file is read instead, and the document and the picture are
 written, so that a clone without the runs can check its table. No number is typed by
 hand anywhere.
 """
@@ -46,10 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workdir", help="the folder of the sweep; else read the CSV")
     parser.add_argument(
-        "--name", required=True, type=_name, help="of the results: results/NAME.csv"
+        "--name", required=True, type=_name, help="of the results: NAME.csv"
     )
-    parser.add_argument("--results", default="results", help="the folder of CSV files")
-    parser.add_argument("--readme", default="README.md", help="where the table goes")
+    parser.add_argument(
+        "--results", default="docs/results", help="the folder of CSV files"
+    )
+    parser.add_argument(
+        "--document",
+        help="where the table goes; else index.md in the folder of CSV files",
+    )
     parser.add_argument(
         "--page-only", action="store_true", help="write comparison.html alone"
     )
@@ -70,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(parsed: argparse.Namespace) -> None:
-    """Write all files, or nothing if README.md has no place for the table."""
-    folder, readme = Path(parsed.results), Path(parsed.readme)
+    """Write all files, or nothing if the document has no place for the table."""
+    folder = Path(parsed.results)
+    document = Path(parsed.document or folder / "index.md")
     file = folder / f"{parsed.name}.csv"
     recorded = folder / f"{parsed.name}_recorded.csv"
     if parsed.workdir is None:
@@ -85,9 +91,9 @@ def _write(parsed: argparse.Namespace) -> None:
     markdown = table.to_markdown(every, parsed.name, times=parsed.times)
     files = {}
     if not parsed.page_only:
-        files[readme] = insert(readme.read_text(), parsed.name, markdown)
+        files[document] = insert(document.read_text(), parsed.name, markdown)
         picture = folder / f"{parsed.name}.svg"
-        if f"/{picture.name}" in files[readme]:
+        if f"/{picture.name}" in files[document]:
             files[picture] = svg(table.draw(every))
     if parsed.workdir is not None:
         workdir = Path(parsed.workdir)
@@ -108,7 +114,7 @@ def insert(document: str, name: str, content: str) -> str:
     """Put content between the two markers of a name.
 
     Args:
-      document: the text of README.md.
+      document: the text of the document.
       name: the name of the results.
       content: what is put there, in place of what was.
 

@@ -5,7 +5,7 @@ Command:
         --config=digits/channel_garrote_resnet20 \
         --workdir=runs/digits/channel_garrote_resnet20
 
-Expected: see the table of channels in README.
+Expected: see the table of channels in docs/results.
 """
 
 from experiments.configs import default

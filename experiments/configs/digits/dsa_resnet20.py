@@ -5,7 +5,7 @@ Command:
         --workdir=runs/digits/dsa_resnet20
 
 Expected: test accuracy 99.35 % at 50 % of the MACs (mean of seeds 0, 1 and 2). Time:
-about 1 min on two idle CPU cores. The other methods are in the table in README.
+about 1 min on two idle CPU cores. The other methods are in the table in docs/results.
 """
 
 from experiments.configs import default

@@ -6,7 +6,8 @@ Command:
     python -m experiments train --config=digits/garrote \
         --workdir=runs/digits/garrote
 
-Expected: see the table of digits in README. Time: about 35 s on two idle CPU cores.
+Expected: see the table of digits in docs/results. Time: about a minute on two idle CPU
+cores.
 """
 
 from experiments.configs import default

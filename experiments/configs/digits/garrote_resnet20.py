@@ -4,7 +4,7 @@ Command:
     python -m experiments train --config=digits/garrote_resnet20 \
         --workdir=runs/digits/garrote_resnet20
 
-Expected: see the table of digits in README. Time: 3 minutes on two CPU cores.
+Expected: see the table of digits in docs/results. Time: 3 minutes on two CPU cores.
 """
 
 from experiments.configs import default

@@ -4,8 +4,8 @@ Command:
     python -m experiments train --config=digits/s_lats_sew_resnet8 \
         --workdir=runs/digits/s_lats_sew_resnet8
 
-Expected: see the table of spiking networks in README. Time: about 3 minutes on two CPU
-cores.
+Expected: see the table of spiking networks in docs/results. Time: about 2 minutes on
+two CPU cores.
 """
 
 from experiments.configs import default

@@ -4,7 +4,7 @@ Command:
     python -m experiments train --config=digits/ssl_resnet20 \
         --workdir=runs/digits/ssl_resnet20
 
-Expected: see the table of channels in README.
+Expected: see the table of channels in docs/results.
 """
 
 from experiments.configs import default

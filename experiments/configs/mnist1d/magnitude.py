@@ -4,7 +4,7 @@ Command:
     python -m experiments train --config=mnist1d/magnitude \
         --workdir=runs/mnist1d/magnitude
 
-Expected: see the table of MNIST-1D in README.
+Expected: see the table of MNIST-1D in docs/results.
 """
 
 from experiments.configs import mnist1d

@@ -4,7 +4,7 @@ Command:
     python -m experiments train --config=mnist1d/norm_scale \
         --workdir=runs/mnist1d/norm_scale
 
-Expected: see the table of MNIST-1D in README.
+Expected: see the table of MNIST-1D in docs/results.
 """
 
 from experiments.configs import mnist1d

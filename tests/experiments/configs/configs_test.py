@@ -47,7 +47,7 @@ def test_a_config_gives_its_command_and_what_to_expect(name):
     assert command.startswith("python -m experiments train ")
     assert f"--config={name} " in command
     assert f"--workdir=runs/{name}" in command
-    assert re.search(r"\d (%|bits per byte)|table .* in README", expected)
+    assert re.search(r"\d (%|bits per byte)|table .* in docs/results", expected)
     assert not re.search(r"\b(EXPECTED|TODO|TBD|XXX)\b", text)
 
 

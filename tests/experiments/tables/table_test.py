@@ -31,7 +31,7 @@ def test_the_table_says_what_it_shows(sweep):
         "Test accuracy in % of cnn on digits: mean ± sample standard deviation of 3 "
         "seeds, or fewer where in parentheses. Dense: cnn 99.00 ± 0.00. No run exceeds "
         "its size; each is within 0.12 points of it. Not run: Magnitude 95%. Every "
-        "run: `results/digits.csv`, read by `python -m experiments table`; best mean "
+        "run: `digits.csv`, read by `python -m experiments table`; best mean "
         "bold.",
         "",
         "| method | 90% | 95% |",
@@ -105,7 +105,7 @@ def test_what_another_program_measured_is_marked(tmp_path):
     ]
     assert "Dense: cnn1d 95.00 ± 1.41. No run exceeds its size" in text
     assert "Not run: STR cnn1d 95%; STR mlp1d 90%." in text
-    assert "see `results/few_recorded.csv`" in text
+    assert "see `few_recorded.csv`" in text
 
 
 def test_two_configs_of_one_method_go_by_their_own_names(sweep):

@@ -1,19 +1,23 @@
-"""The command that writes tables: README.md, CSV files, pictures and pages."""
+"""The command that writes tables: documents, CSV files, pictures and pages."""
 
 import shutil
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from experiments.tables import tables
+from experiments.tables import table, tables
+from experiments.tables.rows import from_csv
 from experiments.tables.tables import insert
 from tests.experiments.tables.made_up import put
 
+RESULTS = Path(__file__).resolve().parents[3] / "docs/results"
 MARKERS = "<!-- results:digits begin -->\n<!-- results:digits end -->\n"
 
 
 def run(sweep, *arguments):
     top = sweep.parent
-    places = [f"--results={top / 'results'}", f"--readme={top / 'README.md'}"]
+    places = [f"--results={top / 'results'}", f"--document={top / 'README.md'}"]
     return tables.main(["--name=digits", *places, *arguments])
 
 
@@ -108,3 +112,15 @@ def test_a_csv_file_without_pruned_runs_is_named(sweep, capsys, lines, message):
 def test_arguments_that_make_no_sense_end_the_command(sweep, arguments):
     with pytest.raises(SystemExit):
         run(sweep, *arguments)
+
+
+@pytest.mark.parametrize(
+    "name", [p.stem for p in RESULTS.glob("*.csv") if "_recorded" not in p.stem]
+)
+def test_tables_of_the_documentation_are_those_of_the_files_beside_it(name):
+    document = (RESULTS / "index.md").read_text()
+    files = [RESULTS / f"{name}.csv", RESULTS / f"{name}_recorded.csv"]
+    rows = pd.concat([from_csv(f) for f in files if f.exists()], ignore_index=True)
+    times = "Wall time" in document.partition(f"results:{name} begin")[2][:600]
+    markdown = table.to_markdown(rows, name, times=times)
+    assert insert(document, name, markdown) == document
