@@ -21,7 +21,8 @@ WITH_CODE = [name for name, path in PAGES.items() if blocks.blocks(path)]
 # them, and `scripts_test` the scripts that two of them are about.
 DEAR = {
     *("extending/index.md", "guides/equinox.md", "guides/haiku.md", "guides/nnx.md"),
-    *("guides/train_state.md", "guides/mixed_precision.md", "coming_from/torchao.md"),
+    *("guides/train_state.md", "guides/mixed_precision.md", "guides/selections.md"),
+    *("coming_from/torchao.md", "coming_from/jaxpruner.md"),
 }
 MODULES = [
     name

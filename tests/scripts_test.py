@@ -68,8 +68,8 @@ def test_lats_needs_one_line_while_training():
             *("train_state/ltp.py", ["--parallel=pmap"]), marks=pytest.mark.slow
         ),
         ("train_state/lats.py", []),
-        ("train_state/dsa.py", []),
-        ("nnx/ltp.py", []),
+        pytest.param("train_state/dsa.py", [], marks=pytest.mark.slow),
+        pytest.param("nnx/ltp.py", [], marks=pytest.mark.slow),
         ("nnx/one_shot.py", []),
         pytest.param("nnx/dsa.py", [], marks=pytest.mark.slow),
     ],

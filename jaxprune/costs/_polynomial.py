@@ -180,8 +180,9 @@ class PolynomialCost:
 
     def _check_names(self, names: Mapping[str, Any]) -> None:
         for name in sorted(names.keys() - set(self.sites)):
+            kinds = "a site of this cost, or a role" if self.roles else "a site of it"
             raise ValueError(
-                f"`{self.name}`: {name!r} must be a site of this cost, or a role. "
+                f"`{self.name}`: {name!r} must be {kinds}. "
                 f"{near(name, [*self.roles, *sorted(self.sites)])} Make the cost and "
                 "the keep ratios from the same graph, or with the same `where`."
             )

@@ -20,5 +20,7 @@ def test_sites_without_a_keep_ratio_are_whole():
 
 def test_a_cost_refuses_sites_that_it_does_not_know():
     cost = jaxprune.density({"kernel": jnp.ones((2, 2))})
-    with pytest.raises(ValueError, match=r"\['kernal'\].*\['kernel'\]"):
+    with pytest.raises(
+        ValueError, match=r"'kernal' must be a site of it.*\['kernel'\]"
+    ):
         cost({"kernal": jnp.float32(1)})

@@ -880,14 +880,12 @@ def _stop(process, number, workdir):
 
 
 # While pruning, by a closed terminal or killed, and again while fine-tuning.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "signals"),
     [
         ("digits/ltp", {4: signal.SIGHUP}),
-        pytest.param(
-            *("digits/dsa", {4: signal.SIGKILL, 8: signal.SIGINT, 11: signal.SIGKILL}),
-            marks=pytest.mark.slow,
-        ),
+        ("digits/dsa", {4: signal.SIGKILL, 8: signal.SIGINT, 11: signal.SIGKILL}),
     ],
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(

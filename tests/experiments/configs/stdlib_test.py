@@ -59,7 +59,7 @@ def _bits(network, x, y):
     return float(np.mean(losses) / np.log(2))
 
 
-@pytest.mark.parametrize("name", rows(CONFIGS, ("stdlib/activation", "stdlib/depth")))
+@pytest.mark.parametrize("name", rows(CONFIGS, ("stdlib/depth",)))
 def test_a_run_reports_the_bits_per_byte_of_its_last_network(name, tmp_path):
     summary = train.train_and_evaluate(_short(name), tmp_path)
     assert summary["measure"] == "bits_per_byte"
