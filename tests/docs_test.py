@@ -85,7 +85,10 @@ def test_links_lead_to_files(name):
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
+    code = blocks.blocks(PAGES[name])
+    asserts = r"^(\s*assert |with pytest\.)"
+    assert any(re.search(asserts, text, re.M) for text in code.values())
     # A reader's code may add a bias of one axis to rows of two.
     with jax.numpy_rank_promotion("allow"):
-        for line, source in blocks.blocks(PAGES[name]).items():
+        for line, source in code.items():
             blocks.run(PAGES[name], line, source, names)
