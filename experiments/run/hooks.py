@@ -89,7 +89,7 @@ def make(
         if inside and phase.finds_points:
             _find_point(run, network, plan, pruned, step, state, metrics)
         if inside and evaluates:
-            now = collect(state).averaged()
+            now = collect(state).with_average()
             score = network.evaluate(pruned(now), now.batch_stats)
             run.write_score(phase, step, score)
         if inside and saves:

@@ -173,7 +173,7 @@ def _dense(setting: Setting, begin: int, end: int) -> Phase:
     plan = optimizers.dense(config, task, rate)
 
     def finish(network, state, record):
-        state = state.averaged()
+        state = state.with_average()
         left = Left(network, state.params, state.batch_stats)
         final = _measured(setting, left, state)
         record.dense_accuracy = final[f"{setting.dataset.spec.measure.key}_hard"]
@@ -239,7 +239,7 @@ def _finetune(setting: Setting, begin: int, end: int) -> Phase:
         return first(jaxprune.apply_masks(left.params, masks), left.batch_stats, masks)
 
     def finish(network, state, record):
-        state = state.averaged()
+        state = state.with_average()
         left = Left(network, state.params, state.batch_stats)
         if record.channels is not None:
             return left, _measured_compact(setting, left, state, record)

@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32, updates so far, over all phases
     bad_step: jax.Array  # int32, the first step whose loss was not finite, or -1
 
-    def averaged(self) -> "TrainState":
+    def with_average(self) -> "TrainState":
         """The state with the average, where it is taken: what is measured and kept."""
         return self._replace(**self.average)
 
@@ -55,7 +55,7 @@ def init_state(plan: Plan, params: Any, batch_stats: Any, step: int) -> TrainSta
         opt_state=plan.optimizer.init({"params": params, "variables": variables}),
         search_state=plan.search.optimizer.init(variables) if plan.search else (),
         budget_state=plan.budget.init(keep_ratios),
-        average=_averaged(params, batch_stats) if plan.average else {},
+        average=_network(params, batch_stats) if plan.average else {},
         step=jnp.int32(step),
         bad_step=jnp.int32(_FINE),
     )
@@ -160,7 +160,7 @@ def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
         budget_state = step.plan.budget.update(keep_ratios, state.budget_state)
         average = state.average
         if plan.average:
-            now = _averaged(trainable["params"], batch_stats)
+            now = _network(trainable["params"], batch_stats)
             done = state.step - step.first_step
             average = optax.incremental_update(now, average, _share(plan.average, done))
         fine = jnp.isfinite(loss) | (state.bad_step != _FINE)
@@ -187,7 +187,7 @@ def make_train_step(step: Step) -> Callable[[TrainState, Batch], Any]:
     return train_step
 
 
-def _averaged(params: Any, batch_stats: Any) -> dict[str, Any]:
+def _network(params: Any, batch_stats: Any) -> dict[str, Any]:
     """What an average is taken of."""
     return {"params": params, "batch_stats": batch_stats}
 

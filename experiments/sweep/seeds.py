@@ -268,7 +268,7 @@ def _run_phase(given: _Data, part: _Part, name: str, first: _Part) -> list[_Part
     if name == "finetune" and part.masks is None:
         part = part._replace(masks=jax.vmap(nonzero_masks)(part.weights[0]))
     state, keep_ratios = _train(given, part, name)
-    state = state.averaged()
+    state = state.with_average()
     part = part._replace(weights=(state.params, state.batch_stats))
     if name == "dense":
         _note(part, "dense", _accuracies(given, part, part.weights))
