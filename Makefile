@@ -31,7 +31,8 @@ $(STAMP): $(RUNS)
 	touch $@
 
 demo: $(RUNS) ## prune a small network on digits; the report is in runs/digits/garrote
-	$(BIN)/python -m experiments train --config=digits/garrote --workdir=runs/digits/garrote
+	$(BIN)/python -m experiments train --config=digits/garrote --workdir=runs/digits/garrote \
+	  --config.phases.prune=14 --config.phases.finetune=6
 
 test: install ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal

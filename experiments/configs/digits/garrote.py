@@ -1,4 +1,4 @@
-"""Garrote on handwritten digits to a twentieth of the weights: the demo.
+"""Garrote on handwritten digits to a twentieth of the weights: at half of this length the demo.
 
 The size is exact, and the shares of the layers are learned.
 
