@@ -1,6 +1,7 @@
-"""Garrote on handwritten digits to a twentieth of the weights: at half of this length the demo.
+"""Garrote on handwritten digits to a twentieth of the weights: the demo.
 
-The size is exact, and the shares of the layers are learned.
+The size is exact, and the shares of the layers are learned. `make demo` takes half of
+the epochs.
 
 Command:
     python -m experiments train --config=digits/garrote \
